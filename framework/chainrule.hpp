@@ -1,0 +1,30 @@
+// All of chainrule, for a program that uses it. Light: no tensor library, no SIMD, no BLAS is included.
+#pragma once
+
+#include <chainrule/framework/array.hpp>
+#include <chainrule/framework/check_gradients.hpp>
+#include <chainrule/framework/data.hpp>
+#include <chainrule/framework/error.hpp>
+#include <chainrule/framework/gradients.hpp>
+#include <chainrule/framework/graph.hpp>
+#include <chainrule/framework/initial.hpp>
+#include <chainrule/framework/numpy_random.hpp>
+#include <chainrule/framework/op.hpp>
+#include <chainrule/framework/program.hpp>
+#include <chainrule/framework/state.hpp>
+#include <chainrule/ops/activation.hpp>
+#include <chainrule/ops/arithmetic.hpp>
+#include <chainrule/ops/compare.hpp>
+#include <chainrule/ops/control.hpp>
+#include <chainrule/ops/layout.hpp>
+#include <chainrule/ops/loss.hpp>
+#include <chainrule/ops/math.hpp>
+#include <chainrule/ops/matmul.hpp>
+#include <chainrule/ops/nn.hpp>
+#include <chainrule/ops/normalization.hpp>
+#include <chainrule/ops/random.hpp>
+#include <chainrule/ops/reduce.hpp>
+#include <chainrule/ops/softmax.hpp>
+#include <chainrule/optim/init.hpp>
+#include <chainrule/optim/optimizers.hpp>
+#include <chainrule/optim/schedules.hpp>

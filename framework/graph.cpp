@@ -1,0 +1,306 @@
+#include <chainrule/framework/graph.hpp>
+
+#include <fmt/core.h>
+
+#include <chainrule/framework/graph_data.hpp>
+
+namespace chainrule {
+
+using detail::GraphData;
+using detail::NodeData;
+using detail::NodeId;
+
+// ---- leaves
+
+namespace detail {
+
+namespace {
+
+Op leaf(std::string name, std::string doc) {
+  Op op;
+  op.name = std::move(name);
+  op.doc = std::move(doc);
+  return op;
+}
+
+thread_local const Location* location_scope = nullptr;
+
+}  // namespace
+
+const Op& input_op() {
+  static const Op op = leaf("input", "A value that each run is fed.");
+  return op;
+}
+const Op& variable_op() {
+  static const Op op = leaf("variable", "A value that the State keeps from run to run.");
+  return op;
+}
+const Op& constant_op() {
+  static const Op op = leaf("constant", "Numbers fixed in the graph.");
+  return op;
+}
+
+LocationScope::LocationScope(Location at) : outer_(location_scope), at_(at) { location_scope = &at_; }
+LocationScope::~LocationScope() { location_scope = outer_; }
+Location scoped(Location at) { return location_scope ? *location_scope : at; }
+
+Value GraphData::append(NodeData node) {
+  invariant(nodes.size() < no_node, "a graph of more than 2^32 - 1 nodes");
+  nodes.push_back(std::move(node));
+  return {this, static_cast<NodeId>(nodes.size() - 1)};
+}
+
+Value GraphData::constant(Array value, Location at) {
+  NodeData node;
+  node.op = &constant_op();
+  node.type = {value.dtype(), to_shape(value.shape())};
+  node.at = scoped(at);
+  node.payload = static_cast<std::uint32_t>(constants.size());
+  constants.push_back(std::make_shared<const Array>(std::move(value)));
+  return append(std::move(node));
+}
+
+std::string GraphData::display_name(NodeId id) const {
+  const NodeData& n = nodes[id];
+  if (n.op == &input_op()) return leaves->inputs[n.payload].name;
+  if (n.op == &variable_op()) return leaves->variables[n.payload].name;
+  return fmt::format("%{}", id);
+}
+
+std::string GraphData::line(NodeId id) const {
+  const NodeData& n = nodes[id];
+  std::string arguments;
+  for (const NodeId input : n.inputs) {
+    if (!arguments.empty()) arguments += ", ";
+    // A small constant is easier to read than its number.
+    const Array* value = constant_value({const_cast<GraphData*>(this), input});
+    arguments += value && value->rank() == 0 ? fmt::format("{}", (*value)[0]) : display_name(input);
+  }
+  if (n.op == &constant_op()) {
+    const Array& value = *constants[n.payload];
+    arguments = value.size() <= 4 ? value.to_string() : "...";
+  }
+  if (!n.attributes.empty()) arguments += fmt::format("{}{}", arguments.empty() ? "" : ", ", n.attributes.to_string());
+  const bool leaf = n.op == &input_op() || n.op == &variable_op();
+  return fmt::format("{} = {}{}  {} {}{}{}", display_name(id),
+                     n.op == &variable_op() && leaves->variables[n.payload].trained ? "parameter" : n.op->name,
+                     leaf ? "" : "(" + arguments + ")", chainrule::name(n.type.dtype),
+                     chainrule::to_string(n.type.shape), n.at.known() ? "  " : "", n.at.to_string());
+}
+
+const Array* constant_value(Value value) {
+  const GraphData& graph = *value.data();
+  const NodeData& node = graph.node(value.id());
+  return node.op == &constant_op() ? graph.constants[node.payload].get() : nullptr;
+}
+
+bool is_constant(Value value, double number) {
+  const Array* array = constant_value(value);
+  return array && array->size() == 1 && (*array)[0] == number;
+}
+
+}  // namespace detail
+
+// ---- Value and Node
+
+namespace {
+
+const NodeData& data_of(Value value) {
+  if (!value) throw Error("value", "requires a value of a graph, got an empty Value");
+  return value.data()->node(value.id());
+}
+
+}  // namespace
+
+const Shape& Value::shape() const { return data_of(*this).type.shape; }
+DType Value::dtype() const { return data_of(*this).type.dtype; }
+Location Value::location() const { return data_of(*this).at; }
+std::string Value::name() const { return data_of(*this), graph_->display_name(id_); }
+Node Value::node() const { return data_of(*this), Node(graph_, id_); }
+Graph Value::graph() const { return data_of(*this), Graph(graph_->shared_from_this()); }
+
+const Op& Node::op() const { return *graph_->node(id_).op; }
+std::size_t Node::input_count() const { return graph_->node(id_).inputs.size(); }
+const Attributes& Node::attributes() const { return graph_->node(id_).attributes; }
+
+Value Node::input(std::size_t i) const {
+  const auto& inputs = graph_->node(id_).inputs;
+  if (i >= inputs.size())
+    throw Error(location(), op().name, fmt::format("has {} inputs, and its rule asked for input {}", inputs.size(), i));
+  return {graph_, inputs[i]};
+}
+
+Values Node::inputs() const {
+  Values out;
+  for (const NodeId id : graph_->node(id_).inputs) out.emplace_back(graph_, id);
+  return out;
+}
+
+Value Operand::resolve(Value like) const {
+  switch (kind_) {
+    case Kind::value: return value_;
+    case Kind::number: {
+      DType dtype = like.dtype();
+      if (dtype == boolean) dtype = float64;
+      if (dtype == int64 && static_cast<double>(static_cast<std::int64_t>(number_)) != number_)
+        throw Error(at_, "operand", fmt::format("requires a whole number beside an int64 value, got {}", number_));
+      return like.data()->constant(Array::full(dtype, Dims{}, number_), at_);
+    }
+    case Kind::array:
+      return like.data()->constant(
+          is_floating(like.dtype()) && is_floating(array_->dtype()) ? array_->astype(like.dtype()) : *array_, at_);
+    case Kind::dimension: break;
+  }
+  if (dimension_.is_number())
+    return like.data()->constant(Array::full(like.dtype(), Dims{}, static_cast<double>(dimension_.extent())), at_);
+  const Op* extent = find_op("extent");
+  invariant(extent != nullptr, "op 'extent' is not registered");
+  return apply(like.graph(), *extent, {}, {{"shape", Shape{dimension_}}, {"dtype", like.dtype()}}, at_);
+}
+
+// ---- Graph
+
+Graph::Graph(GraphOptions options, Location at) : data_(std::make_shared<GraphData>()) {
+  if (!is_floating(options.dtype))
+    throw Error(at, "graph", fmt::format("requires dtype float32 or float64, got {}", chainrule::name(options.dtype)));
+  data_->options = options;
+}
+
+Dimension Graph::dimension(std::string_view name, Location at) {
+  if (name.empty()) throw Error(at, "dimension", "requires a name, got an empty one");
+  return Dimension::symbol(name);
+}
+
+namespace {
+
+void claim_name(GraphData& graph, std::string_view name, std::string_view op, Location at) {
+  if (name.empty()) throw Error(at, op, "requires a name, got an empty one");
+  if (const auto it = graph.names.find(std::string(name)); it != graph.names.end()) {
+    const Location first = graph.node(it->second).at;
+    throw Error(at, op, fmt::format("requires a name that is not in use, got '{}'{}", name,
+                                    first.known() ? ", used at " + first.to_string() : ""));
+  }
+  graph.names.emplace(name, static_cast<NodeId>(graph.nodes.size()));
+}
+
+Value add_variable(GraphData& graph, std::string_view name, const Initial& initial, DType floating, bool trained,
+                   Location at) {
+  const DType dtype = trained ? floating : initial.dtype(floating);
+  claim_name(graph, name, trained ? "parameter" : "variable", at);
+  NodeData node;
+  node.op = &detail::variable_op();
+  node.type = {dtype, to_shape(initial.shape())};
+  node.at = detail::scoped(at);
+  node.payload = static_cast<std::uint32_t>(graph.leaves->variables.size());
+  graph.leaves->variables.push_back({std::string(name), initial, dtype, static_cast<NodeId>(graph.nodes.size()), trained});
+  return graph.append(std::move(node));
+}
+
+}  // namespace
+
+Value Graph::input(std::string_view name, const Shape& shape, Location at) {
+  return input(name, shape, data_->options.dtype, at);
+}
+
+Value Graph::input(std::string_view name, const Shape& shape, DType dtype, Location at) {
+  for (const auto d : shape)
+    if (d.is_inferred()) throw Error(at, "input", fmt::format("requires a size or a named dimension, got {}", chainrule::to_string(shape)));
+  claim_name(*data_, name, "input", at);
+  NodeData node;
+  node.op = &detail::input_op();
+  node.type = {dtype, shape};
+  node.at = detail::scoped(at);
+  node.payload = static_cast<std::uint32_t>(data_->leaves->inputs.size());
+  data_->leaves->inputs.push_back({std::string(name), static_cast<NodeId>(data_->nodes.size())});
+  return data_->append(std::move(node));
+}
+
+Value Graph::parameter(std::string_view name, const Initial& initial, Location at) {
+  return add_variable(*data_, name, initial, data_->options.dtype, true, at);
+}
+
+Value Graph::variable(std::string_view name, const Initial& initial, Location at) {
+  return add_variable(*data_, name, initial, data_->options.dtype, false, at);
+}
+
+Value Graph::variable(std::string_view name, const Initial& initial, DType dtype, Location at) {
+  if (initial.dtype(dtype) != dtype) return add_variable(*data_, name, Initial(initial.draw(dtype, 0, 0).astype(dtype)), dtype, false, at);
+  if (!is_floating(dtype) && initial.dtype(float64) != dtype)
+    return add_variable(*data_, name, Initial(initial.draw(float64, 0, 0).astype(dtype)), dtype, false, at);
+  return add_variable(*data_, name, initial, dtype, false, at);
+}
+
+Value Graph::constant(const Array& value, Location at) { return data_->constant(value, at); }
+
+Value Graph::constant(double value, DType dtype, Location at) {
+  return data_->constant(Array::full(dtype, Dims{}, value), at);
+}
+
+Value Graph::step(Location at) {
+  if (data_->step == detail::no_node) data_->step = variable("step", Initial(Array(std::int64_t{0})), at).id();
+  return {data_.get(), data_->step};
+}
+
+Value Graph::epoch(Location at) {
+  if (data_->epoch == detail::no_node) data_->epoch = variable("epoch", Initial(Array(std::int64_t{0})), at).id();
+  return {data_.get(), data_->epoch};
+}
+
+void Graph::update_with(Value owner, Value variable, Value expression, Location at) {
+  if (owner.data() != data_.get() || variable.data() != data_.get() || expression.data() != data_.get())
+    throw Error(at, "update_with", "requires values of this graph");
+  const NodeData& node = data_->node(variable.id());
+  if (node.op != &detail::variable_op())
+    throw Error(at, "update_with", fmt::format("requires a variable, got {}", variable.name()));
+  if (!(node.type == data_->node(expression.id()).type))
+    throw Error(at, "update_with", fmt::format("requires {} {} for {}, got {} {}", name(node.type.dtype),
+                                               chainrule::to_string(node.type.shape), variable.name(),
+                                               name(expression.dtype()), chainrule::to_string(expression.shape())));
+  data_->attached.push_back({owner.id(), variable.id(), expression.id()});
+}
+
+Value Graph::find(std::string_view name, Location at) const {
+  const auto it = data_->names.find(std::string(name));
+  if (it == data_->names.end()) {
+    std::string known;
+    for (const auto& input : data_->leaves->inputs) known += (known.empty() ? "" : ", ") + input.name;
+    for (const auto& variable : data_->leaves->variables) known += (known.empty() ? "" : ", ") + variable.name;
+    throw Error(at, "graph", fmt::format("has no input, parameter or variable '{}'; it has {}", name,
+                                         known.empty() ? "none" : known));
+  }
+  return {data_.get(), it->second};
+}
+
+bool Graph::has(std::string_view name) const { return data_->names.contains(std::string(name)); }
+
+std::string Graph::unique_name(std::string_view name) const {
+  if (!has(name)) return std::string(name);
+  for (int i = 2;; ++i) {
+    auto numbered = fmt::format("{}_{}", name, i);
+    if (!has(numbered)) return numbered;
+  }
+}
+
+Values Graph::parameters() const {
+  Values out;
+  for (const auto& variable : data_->leaves->variables)
+    if (variable.trained) out.emplace_back(data_.get(), variable.node);
+  return out;
+}
+
+DType Graph::dtype() const { return data_->options.dtype; }
+std::uint64_t Graph::seed() const { return data_->options.seed; }
+std::size_t Graph::size() const { return data_->nodes.size(); }
+
+std::string Graph::to_string() const {
+  std::string out;
+  for (NodeId id = 0; id < data_->nodes.size(); ++id) {
+    // Scalar constants are printed where they are used.
+    const Array* value = detail::constant_value({data_.get(), id});
+    if (value && value->rank() == 0) continue;
+    out += data_->line(id) + "\n";
+  }
+  return out;
+}
+
+}  // namespace chainrule

@@ -1,0 +1,173 @@
+// Graph: what is computed. Nodes are only appended; a Value is the output of one node: a dtype and a shape, no numbers.
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <chainrule/framework/array.hpp>
+#include <chainrule/framework/attributes.hpp>
+#include <chainrule/framework/dtype.hpp>
+#include <chainrule/framework/error.hpp>
+#include <chainrule/framework/initial.hpp>
+#include <chainrule/framework/shape.hpp>
+
+namespace chainrule {
+
+class Graph;
+class Node;
+struct Op;
+
+namespace detail {
+class GraphData;
+}
+
+// The output of a node: a small handle, valid as long as its graph (or a State or Program made from it) lives.
+class Value {
+ public:
+  Value() = default;  // of no graph; false
+  Value(detail::GraphData* graph, std::uint32_t id) : graph_(graph), id_(id) {}
+
+  [[nodiscard]] const Shape& shape() const;
+  [[nodiscard]] std::size_t rank() const { return shape().rank(); }
+  [[nodiscard]] DType dtype() const;
+  [[nodiscard]] Node node() const;
+  [[nodiscard]] Graph graph() const;
+  // The name of an input, parameter or variable; else "%" and the node's number.
+  [[nodiscard]] std::string name() const;
+  [[nodiscard]] Location location() const;
+  [[nodiscard]] std::uint32_t id() const { return id_; }
+  [[nodiscard]] detail::GraphData* data() const { return graph_; }
+
+  explicit operator bool() const { return graph_ != nullptr; }
+  // Whether both are the same output of the same node. (equal(a, b) compares numbers, in a run.)
+  friend bool operator==(const Value&, const Value&) = default;
+
+ private:
+  detail::GraphData* graph_ = nullptr;
+  std::uint32_t id_ = 0;
+};
+
+using Values = std::vector<Value>;
+
+// An operand of + - * / and of the functions of two arguments: a value, a number, an array or the size of a
+// dimension, together with the line of the program where it was written. A number takes the dtype of the other
+// operand.
+class Operand {
+ public:
+  template <class T>
+    requires(std::convertible_to<const T&, Value>)
+  Operand(const T& value, Location at = Location::here()) : value_(value), at_(at) {}
+  template <class T>
+    requires std::is_arithmetic_v<T>
+  Operand(T number, Location at = Location::here())
+      : number_(static_cast<double>(number)), kind_(Kind::number), at_(at) {}
+  Operand(Array array, Location at = Location::here())
+      : array_(std::make_shared<const Array>(std::move(array))), kind_(Kind::array), at_(at) {}
+  Operand(Dimension dimension, Location at = Location::here())
+      : dimension_(dimension), kind_(Kind::dimension), at_(at) {}
+
+  [[nodiscard]] Location location() const { return at_; }
+  [[nodiscard]] bool is_value() const { return kind_ == Kind::value; }
+  // As a value of the graph and dtype of `like`.
+  [[nodiscard]] Value resolve(Value like) const;
+  [[nodiscard]] Value value() const { return value_; }
+
+ private:
+  enum class Kind : std::uint8_t { value, number, array, dimension };
+  Value value_;
+  double number_ = 0;
+  std::shared_ptr<const Array> array_;
+  Dimension dimension_;
+  Kind kind_ = Kind::value;
+  Location at_;
+};
+
+// One node, as gradient rules, expansions and passes see it.
+class Node {
+ public:
+  Node(detail::GraphData* graph, std::uint32_t id, std::uint64_t wanted = ~std::uint64_t{0})
+      : graph_(graph), id_(id), wanted_(wanted) {}
+
+  [[nodiscard]] const Op& op() const;
+  [[nodiscard]] std::size_t input_count() const;
+  [[nodiscard]] Value input(std::size_t i) const;
+  [[nodiscard]] Values inputs() const;
+  [[nodiscard]] Value output() const { return {graph_, id_}; }
+  [[nodiscard]] const Shape& shape() const { return output().shape(); }
+  [[nodiscard]] DType dtype() const { return output().dtype(); }
+  [[nodiscard]] Location location() const { return output().location(); }
+  [[nodiscard]] const Attributes& attributes() const;
+  template <class T>
+  [[nodiscard]] const T& attribute(std::string_view name) const {
+    return attributes().template get<T>(name);
+  }
+  [[nodiscard]] std::uint32_t id() const { return id_; }
+  [[nodiscard]] detail::GraphData* graph_data() const { return graph_; }
+
+  // In a gradient rule: whether the contribution to input i will be used. A rule may leave out (return an empty
+  // Value for) one that is not.
+  [[nodiscard]] bool wants(std::size_t i) const { return i >= 64 || ((wanted_ >> i) & 1) != 0; }
+
+ private:
+  detail::GraphData* graph_;
+  std::uint32_t id_;
+  std::uint64_t wanted_;
+};
+
+struct GraphOptions {
+  DType dtype = float64;   // of inputs and parameters that do not name their own
+  std::uint64_t seed = 0;  // of initial values and dropout masks
+};
+
+// A handle: copies are the same graph.
+class Graph {
+ public:
+  explicit Graph(GraphOptions options = {}, Location at = Location::here());
+  explicit Graph(std::shared_ptr<detail::GraphData> data) : data_(std::move(data)) {}
+
+  // A named size, known only in a run: `{2, batch}`. The same name is the same dimension.
+  Dimension dimension(std::string_view name, Location at = Location::here());
+
+  // A value that each run is fed. Throws Error for a name in use.
+  Value input(std::string_view name, const Shape& shape, Location at = Location::here());
+  Value input(std::string_view name, const Shape& shape, DType dtype, Location at = Location::here());
+  // A value kept in the State and trained by optimizers, of the graph's dtype.
+  Value parameter(std::string_view name, const Initial& initial, Location at = Location::here());
+  // A value kept in the State and changed only by updates that name it: running statistics, optimizer slots.
+  Value variable(std::string_view name, const Initial& initial, Location at = Location::here());
+  Value variable(std::string_view name, const Initial& initial, DType dtype, Location at = Location::here());
+  // Numbers fixed in the graph.
+  Value constant(const Array& value, Location at = Location::here());
+  Value constant(double value, DType dtype, Location at = Location::here());
+  // The number of updating runs of this State so far, and the epoch that the State was told; int64 scalars.
+  Value step(Location at = Location::here());
+  Value epoch(Location at = Location::here());
+
+  // In a program that has updates and computes `owner`, `variable` becomes `expression` too (running averages of
+  // batch_norm). The same pair of values may be given once.
+  void update_with(Value owner, Value variable, Value expression, Location at = Location::here());
+
+  // The input, parameter or variable of this name; throws Error for an unknown one.
+  [[nodiscard]] Value find(std::string_view name, Location at = Location::here()) const;
+  [[nodiscard]] bool has(std::string_view name) const;
+  // "name" where it is free, else "name_2", "name_3", ...
+  [[nodiscard]] std::string unique_name(std::string_view name) const;
+  [[nodiscard]] Values parameters() const;  // the trained ones, in order of creation
+  [[nodiscard]] DType dtype() const;
+  [[nodiscard]] std::uint64_t seed() const;
+  [[nodiscard]] std::size_t size() const;  // nodes
+
+  // One line a node: name, op, inputs, attributes, dtype, shape, and the line of the program that made it.
+  [[nodiscard]] std::string to_string() const;
+
+  [[nodiscard]] const std::shared_ptr<detail::GraphData>& data() const { return data_; }
+
+ private:
+  std::shared_ptr<detail::GraphData> data_;
+};
+
+}  // namespace chainrule

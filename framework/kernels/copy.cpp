@@ -1,0 +1,158 @@
+#include <chainrule/framework/kernels/copy.hpp>
+
+#include <algorithm>
+#include <cstring>
+
+namespace chainrule::kernels {
+
+namespace {
+
+// Calls f with an unsigned integer of the element's size: moving bits needs no more of a dtype.
+template <class F>
+KernelRun by_size(std::size_t bytes, F&& f) {
+  if (bytes == 1) return f(std::uint8_t{});
+  if (bytes == 4) return f(std::uint32_t{});
+  return f(std::uint64_t{});
+}
+
+// Drops extents of 1 and joins neighbours that are walked as one, so that the loops below are as few as can be.
+void collapse(Dims& shape, Dims& a, Dims& b) {
+  Dims out_shape;
+  Dims out_a;
+  Dims out_b;
+  for (std::size_t i = 0; i < shape.rank(); ++i) {
+    if (shape[i] == 1) continue;
+    if (!out_shape.empty() && out_a.back() == a[i] * shape[i] && out_b.back() == b[i] * shape[i]) {
+      out_shape.back() *= shape[i];
+      out_a.back() = a[i];
+      out_b.back() = b[i];
+    } else {
+      out_shape.push_back(shape[i]);
+      out_a.push_back(a[i]);
+      out_b.push_back(b[i]);
+    }
+  }
+  shape = out_shape;
+  a = out_a;
+  b = out_b;
+}
+
+// to[i] = from[i] over a shape, each with its own strides.
+template <class T>
+void move(const Dims& shape, const T* from, const Dims& from_strides, T* to, const Dims& to_strides) {
+  const std::size_t rank = shape.rank();
+  if (rank == 0) {
+    *to = *from;
+    return;
+  }
+  const std::int64_t n = shape[rank - 1];
+  const std::int64_t fs = from_strides[rank - 1];
+  const std::int64_t ts = to_strides[rank - 1];
+  if (rank == 1) {
+    if (fs == 1 && ts == 1) {
+      std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(T));
+    } else {
+      for (std::int64_t i = 0; i < n; ++i) to[i * ts] = from[i * fs];
+    }
+    return;
+  }
+  if (rank == 2 && fs != 1 && ts == 1 && from_strides[0] == 1) {
+    // A transposition: in blocks, so that both sides are read and written by whole cache lines.
+    constexpr std::int64_t block = 16;
+    for (std::int64_t i0 = 0; i0 < shape[0]; i0 += block)
+      for (std::int64_t j0 = 0; j0 < n; j0 += block)
+        for (std::int64_t i = i0; i < std::min(i0 + block, shape[0]); ++i)
+          for (std::int64_t j = j0; j < std::min(j0 + block, n); ++j) to[i * to_strides[0] + j] = from[i + j * fs];
+    return;
+  }
+  Dims rest_shape;
+  Dims rest_from;
+  Dims rest_to;
+  for (std::size_t i = 1; i < rank; ++i) {
+    rest_shape.push_back(shape[i]);
+    rest_from.push_back(from_strides[i]);
+    rest_to.push_back(to_strides[i]);
+  }
+  for (std::int64_t i = 0; i < shape[0]; ++i)
+    move(rest_shape, from + i * from_strides[0], rest_from, to + i * to_strides[0], rest_to);
+}
+
+}  // namespace
+
+Forward copy_elements() {
+  Forward forward;
+  forward.kernel = [](KernelCall& call) -> KernelRun {
+    const std::size_t bytes = static_cast<std::size_t>(count(call.output.shape)) * size_of(call.output.dtype);
+    return [bytes](const KernelBuffers& buffers) { std::memcpy(buffers.output, buffers.inputs[0], bytes); };
+  };
+  return forward;
+}
+
+Forward strided_copy(ViewOf view_of_input) {
+  Forward forward;
+  forward.kernel = [view_of_input](KernelCall& call) -> KernelRun {
+    Strided view = view_of_input(call);
+    Dims shape = call.output.shape;
+    if (count(shape) == 0) return [](const KernelBuffers&) {};
+    Dims to = row_major_strides(shape);
+    collapse(shape, view.strides, to);
+    return by_size(size_of(call.output.dtype), [&](auto t) -> KernelRun {
+      using T = decltype(t);
+      return [shape, view, to](const KernelBuffers& buffers) {
+        move(shape, static_cast<const T*>(buffers.inputs[0]) + view.offset, view.strides,
+             static_cast<T*>(buffers.output), to);
+      };
+    });
+  };
+  return forward;
+}
+
+Forward strided_scatter(ViewOf view_of_output) {
+  Forward forward;
+  forward.kernel = [view_of_output](KernelCall& call) -> KernelRun {
+    Strided view = view_of_output(call);
+    Dims shape = call.inputs[0].shape;
+    const bool nothing = count(shape) == 0;
+    const std::size_t bytes = static_cast<std::size_t>(count(call.output.shape)) * size_of(call.output.dtype);
+    Dims from = row_major_strides(shape);
+    collapse(shape, from, view.strides);
+    return by_size(size_of(call.output.dtype), [&](auto t) -> KernelRun {
+      using T = decltype(t);
+      return [shape, view, from, bytes, nothing](const KernelBuffers& buffers) {
+        std::memset(buffers.output, 0, bytes);
+        if (!nothing)
+          move(shape, static_cast<const T*>(buffers.inputs[0]), from, static_cast<T*>(buffers.output) + view.offset,
+               view.strides);
+      };
+    });
+  };
+  return forward;
+}
+
+Forward concat() {
+  Forward forward;
+  forward.kernel = [](KernelCall& call) -> KernelRun {
+    const auto axis = static_cast<std::size_t>(call.attributes.get<std::int64_t>("axis"));
+    const auto bytes_below = [&](const Dims& shape) {
+      std::size_t bytes = size_of(call.output.dtype);
+      for (std::size_t i = axis; i < shape.rank(); ++i) bytes *= static_cast<std::size_t>(shape[i]);
+      return bytes;
+    };
+    std::size_t outer = 1;
+    for (std::size_t i = 0; i < axis; ++i) outer *= static_cast<std::size_t>(call.output.shape[i]);
+    std::vector<std::size_t> widths;
+    for (const auto& input : call.inputs) widths.push_back(bytes_below(input.shape));
+    return [outer, widths](const KernelBuffers& buffers) {
+      auto* to = static_cast<char*>(buffers.output);
+      for (std::size_t o = 0; o < outer; ++o) {
+        for (std::size_t i = 0; i < widths.size(); ++i) {
+          std::memcpy(to, static_cast<const char*>(buffers.inputs[i]) + o * widths[i], widths[i]);
+          to += widths[i];
+        }
+      }
+    };
+  };
+  return forward;
+}
+
+}  // namespace chainrule::kernels

@@ -1,0 +1,110 @@
+#include <chainrule/framework/kernels/gemm.hpp>
+
+#include <cblas.h>
+
+#include <cstring>
+#include <limits>
+
+#include <fmt/core.h>
+
+namespace chainrule::kernels {
+
+namespace {
+
+struct Gemm {
+  CBLAS_TRANSPOSE ta;
+  CBLAS_TRANSPOSE tb;
+  int m;
+  int n;
+  int k;
+  int lda;
+  int ldb;
+};
+
+void gemm(const Gemm& g, const float* a, const float* b, float* c) {
+  cblas_sgemm(CblasRowMajor, g.ta, g.tb, g.m, g.n, g.k, 1.0F, a, g.lda, b, g.ldb, 0.0F, c, g.n);
+}
+
+void gemm(const Gemm& g, const double* a, const double* b, double* c) {
+  cblas_dgemm(CblasRowMajor, g.ta, g.tb, g.m, g.n, g.k, 1.0, a, g.lda, b, g.ldb, 0.0, c, g.n);
+}
+
+int narrow(std::int64_t extent, const KernelCall& call) {
+  if (extent > std::numeric_limits<int>::max())
+    throw Error(call.at, call.op, fmt::format("requires extents below 2^31, got {}", extent));
+  return static_cast<int>(extent);
+}
+
+// BLAS threads would split sums differently from one thread count to the next, and its spinning threads would fight
+// with ours: products run on the calling thread.
+void use_one_blas_thread() {
+  static const bool once = [] {
+    openblas_set_num_threads(1);
+    return true;
+  }();
+  static_cast<void>(once);
+}
+
+}  // namespace
+
+Forward matmul() {
+  Forward forward;
+  forward.kernel = [](KernelCall& call) -> KernelRun {
+    use_one_blas_thread();
+    const Dims& a = call.inputs[0].shape;
+    const Dims& b = call.inputs[1].shape;
+    const Dims& c = call.output.shape;
+    const bool ta = call.attributes.get<bool>("transpose_a", false);
+    const bool tb = call.attributes.get<bool>("transpose_b", false);
+    const std::int64_t k = a[a.rank() - (ta ? 2 : 1)];
+    const Gemm g{ta ? CblasTrans : CblasNoTrans,
+                 tb ? CblasTrans : CblasNoTrans,
+                 narrow(c[c.rank() - 2], call),
+                 narrow(c.back(), call),
+                 narrow(k, call),
+                 std::max(1, narrow(a.back(), call)),
+                 std::max(1, narrow(b.back(), call))};
+    // Where each product of the batch begins.
+    Dims batch;
+    for (std::size_t i = 0; i + 2 < c.rank(); ++i) batch.push_back(c[i]);
+    const auto starts = [&](const Dims& operand) {
+      Dims own;
+      for (std::size_t i = 0; i + 2 < operand.rank(); ++i) own.push_back(operand[i]);
+      const Dims strides = broadcast_strides(own, batch);
+      const std::int64_t matrix = operand[operand.rank() - 2] * operand.back();
+      std::vector<std::int64_t> out;
+      for (std::int64_t i = 0; i < count(batch); ++i) {
+        std::int64_t rest = i;
+        std::int64_t start = 0;
+        for (std::size_t axis = batch.rank(); axis-- > 0;) {
+          start += rest % batch[axis] * strides[axis];
+          rest /= batch[axis];
+        }
+        out.push_back(start * matrix);
+      }
+      return out;
+    };
+    const std::size_t bytes = static_cast<std::size_t>(count(c)) * size_of(call.output.dtype);
+    if (g.m == 0 || g.n == 0 || g.k == 0)  // sums of nothing; cblas would leave the output as it is
+      return [bytes](const KernelBuffers& buffers) { std::memset(buffers.output, 0, bytes); };
+    const auto make = [&]<class T>(T) -> KernelRun {
+      if (count(batch) == 1) {
+        return [g](const KernelBuffers& buffers) {
+          gemm(g, static_cast<const T*>(buffers.inputs[0]), static_cast<const T*>(buffers.inputs[1]),
+               static_cast<T*>(buffers.output));
+        };
+      }
+      return [g, starts_a = starts(a), starts_b = starts(b)](const KernelBuffers& buffers) {
+        const std::int64_t matrix = std::int64_t{g.m} * g.n;
+        for (std::size_t i = 0; i < starts_a.size(); ++i)
+          gemm(g, static_cast<const T*>(buffers.inputs[0]) + starts_a[i],
+               static_cast<const T*>(buffers.inputs[1]) + starts_b[i],
+               static_cast<T*>(buffers.output) + static_cast<std::int64_t>(i) * matrix);
+      };
+    };
+    return call.output.dtype == float32 ? make(float{}) : make(double{});
+  };
+  return forward;
+}
+
+}  // namespace chainrule::kernels

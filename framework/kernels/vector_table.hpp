@@ -1,0 +1,62 @@
+// The vector kernels: one table of functions for each instruction set, chosen when the process starts. Not installed.
+//
+// simd_kernels.cpp is compiled once for each set, with CHAINRULE_ARCH naming it. Everything there that is not a leaf
+// of this table has internal linkage or a type of that instruction set in its name, so that no inline function
+// compiled for a newer machine can stand in for one that an older machine calls.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace chainrule::kernels {
+
+// Number of micro-operations (framework/elementwise.hpp); checked there, so that this header needs no other.
+inline constexpr std::size_t micro_slots = 30;
+
+// out[i] = f(a[i], b[i], c[i]) for i < n; unused operands are null. Operands may be `out` itself.
+using MicroRun = void (*)(void* out, const void* a, const void* b, const void* c, std::size_t n);
+
+template <class T>
+struct VectorTable {
+  // By micro-operation, then by which operands are a single element: bit 0 for a, 1 for b, 2 for c.
+  MicroRun micro[micro_slots][8];
+  // The sum / greatest / least of n contiguous elements. NaN if any is; of nothing 0 / -inf / inf.
+  T (*sum)(const T* x, std::size_t n);
+  T (*max)(const T* x, std::size_t n);
+  T (*min)(const T* x, std::size_t n);
+  // out[j] = the same over rows i of x[i * columns + j].
+  void (*sum_rows)(const T* x, std::size_t rows, std::size_t columns, T* out);
+  void (*max_rows)(const T* x, std::size_t rows, std::size_t columns, T* out);
+  void (*min_rows)(const T* x, std::size_t rows, std::size_t columns, T* out);
+};
+
+struct VectorTables {
+  const char* name;
+  VectorTable<float> float32;
+  VectorTable<double> float64;
+};
+
+namespace baseline {
+const VectorTables& tables();
+}
+namespace avx2 {
+const VectorTables& tables();
+}
+namespace avx512 {
+const VectorTables& tables();
+}
+
+// The best that this machine runs; the environment variable CHAINRULE_ARCH=baseline|avx2|avx512 asks for a lesser one.
+const VectorTables& tables();
+
+template <class T>
+const VectorTable<T>& table();
+template <>
+inline const VectorTable<float>& table<float>() { return tables().float32; }
+template <>
+inline const VectorTable<double>& table<double>() { return tables().float64; }
+
+// The micro-operations that int64 has: plain loops, nothing of weight is computed in integers.
+MicroRun integer_micro(std::size_t micro, unsigned scalars);
+
+}  // namespace chainrule::kernels

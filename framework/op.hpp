@@ -1,0 +1,202 @@
+// Op: one struct that knows everything of an operation, and the registry of all of them.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <chainrule/framework/elementwise.hpp>
+#include <chainrule/framework/graph.hpp>
+
+namespace chainrule {
+
+// What is known of an array before a run: dtype and shape.
+struct Type {
+  DType dtype = float64;
+  Shape shape;
+  friend bool operator==(const Type&, const Type&) = default;
+};
+
+// ---- the shape rule
+
+// One use of an op, as its shape rule sees it.
+class OpCall {
+ public:
+  OpCall(const Op& op, const std::vector<Type>& inputs, const Attributes& attributes, Location at)
+      : op_(op), inputs_(inputs), attributes_(attributes), at_(at) {}
+
+  [[nodiscard]] const Op& op() const { return op_; }
+  [[nodiscard]] std::size_t size() const { return inputs_.size(); }
+  [[nodiscard]] const Shape& shape(std::size_t i) const { return inputs_[i].shape; }
+  [[nodiscard]] DType dtype(std::size_t i) const { return inputs_[i].dtype; }
+  [[nodiscard]] const Type& type(std::size_t i) const { return inputs_[i]; }
+  [[nodiscard]] const Attributes& attributes() const { return attributes_; }
+  [[nodiscard]] Location location() const { return at_; }
+
+  // Throws the Error "FILE:LINE: OP: requires REQUIRED, got GOT".
+  [[noreturn]] void fail(std::string_view required, std::string_view got) const;
+  void require_inputs(std::size_t count) const;
+  void require_floating(std::size_t i) const;
+  void require_same_dtype() const;  // of all inputs
+  // A possibly negative axis as an index below the rank of input i.
+  [[nodiscard]] std::size_t axis(std::int64_t axis, std::size_t i = 0) const;
+
+ private:
+  const Op& op_;
+  const std::vector<Type>& inputs_;
+  const Attributes& attributes_;
+  Location at_;
+};
+
+// From the types of the inputs to the type of the output; throws through OpCall::fail where they do not fit.
+using ShapeRule = std::function<Type(const OpCall&)>;
+
+// One floating input; the output is like it.
+Type same_shape(const OpCall& call);
+// Floating inputs of one dtype, broadcast against each other by NumPy's rule.
+Type broadcast_shape(const OpCall& call);
+
+// ---- the forward rule
+
+struct TensorType {
+  DType dtype = float64;
+  Dims shape;
+};
+
+// One use of an op once its sizes are numbers: what a kernel is made for.
+struct KernelCall {
+  std::vector<TensorType> inputs;
+  TensorType output;
+  const Attributes& attributes;
+  std::string_view op;
+  Location at;
+  std::size_t workspace = 0;  // bytes of scratch memory; set by the kernel's maker
+};
+
+// The operands of a run. Inputs are not to be written, the output wholly; it never overlaps an input.
+struct KernelBuffers {
+  const void* const* inputs;
+  void* output;
+  void* workspace;
+};
+
+using KernelRun = std::function<void(const KernelBuffers&)>;
+// Called once for each set of sizes; what it returns runs many times and should allocate nothing.
+using KernelMaker = std::function<KernelRun(KernelCall&)>;
+
+// Writes elements [begin, end) of an output in row-major order to `out` (its first element is element `begin`).
+using RangeRun = std::function<void(const void* const* inputs, void* out, std::int64_t begin, std::int64_t end)>;
+using RangeMaker = std::function<RangeRun(const KernelCall&)>;
+
+// An array as a typed kernel sees it.
+template <class T>
+struct Tensor {
+  T* data;
+  Dims shape;
+  [[nodiscard]] std::int64_t size() const { return count(shape); }
+  [[nodiscard]] T* begin() const { return data; }
+  [[nodiscard]] T* end() const { return data + size(); }
+  T& operator[](std::int64_t i) const { return data[i]; }
+};
+
+// How an op is computed: one of an elementwise program, a kernel, a generator, or an expansion into other ops.
+class Forward {
+ public:
+  Forward() = default;
+  Forward(MicroProgram program) : micro(std::make_shared<const MicroProgram>(std::move(program))) {}
+
+  std::shared_ptr<const MicroProgram> micro;  // elementwise
+  KernelMaker kernel;                         // a kernel of its own
+  // Each element from its index and scalar inputs alone, as random masks: never stored for a fused consumer, but made
+  // again, tile by tile, where it is used.
+  RangeMaker generator;
+  std::function<Value(const Node&)> expansion;  // other ops: what a program computes in place of the node
+  // Whether a run of the kernel may throw Error for the numbers it meets (an index out of range). Such kernels run
+  // before anything is written to the State.
+  bool may_throw = false;
+};
+
+// Elementwise: F's operator() takes one `auto` operand for each input and then one for each named attribute.
+// See elementwise.hpp for what it may do with them.
+template <class F>
+Forward elementwise(F functor = {}, std::vector<std::string> attributes = {}) {
+  constexpr std::size_t operands = detail::operands_of<F, 1, simd::Traced>();
+  const std::size_t inputs = operands - attributes.size();
+  return {detail::trace(functor, inputs, std::move(attributes), std::make_index_sequence<operands>())};
+}
+
+// A kernel from a functor f(inputs, output, attributes) over float and double:
+//   kernel([]<class T>(const std::vector<Tensor<const T>>& x, Tensor<T> y, const Attributes&) { ... })
+// All inputs are of the output's dtype T.
+template <class F>
+Forward kernel(F functor) {
+  Forward forward;
+  forward.kernel = [functor](KernelCall& call) -> KernelRun {
+    const auto make = [&]<class T>(T) -> KernelRun {
+      std::vector<Tensor<const T>> inputs;
+      for (const auto& input : call.inputs) {
+        if (input.dtype != dtype_of<T>())
+          throw Error(call.at, call.op, "kernel() requires inputs of the output's dtype");
+        inputs.push_back({nullptr, input.shape});
+      }
+      return [functor, inputs, output = Tensor<T>{nullptr, call.output.shape},
+              attributes = call.attributes](const KernelBuffers& buffers) mutable {
+        for (std::size_t i = 0; i < inputs.size(); ++i) inputs[i].data = static_cast<const T*>(buffers.inputs[i]);
+        output.data = static_cast<T*>(buffers.output);
+        functor(static_cast<const std::vector<Tensor<const T>>&>(inputs), output, attributes);
+      };
+    };
+    if (call.output.dtype == float32) return make(float{});
+    if (call.output.dtype == float64) return make(double{});
+    throw Error(call.at, call.op, "kernel() requires a floating output");
+  };
+  return forward;
+}
+
+// A composite: f(node) builds other ops on the node's inputs. The op keeps its own gradient rule, name and line.
+template <class F>
+Forward expand(F f) {
+  Forward forward;
+  forward.expansion = std::move(f);
+  return forward;
+}
+
+// ---- gradient, samples, registry
+
+// From the gradient of some scalar with respect to the node's output to those with respect to each input, in graph
+// ops; an empty Value for an input that has none (an integer one). The library sums a contribution back to its
+// input's shape where that was broadcast. An empty rule: the op is not differentiable.
+using GradientRule = std::function<Values(const Node& node, Value dy)>;
+
+// Inputs on which the registry's tests try the op: values, gradients of order 1 and 2, float32 against float64.
+struct Sample {
+  std::vector<Initial> inputs = {};
+  Attributes attributes = {};
+  bool differentiate = true;  // false: values only (a point where no derivative exists)
+};
+
+struct Op {
+  std::string name = {};
+  std::string doc = {};
+  ShapeRule shape = {};
+  Forward forward = {};
+  GradientRule gradient = {};
+  std::vector<Sample> samples = {};
+};
+
+// Adds an op for the life of the program. Throws Error for a name in use, or an op without a name, doc, shape rule,
+// forward rule or samples: what cannot be checked is not registered.
+const Op& register_op(Op op, Location at = Location::here());
+
+// All registered ops by name; built-in ones included.
+const std::vector<const Op*>& registry();
+const Op* find_op(std::string_view name);
+
+// Appends a node. Throws Error where an input is empty or of another graph, or the shape rule does.
+Value apply(const Op& op, const Values& inputs, const Attributes& attributes = {}, Location at = Location::here());
+// For an op that may have no inputs.
+Value apply(Graph graph, const Op& op, const Values& inputs, const Attributes& attributes = {},
+            Location at = Location::here());
+
+}  // namespace chainrule

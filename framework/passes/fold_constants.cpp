@@ -1,0 +1,44 @@
+// Constants: an op whose inputs are all constants is computed now, by the kernel that a run would use.
+#include <algorithm>
+
+#include <chainrule/framework/passes/pass.hpp>
+#include <chainrule/framework/step.hpp>
+
+namespace chainrule::passes {
+
+namespace {
+
+bool foldable(const Node& node, std::int64_t input_elements) {
+  const Op& op = node.op();
+  if (!op.forward.micro && !op.forward.kernel) return false;
+  if (op.forward.may_throw) return false;  // an error belongs to a run
+  // What is larger than its inputs costs more to keep than to make.
+  const Dimension elements = count(node.shape());
+  if (!elements.is_number() || elements.extent() > std::max<std::int64_t>(1, input_elements)) return false;
+  // `extent` of a symbol is known only in a run.
+  if (const Attribute* shape = node.attributes().find("shape"))
+    if (const auto* s = std::get_if<Shape>(&shape->variant()))
+      return std::all_of(s->begin(), s->end(), [](Dimension d) { return d.is_number(); });
+  return true;
+}
+
+}  // namespace
+
+Computation fold_constants(const Computation& c) {
+  return Rewriter(c).run([](Rewriter& r, const Node& node) {
+    if (&node.op() == &detail::constant_op() || &node.op() == &detail::input_op() ||
+        &node.op() == &detail::variable_op())
+      return r.copy(node);
+    std::vector<const Array*> inputs;
+    std::int64_t elements = 0;
+    for (const Value input : r.now_inputs(node)) {
+      inputs.push_back(detail::constant_value(input));
+      if (!inputs.back()) return r.copy(node);
+      elements += inputs.back()->size();
+    }
+    if (!foldable(node, elements)) return r.copy(node);
+    return r.graph().constant(detail::evaluate(node, inputs), node.location());
+  });
+}
+
+}  // namespace chainrule::passes

@@ -1,0 +1,120 @@
+// Elementwise fusion: which nodes run as one step.
+//
+// Nodes can be one step when no path leads from one of them out of the group and back into it. That follows from levels:
+// along every edge the level stays or rises, and it rises wherever an edge enters or leaves the elementwise nodes of
+// one shape and dtype. So all nodes of one level, shape and dtype can form groups, in any way; they do where edges
+// connect them. Linear in the nodes.
+//
+// A node whose readers all come at a later level moves up to them: what only the backward pass needs of the forward
+// pass is then computed there, and not stored in between.
+#include <algorithm>
+#include <limits>
+#include <map>
+#include <numeric>
+
+#include <fmt/core.h>
+
+#include <chainrule/framework/passes/pass.hpp>
+#include <chainrule/framework/step.hpp>
+
+namespace chainrule::passes {
+
+using detail::GraphData;
+using detail::NodeId;
+
+namespace {
+
+// A longer group is cut: its registers would not fit the cache anyway.
+constexpr std::size_t longest_group = 1000;
+
+struct Fusion {
+  const GraphData& graph;
+  std::vector<char> elementwise;
+  std::vector<int> level;
+
+  explicit Fusion(const GraphData& g) : graph(g), elementwise(g.nodes.size()), level(g.nodes.size(), 0) {
+    for (NodeId id = 0; id < elementwise.size(); ++id) elementwise[id] = graph.node(id).op->forward.micro ? 1 : 0;
+  }
+
+  // Whether the edge from u to v stays within the elementwise nodes of one shape and dtype.
+  [[nodiscard]] bool joins(NodeId u, NodeId v) const {
+    return elementwise[u] && elementwise[v] && graph.node(u).type.shape == graph.node(v).type.shape &&
+           compute_dtype(graph, u) == compute_dtype(graph, v);
+  }
+
+  void assign_levels() {
+    for (NodeId v = 0; v < level.size(); ++v)
+      for (const NodeId u : graph.node(v).inputs)
+        level[v] = std::max(level[v], level[u] + (elementwise[u] && !joins(u, v) ? 1 : 0));
+  }
+
+  void move_up(const Values& results) {
+    constexpr int none = std::numeric_limits<int>::max();
+    std::vector<int> reader(level.size(), none);  // the lowest level of a reader; -1 once the node must stay
+    for (const Value r : results) reader[r.id()] = -1;
+    for (NodeId v = static_cast<NodeId>(level.size()); v-- > 0;) {
+      if (elementwise[v] && reader[v] > level[v] && reader[v] != none) level[v] = reader[v];
+      for (const NodeId u : graph.node(v).inputs) {
+        if (!joins(u, v)) {
+          reader[u] = -1;
+        } else {
+          reader[u] = std::min(reader[u], level[v]);
+        }
+      }
+    }
+  }
+};
+
+}  // namespace
+
+Groups fuse_elementwise(const Computation& c) {
+  const GraphData& graph = *c.graph.data();
+  const std::size_t n = graph.nodes.size();
+  Fusion fusion(graph);
+  fusion.assign_levels();
+  fusion.move_up(c.results);
+
+  std::vector<NodeId> parent(n);
+  std::iota(parent.begin(), parent.end(), NodeId{0});
+  const auto find = [&](NodeId v) {
+    while (parent[v] != v) v = parent[v] = parent[parent[v]];
+    return v;
+  };
+  for (NodeId v = 0; v < n; ++v)
+    for (const NodeId u : graph.node(v).inputs)
+      if (fusion.joins(u, v) && fusion.level[u] == fusion.level[v]) {
+        const NodeId a = find(u);
+        const NodeId b = find(v);
+        parent[std::max(a, b)] = std::min(a, b);
+      }
+
+  // Numbered by their first node. Cut pieces follow each other, so no piece waits for a later one.
+  Groups groups(n, 0);
+  std::vector<std::uint32_t> number(n, 0);
+  std::vector<std::size_t> members(n, 0);
+  std::uint32_t last = 0;
+  for (NodeId v = 0; v < n; ++v) {
+    if (!fusion.elementwise[v]) continue;
+    const NodeId root = find(v);
+    if (number[root] == 0 || members[root] == longest_group) {
+      number[root] = ++last;
+      members[root] = 0;
+    }
+    ++members[root];
+    groups[v] = number[root];
+  }
+  return groups;
+}
+
+std::string to_string(const Computation& c, const Groups& groups) {
+  std::string out;
+  const GraphData& graph = *c.graph.data();
+  for (NodeId id = 0; id < graph.nodes.size(); ++id) {
+    const Array* value = detail::constant_value({c.graph.data().get(), id});
+    if (value && value->rank() == 0) continue;
+    out += graph.line(id) + (groups[id] != 0 ? fmt::format("  group {}", groups[id]) : "") + "\n";
+  }
+  return out;
+}
+
+}  // namespace chainrule::passes

@@ -1,0 +1,27 @@
+// The passes in their order. Each line is one file of this folder.
+#include <chainrule/framework/passes/pass.hpp>
+#include <chainrule/framework/program.hpp>
+
+namespace chainrule::passes {
+
+Computation optimize(const Computation& c, Mode mode, const Log& log) {
+  Computation now = c;
+  const auto after = [&](std::string_view pass, Computation made) {
+    now = std::move(made);
+    if (log) log(pass, now);
+  };
+  after("remove_dead", remove_dead(now));
+  after("expand_composites", expand_composites(now));
+  after("select_mode", select_mode(now, mode));
+  after("fold_transposes", fold_transposes(now));
+  after("fold_constants", fold_constants(now));
+  after("simplify_algebra", simplify_algebra(now));
+  after("merge_common", merge_common(now));
+  // Merging makes operands equal that were not, and folding uncovers both.
+  after("simplify_algebra", simplify_algebra(now));
+  after("fold_constants", fold_constants(now));
+  after("merge_common", merge_common(now));
+  return now;
+}
+
+}  // namespace chainrule::passes

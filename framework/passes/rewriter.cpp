@@ -1,0 +1,75 @@
+#include <fmt/core.h>
+
+#include <chainrule/framework/passes/pass.hpp>
+
+namespace chainrule::passes {
+
+using detail::GraphData;
+using detail::NodeData;
+using detail::NodeId;
+
+std::string Computation::to_string() const {
+  std::string out = graph.to_string() + "results:";
+  for (const Value result : results) out += " " + result.name();
+  return out + "\n";
+}
+
+Rewriter::Rewriter(const Computation& from) : from_(from), to_(std::make_shared<GraphData>()) {
+  const GraphData& old = *from.graph.data();
+  to_.data()->options = old.options;
+  to_.data()->leaves = old.leaves;
+  to_.data()->nodes.reserve(old.nodes.size());
+  now_.resize(old.nodes.size());
+}
+
+Computation Rewriter::run(const Visit& visit) {
+  const GraphData& old = *from_.graph.data();
+  std::vector<char> needed(old.nodes.size(), 0);
+  for (const Value result : from_.results) needed[result.id()] = 1;
+  for (NodeId id = static_cast<NodeId>(needed.size()); id-- > 0;)
+    if (needed[id])
+      for (const NodeId input : old.node(id).inputs) needed[input] = 1;
+  auto* data = from_.graph.data().get();
+  for (NodeId id = 0; id < needed.size(); ++id) {
+    if (!needed[id]) continue;
+    const detail::LocationScope scope(old.node(id).at);
+    const Value made = visit(*this, Node(data, id));
+    invariant(made.data() == to_.data().get(), "a pass returned a value of another graph");
+    invariant(made.shape() == old.node(id).type.shape && made.dtype() == old.node(id).type.dtype,
+              fmt::format("a pass changed the type of {}", data->line(id)));
+    now_[id] = made;
+  }
+  Computation out{to_, {}};
+  for (const Value result : from_.results) out.results.push_back(now_[result.id()]);
+  return out;
+}
+
+Value Rewriter::now(Value old) const { return now_[old.id()]; }
+
+Values Rewriter::now_inputs(const Node& node) const {
+  Values out;
+  for (const NodeId input : node.graph_data()->node(node.id()).inputs) out.push_back(now_[input]);
+  return out;
+}
+
+Value Rewriter::copy(const Node& node) {
+  const NodeData& old = node.graph_data()->node(node.id());
+  NodeData made;
+  made.op = old.op;
+  made.type = old.type;
+  made.attributes = old.attributes;
+  made.at = old.at;
+  made.payload = old.payload;
+  for (const NodeId input : old.inputs) made.inputs.push_back(now_[input].id());
+  if (old.op == &detail::constant_op()) {
+    made.payload = static_cast<std::uint32_t>(to_.data()->constants.size());
+    to_.data()->constants.push_back(node.graph_data()->constants[old.payload]);
+  }
+  return to_.data()->append(std::move(made));
+}
+
+Value Rewriter::copy(const Node& node, const Values& inputs, const Attributes& attributes) {
+  return apply(to_, node.op(), inputs, attributes, node.location());
+}
+
+}  // namespace chainrule::passes

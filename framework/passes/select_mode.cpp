@@ -1,0 +1,17 @@
+// Inference mode: by_mode(training, inference) becomes the input that the program's mode asks for. Dropout is then the
+// identity and batch_norm uses its running statistics, in gradients too; what only the other mode needs is dead.
+#include <chainrule/framework/passes/pass.hpp>
+#include <chainrule/framework/program.hpp>
+#include <chainrule/ops/layout.hpp>
+
+namespace chainrule::passes {
+
+Computation select_mode(const Computation& c, Mode mode) {
+  return Rewriter(c).run([mode](Rewriter& r, const Node& node) {
+    if (node.op().name != "by_mode") return r.copy(node);
+    const Value chosen = r.now(node.input(mode == Mode::training ? 0 : 1));
+    return chosen.shape() == node.shape() ? chosen : broadcast_to(chosen, node.shape());
+  });
+}
+
+}  // namespace chainrule::passes

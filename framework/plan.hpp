@@ -1,0 +1,73 @@
+// Plan: for given sizes, what runs in which order and where in memory each value lies. Not installed.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <chainrule/framework/passes/pass.hpp>
+#include <chainrule/framework/step.hpp>
+
+namespace chainrule::detail {
+
+// Where a value's elements are in a run.
+struct Storage {
+  enum class Kind : std::uint8_t { none, feed, variable, constant, arena, output } kind = Kind::none;
+  std::size_t index = 0;  // of the input, variable, constant, buffer or output
+  friend bool operator==(const Storage&, const Storage&) = default;
+};
+
+// A piece of the arena, in use from the step that writes it to the last that reads it.
+struct Buffer {
+  std::size_t bytes = 0;
+  std::size_t first = 0;
+  std::size_t last = 0;
+  std::size_t offset = 0;
+};
+
+struct PlannedStep {
+  // A fused group, or with a single node and `fused` false a kernel.
+  FusedGroup group;
+  bool fused = false;
+  std::vector<Storage> inputs;
+  std::vector<Storage> outputs;
+  std::size_t workspace = none;  // a buffer
+  Step step;
+  static constexpr std::size_t none = ~std::size_t{0};
+};
+
+// A copy made when all steps have run: an output that is no step's own, or an update that could not be made in place.
+struct FinalCopy {
+  Storage from;
+  Storage to;
+  std::size_t bytes = 0;
+};
+
+struct Plan {
+  std::vector<PlannedStep> steps;
+  std::vector<FinalCopy> copies;
+  std::vector<Buffer> buffers;
+  std::size_t arena_bytes = 0;
+  // The largest sum of buffers in use at once: no arrangement needs less.
+  std::size_t lower_bound = 0;
+  std::vector<TensorType> outputs;
+
+  // The steps, fused groups, buffers with offsets and sizes, and the arena against its lower bound.
+  [[nodiscard]] std::string explain(const passes::Computation& c, const Sizes& sizes) const;
+};
+
+// A compiled request: the optimized graph and its groups. The results are the outputs, then the new values of
+// `updated` (numbers of variables).
+struct Compiled {
+  passes::Computation computation;
+  passes::Groups groups;
+  std::size_t outputs = 0;
+  std::vector<std::size_t> updated;
+};
+
+Plan make_plan(const Compiled& compiled, const Sizes& sizes);
+
+// Places buffers in one arena (offsets are set) and returns its size. Exposed for its test.
+std::size_t place_buffers(std::vector<Buffer>& buffers);
+std::size_t largest_overlap(const std::vector<Buffer>& buffers);
+
+}  // namespace chainrule::detail

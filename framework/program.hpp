@@ -1,0 +1,164 @@
+// Program: a compiled request - given these inputs, compute these outputs and apply these updates.
+#pragma once
+
+#include <concepts>
+#include <initializer_list>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <chainrule/framework/array.hpp>
+#include <chainrule/framework/graph.hpp>
+#include <chainrule/framework/state.hpp>
+
+namespace chainrule {
+
+namespace detail {
+class Executable;
+}
+
+// In training, dropout drops and batch_norm uses its batch; in inference they do not.
+enum class Mode : std::uint8_t { training, inference };
+
+// After a run the variable is what the expression was in it.
+struct Update {
+  Value variable;
+  Value expression;
+};
+using Updates = std::vector<Update>;
+
+struct Request {
+  Values outputs = {};
+  Updates updates = {};
+  Mode mode = Mode::training;
+};
+
+// Numbers for an input in one run: {x, array}. An Array or a row-major container of another library that has the
+// input's element type is read where it lies; others are converted first. A C++ number takes the input's dtype.
+class Feed {
+ public:
+  Feed(Value input, const Array& array) : input_(input) { view(array.dtype(), array.shape(), array.raw()); }
+  Feed(Value input, Array&& array) : input_(input) { own(std::move(array)); }
+  template <class T>
+    requires std::is_arithmetic_v<T>
+  Feed(Value input, T number) : input_(input), number_(true) {
+    own(Array(number));
+  }
+  template <class T>
+    requires(!std::is_arithmetic_v<std::remove_cvref_t<T>> && !std::same_as<std::remove_cvref_t<T>, Array> &&
+             std::convertible_to<T, Array>)
+  Feed(Value input, T&& numbers) : input_(input) {
+    using Container = std::remove_cvref_t<T>;
+    if constexpr (std::is_lvalue_reference_v<T> && viewable<Container>) {
+      view(dtype_of<typename Container::value_type>(), Dims(numbers.shape()), numbers.data());
+    } else {
+      own(Array(std::forward<T>(numbers)));
+    }
+  }
+  // By the input's name.
+  template <class T>
+    requires std::convertible_to<T, Array>
+  Feed(std::string_view name, T&& numbers) : Feed(Value{}, std::forward<T>(numbers)) {
+    name_ = name;
+  }
+
+  [[nodiscard]] Value input() const { return input_; }
+  [[nodiscard]] std::string_view name() const { return name_; }
+  [[nodiscard]] DType dtype() const { return dtype_; }
+  [[nodiscard]] const Dims& shape() const { return shape_; }
+  [[nodiscard]] const void* data() const { return owned_ ? owned_->raw() : data_; }
+  [[nodiscard]] bool is_number() const { return number_; }
+
+ private:
+  // A contiguous row-major container (xtensor's static_layout: 1) of elements that have a dtype.
+  template <class C>
+  static constexpr bool viewable = requires(const C& c) {
+    c.shape().begin();
+    c.data();
+    requires static_cast<int>(C::static_layout) == 1;
+    requires std::same_as<typename C::value_type, float> || std::same_as<typename C::value_type, double> ||
+                 std::same_as<typename C::value_type, std::int64_t> || std::same_as<typename C::value_type, bool>;
+  };
+  void view(DType dtype, const Dims& shape, const void* data) {
+    dtype_ = dtype;
+    shape_ = shape;
+    data_ = data;
+  }
+  void own(Array array) {
+    dtype_ = array.dtype();
+    shape_ = array.shape();
+    owned_ = std::make_shared<const Array>(std::move(array));
+  }
+
+  Value input_;
+  std::string_view name_;
+  DType dtype_ = float64;
+  Dims shape_;
+  const void* data_ = nullptr;
+  std::shared_ptr<const Array> owned_;
+  bool number_ = false;
+};
+
+// The outputs of a run: what lies in the program, valid until its next run. Copy an Array to keep it.
+class Results {
+ public:
+  Results(const Values* outputs, const std::vector<Array>* arrays) : outputs_(outputs), arrays_(arrays) {}
+
+  [[nodiscard]] std::size_t size() const { return arrays_->size(); }
+  // In the order of Request::outputs, or by the value. Throws Error for what is no output.
+  [[nodiscard]] const Array& operator[](std::size_t i) const { return at(i); }
+  [[nodiscard]] const Array& operator[](Value output) const { return at(output, Location{}); }
+  [[nodiscard]] const Array& at(std::size_t i, Location at = Location::here()) const;
+  [[nodiscard]] const Array& at(Value output, Location at = Location::here()) const;
+  // The one element of an output.
+  [[nodiscard]] double scalar(Value output, Location at = Location::here()) const;
+  [[nodiscard]] double scalar(std::size_t i = 0, Location at = Location::here()) const;
+
+ private:
+  const Values* outputs_;
+  const std::vector<Array>* arrays_;
+};
+
+// Compiled once, run many times. A plan is made for each set of sizes that the feeds bring and kept, so a last, smaller
+// mini-batch just runs. A run on sizes seen before allocates no memory.
+//
+// Updates are simultaneous: every expression reads the values from before the run, and all variables have their new
+// values after it. A program without updates changes nothing in the State; one with updates counts the State's step,
+// and carries along what graph.update_with attached to the values that it computes (running averages), if it trains.
+// One program runs one run at a time.
+class Program {
+ public:
+  // Throws Error for an output or update of another graph, a variable updated twice, or an update of another type than
+  // its variable. The State must outlive nothing: program and State share their numbers.
+  Program(State& state, const Request& request, Location at = Location::here());
+  ~Program();
+  Program(Program&&) noexcept;
+  Program& operator=(Program&&) noexcept;
+
+  // Throws Error, having changed nothing, for a missing, unknown, doubled or empty feed, and for one of the wrong dtype
+  // or shape or whose sizes contradict another's.
+  Results run(std::initializer_list<Feed> feeds = {}, Location at = Location::here());
+  Results run(std::span<const Feed> feeds, Location at = Location::here());
+
+  // The inputs that a run must be fed.
+  [[nodiscard]] Values inputs() const;
+
+  // The listing after each pass, then for each set of sizes run so far the plan: steps, fused groups, buffers and their
+  // offsets, the arena against the largest sum of buffers in use at once. Before any run: the passes only, unless all
+  // sizes are fixed.
+  [[nodiscard]] std::string explain() const;
+  struct Memory {
+    std::size_t arena_bytes = 0;
+    std::size_t lower_bound = 0;
+    std::size_t steps = 0;
+  };
+  // Of the plan that ran last.
+  [[nodiscard]] Memory memory() const;
+
+ private:
+  std::unique_ptr<detail::Executable> executable_;
+};
+
+}  // namespace chainrule

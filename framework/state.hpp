@@ -1,0 +1,53 @@
+// State: what persists from run to run - parameters, optimizer slots, running statistics, the step and the epoch.
+#pragma once
+
+#include <memory>
+#include <string_view>
+
+#include <chainrule/framework/graph.hpp>
+
+namespace chainrule {
+
+namespace detail {
+struct StateData;
+}
+
+// Holds the numbers of a graph's parameters and variables. Several programs share one State. Variables that are added
+// to the graph later (an optimizer's slots) get their initial numbers when a program that uses them is made.
+// A copy is a State of its own with the same numbers.
+class State {
+ public:
+  explicit State(const Graph& graph);
+  State(const State& other);
+  State(State&& other) noexcept = default;
+  State& operator=(const State& other);
+  State& operator=(State&& other) noexcept = default;
+  ~State() = default;
+
+  // The numbers of a parameter or variable, valid until the next run or set(). Throws Error for what is neither.
+  [[nodiscard]] const Array& get(Value variable, Location at = Location::here()) const;
+  [[nodiscard]] const Array& get(std::string_view name, Location at = Location::here()) const;
+  [[nodiscard]] const Array& operator[](Value variable) const { return get(variable, Location{}); }
+  [[nodiscard]] const Array& operator[](std::string_view name) const { return get(name, Location{}); }
+  // Throws Error where the shape differs, or the dtype by more than the width of a floating number.
+  void set(Value variable, const Array& values, Location at = Location::here());
+  void set(std::string_view name, const Array& values, Location at = Location::here());
+
+  // The number of updating runs so far: what graph.step() is in a run. Settable, to go on from a checkpoint.
+  [[nodiscard]] std::int64_t step() const;
+  void set_step(std::int64_t step);
+  // What graph.epoch() is in a run; 0 until it is set.
+  [[nodiscard]] std::int64_t epoch() const;
+  void set_epoch(std::int64_t epoch);
+
+  // All numbers as they were when the State was made: initial values, step 0, epoch 0.
+  void reset();
+
+  [[nodiscard]] Graph graph() const;
+  [[nodiscard]] const std::shared_ptr<detail::StateData>& data() const { return data_; }
+
+ private:
+  std::shared_ptr<detail::StateData> data_;
+};
+
+}  // namespace chainrule

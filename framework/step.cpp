@@ -1,0 +1,82 @@
+#include <chainrule/framework/step.hpp>
+
+#include <algorithm>
+
+#include <fmt/core.h>
+
+namespace chainrule::detail {
+
+DType compute_dtype(const GraphData& graph, NodeId id) {
+  const NodeData& node = graph.node(id);
+  if (node.type.dtype != boolean) return node.type.dtype;
+  for (const NodeId input : node.inputs)
+    if (graph.node(input).type.dtype != boolean) return graph.node(input).type.dtype;
+  return float32;
+}
+
+Attributes evaluate_attributes(const Attributes& attributes, const Sizes& sizes) {
+  Attributes out = attributes;
+  for (const char* name : {"shape", "start", "size", "whole", "classes"}) {
+    const Attribute* found = attributes.find(name);
+    const auto* shape = found ? std::get_if<Shape>(&found->variant()) : nullptr;
+    if (!shape) continue;
+    // An extent of -1 in a reshape has done its work in the shape rule.
+    const bool known = std::none_of(shape->begin(), shape->end(), [](Dimension d) { return d.is_inferred(); });
+    if (known) out = out.with(name, to_shape(chainrule::evaluate(*shape, sizes)));
+  }
+  return out;
+}
+
+namespace {
+
+// What a kernel's maker is told; it refers to the attributes, which must outlive it.
+KernelCall call_of(const GraphData& graph, NodeId id, const Sizes& sizes, const Attributes& attributes) {
+  const NodeData& node = graph.node(id);
+  KernelCall call{{}, {node.type.dtype, evaluate(node.type.shape, sizes)}, attributes, node.op->name, node.at};
+  for (const NodeId input : node.inputs) {
+    const Type& type = graph.node(input).type;
+    call.inputs.push_back({type.dtype, evaluate(type.shape, sizes)});
+  }
+  return call;
+}
+
+}  // namespace
+
+Step make_kernel_step(const GraphData& graph, NodeId id, const Sizes& sizes) {
+  const Op& op = *graph.node(id).op;
+  const Attributes attributes = evaluate_attributes(graph.node(id).attributes, sizes);
+  KernelCall call = call_of(graph, id, sizes, attributes);
+  if (op.forward.generator) {
+    return {[run = op.forward.generator(call), size = count(call.output.shape)](const StepBuffers& b) {
+              run(b.inputs, b.outputs[0], 0, size);
+            },
+            0};
+  }
+  invariant(bool(op.forward.kernel), fmt::format("op {} has no kernel", op.name));
+  KernelRun run = op.forward.kernel(call);
+  return {[run = std::move(run)](const StepBuffers& b) {
+            run(KernelBuffers{b.inputs, b.outputs[0], b.workspace});
+          },
+          call.workspace};
+}
+
+Array evaluate(const Node& node, const std::vector<const Array*>& inputs) {
+  const GraphData& graph = *node.graph_data();
+  Array out(node.dtype(), evaluate(node.shape(), Sizes{}));
+  Step step;
+  if (node.op().forward.micro) {
+    const auto& ids = graph.node(node.id()).inputs;
+    FusedGroup group{{node.id()}, {ids.begin(), ids.end()}, {node.id()}, {}};
+    step = make_fused_step(graph, group, Sizes{});
+  } else {
+    step = make_kernel_step(graph, node.id(), Sizes{});
+  }
+  std::vector<const void*> pointers;
+  for (const Array* input : inputs) pointers.push_back(input->raw());
+  void* outputs[] = {out.raw()};
+  const Array workspace(boolean, Dims{static_cast<std::int64_t>(step.workspace)});
+  step.run({pointers.data(), outputs, const_cast<void*>(workspace.raw())});
+  return out;
+}
+
+}  // namespace chainrule::detail

@@ -1,0 +1,55 @@
+// Steps: what a plan runs. A kernel made for given sizes, or a fused group of elementwise nodes. Not installed.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include <chainrule/framework/graph_data.hpp>
+
+namespace chainrule::detail {
+
+// The pointers of one step in one run.
+struct StepBuffers {
+  const void* const* inputs;
+  void* const* outputs;
+  void* workspace;
+};
+
+using StepRun = std::function<void(const StepBuffers&)>;
+
+// A step and the scratch memory that it needs.
+struct Step {
+  StepRun run;
+  std::size_t workspace = 0;
+};
+
+// The dtype in which an elementwise node computes: its output's, or for a bool output its operands' (float32 where all
+// are bool).
+DType compute_dtype(const GraphData& graph, NodeId id);
+
+// A single node that is not elementwise.
+Step make_kernel_step(const GraphData& graph, NodeId id, const Sizes& sizes);
+
+// A group of elementwise nodes of one shape and compute dtype, as one step (framework/fused.cpp).
+struct FusedGroup {
+  // In the order of the graph.
+  std::vector<NodeId> nodes;
+  // Values from outside that they read, in the order of StepBuffers::inputs. A generator's value is made in place; its
+  // own inputs stand in its stead.
+  std::vector<NodeId> inputs;
+  // Values that others read, in the order of StepBuffers::outputs.
+  std::vector<NodeId> outputs;
+  // outputs[k] is written to the memory of inputs[e] for each (k, e).
+  std::vector<std::pair<std::size_t, std::size_t>> in_place;
+};
+Step make_fused_step(const GraphData& graph, const FusedGroup& group, const Sizes& sizes);
+// "9 instructions, 3 tiles of 512": how the step made above works, for explain().
+std::string describe_fused_step(const GraphData& graph, const FusedGroup& group, const Sizes& sizes);
+
+// Attributes with their symbolic shapes evaluated.
+Attributes evaluate_attributes(const Attributes& attributes, const Sizes& sizes);
+
+// One node computed now, on constants.
+Array evaluate(const Node& node, const std::vector<const Array*>& inputs);
+
+}  // namespace chainrule::detail

@@ -1,0 +1,162 @@
+#include <chainrule/ops/arithmetic.hpp>
+
+#include <fmt/core.h>
+
+#include <chainrule/framework/op_family.hpp>
+#include <chainrule/ops/compare.hpp>
+#include <chainrule/ops/control.hpp>
+#include <chainrule/ops/math.hpp>
+
+CHAINRULE_OP_FAMILY(arithmetic)
+
+namespace chainrule {
+
+namespace {
+
+// Broadcast inputs of one dtype, int64 included.
+Type number_shape(const OpCall& call) {
+  call.require_same_dtype();
+  if (call.dtype(0) != int64) return broadcast_shape(call);
+  Shape shape = call.shape(0);
+  for (std::size_t i = 1; i < call.size(); ++i) {
+    const Shape left = shape;
+    if (!broadcast(left, call.shape(i), shape))
+      call.fail("shapes that broadcast", fmt::format("{} and {}", to_string(left), to_string(call.shape(i))));
+  }
+  return {int64, shape};
+}
+
+const Sample matrix_and_row{.inputs = {uniform({3, 4}, -2, 2), uniform({4}, 1, 3)}};
+const Sample column_and_row{.inputs = {uniform({3, 1}, -2, 2), uniform({1, 4}, -3, -1)}};
+const Sample matrix_and_scalar{.inputs = {uniform({2, 3}, -2, 2), uniform({}, 1, 2)}};
+const Sample empty{.inputs = {zeros({0, 3}), zeros({1, 3})}};
+const Sample whole{.inputs = {integers({5}, -9, 9), integers({5}, 1, 9)}};
+
+const Op& add_op = register_op({
+    .name = "add",
+    .doc = "a + b, broadcast.",
+    .shape = number_shape,
+    .forward = elementwise([](auto a, auto b) { return a + b; }),
+    .gradient = [](const Node&, Value dy) -> Values { return {dy, dy}; },
+    .samples = {matrix_and_row, column_and_row, matrix_and_scalar, empty, whole},
+});
+
+const Op& sub_op = register_op({
+    .name = "sub",
+    .doc = "a - b, broadcast.",
+    .shape = number_shape,
+    .forward = elementwise([](auto a, auto b) { return a - b; }),
+    .gradient = [](const Node&, Value dy) -> Values { return {dy, -dy}; },
+    .samples = {matrix_and_row, column_and_row, matrix_and_scalar, empty, whole},
+});
+
+const Op& mul_op = register_op({
+    .name = "mul",
+    .doc = "a * b elementwise, broadcast.",
+    .shape = number_shape,
+    .forward = elementwise([](auto a, auto b) { return a * b; }),
+    .gradient = [](const Node& node, Value dy) -> Values {
+      return {node.wants(0) ? dy * node.input(1) : Value{}, node.wants(1) ? dy * node.input(0) : Value{}};
+    },
+    .samples = {matrix_and_row, column_and_row, matrix_and_scalar, empty, whole},
+});
+
+const Op& div_op = register_op({
+    .name = "div",
+    .doc = "a / b elementwise, broadcast.",
+    .shape = broadcast_shape,
+    .forward = elementwise([](auto a, auto b) { return a / b; }),
+    .gradient = [](const Node& node, Value dy) -> Values {
+      const Value quotient = dy / node.input(1);
+      return {quotient, node.wants(1) ? -quotient * node.output() : Value{}};
+    },
+    .samples = {matrix_and_row, column_and_row, matrix_and_scalar, empty},
+});
+
+const Op& neg_op = register_op({
+    .name = "neg",
+    .doc = "-x.",
+    .shape = number_shape,
+    .forward = elementwise([](auto x) { return -x; }),
+    .gradient = [](const Node&, Value dy) -> Values { return {-dy}; },
+    .samples = {{.inputs = {uniform({3, 4}, -2, 2)}}, {.inputs = {zeros({0})}}, {.inputs = {integers({4}, -9, 9)}}},
+});
+
+// dy to the side that `wins`, half to each where both are equal.
+Values to_winner(const Node& node, Value dy, Value wins) {
+  const Value half = where(equal(node.input(0), node.input(1)), 0.5 * dy, 0.0);
+  return {where(wins, dy, half), where(logical_or(wins, equal(node.input(0), node.input(1))), half, dy)};
+}
+
+const std::vector<Sample> extremum_samples = {
+    matrix_and_row,
+    column_and_row,
+    {.inputs = {uniform({2, 3}, -1, 1), uniform({2, 3}, -1, 1)}},
+    {.inputs = {Array({1.0, -2.0, 0.0}), Array({1.0, -2.0, 0.0})}, .differentiate = false},  // ties
+};
+
+const Op& maximum_op = register_op({
+    .name = "maximum",
+    .doc = "max(a, b) elementwise, broadcast; NaN if either is. Ties share the gradient equally.",
+    .shape = number_shape,
+    .forward = elementwise([](auto a, auto b) { return simd::max(a, b); }),
+    .gradient = [](const Node& node, Value dy) -> Values {
+      return to_winner(node, dy, greater(node.input(0), node.input(1)));
+    },
+    .samples = extremum_samples,
+});
+
+const Op& minimum_op = register_op({
+    .name = "minimum",
+    .doc = "min(a, b) elementwise, broadcast; NaN if either is. Ties share the gradient equally.",
+    .shape = number_shape,
+    .forward = elementwise([](auto a, auto b) { return simd::min(a, b); }),
+    .gradient = [](const Node& node, Value dy) -> Values {
+      return to_winner(node, dy, less(node.input(0), node.input(1)));
+    },
+    .samples = extremum_samples,
+});
+
+const Op& pow_op = register_op({
+    .name = "pow",
+    .doc = "a to the power of b elementwise, broadcast.",
+    .shape = broadcast_shape,
+    .forward = elementwise([](auto a, auto b) { return simd::pow(a, b); }),
+    .gradient = [](const Node& node, Value dy) -> Values {
+      const Value a = node.input(0);
+      const Value b = node.input(1);
+      Values out(2);
+      if (node.wants(0)) out[0] = dy * where(equal(b, 0.0), 0.0, b * pow(a, b - 1.0));
+      if (node.wants(1)) {
+        const Value at_zero = logical_and(equal(a, 0.0), greater_equal(b, 0.0));
+        // The logarithm is kept away from 0, so that derivatives of this rule are right there too.
+        out[1] = dy * where(at_zero, 0.0, node.output() * log(where(at_zero, 1.0, a)));
+      }
+      return out;
+    },
+    .samples = {{.inputs = {uniform({3, 4}, 0.5, 2), uniform({4}, -2, 2)}},
+                {.inputs = {uniform({5}, -2, 2), Array(3.0)}, .differentiate = false},
+                {.inputs = {Array({0.0, 0.0, 2.0, -1.0}), Array({0.0, 2.0, 0.0, 2.0})},
+                 .differentiate = false}},
+});
+
+}  // namespace
+
+Value detail::apply_operands(const Op& op, const Operand& a, const Operand& b) {
+  if (!a.is_value() && !b.is_value())
+    throw Error(a.location(), op.name, "requires a value of a graph among its operands, got numbers only");
+  const Value like = a.is_value() ? a.value() : b.value();
+  if (!like) throw Error(a.location(), op.name, "requires values of a graph, got an empty Value");
+  return apply(op, {a.resolve(like), b.resolve(like)}, {}, a.location());
+}
+
+Value add(Operand a, Operand b) { return detail::apply_operands(add_op, a, b); }
+Value sub(Operand a, Operand b) { return detail::apply_operands(sub_op, a, b); }
+Value mul(Operand a, Operand b) { return detail::apply_operands(mul_op, a, b); }
+Value div(Operand a, Operand b) { return detail::apply_operands(div_op, a, b); }
+Value maximum(Operand a, Operand b) { return detail::apply_operands(maximum_op, a, b); }
+Value minimum(Operand a, Operand b) { return detail::apply_operands(minimum_op, a, b); }
+Value pow(Operand a, Operand b) { return detail::apply_operands(pow_op, a, b); }
+Value neg(Operand x) { return apply(neg_op, {x.value()}, {}, x.location()); }
+
+}  // namespace chainrule

@@ -1,0 +1,136 @@
+#include <chainrule/ops/compare.hpp>
+
+#include <fmt/core.h>
+
+#include <chainrule/framework/op_family.hpp>
+#include <chainrule/ops/arithmetic.hpp>
+#include <chainrule/ops/control.hpp>
+
+CHAINRULE_OP_FAMILY(compare)
+
+namespace chainrule {
+
+namespace {
+
+Shape broadcast_all(const OpCall& call) {
+  Shape shape = call.shape(0);
+  for (std::size_t i = 1; i < call.size(); ++i) {
+    const Shape left = shape;
+    if (!broadcast(left, call.shape(i), shape))
+      call.fail("shapes that broadcast", fmt::format("{} and {}", to_string(left), to_string(call.shape(i))));
+  }
+  return shape;
+}
+
+Type comparison_shape(const OpCall& call) {
+  call.require_inputs(2);
+  call.require_same_dtype();
+  return {boolean, broadcast_all(call)};
+}
+
+Type logic_shape(const OpCall& call) {
+  for (std::size_t i = 0; i < call.size(); ++i)
+    if (call.dtype(i) != boolean) call.fail("bool inputs", name(call.dtype(i)));
+  return {boolean, broadcast_all(call)};
+}
+
+Type where_shape(const OpCall& call) {
+  call.require_inputs(3);
+  if (call.dtype(0) != boolean) call.fail("a bool condition", name(call.dtype(0)));
+  if (call.dtype(1) != call.dtype(2))
+    call.fail("choices of one dtype", fmt::format("{} and {}", name(call.dtype(1)), name(call.dtype(2))));
+  return {call.dtype(1), broadcast_all(call)};
+}
+
+Initial booleans() {
+  Array out(boolean, Dims{3, 4});
+  for (std::int64_t i = 0; i < out.size(); ++i) out.set(i, i % 3 == 0 ? 1 : 0);
+  return out;
+}
+
+constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+const std::vector<Sample> comparison_samples = {
+    {.inputs = {uniform({3, 4}, -1, 1), uniform({4}, -1, 1)}},
+    {.inputs = {Array({1.0, 2.0, nan, nan, -0.0}), Array({1.0, 3.0, nan, 0.0, 0.0})}},
+    {.inputs = {integers({20}, 0, 3), integers({20}, 0, 3)}},
+    {.inputs = {zeros({0}), zeros({1})}},
+};
+const std::vector<Sample> logic_samples = {{.inputs = {booleans(), booleans()}}};
+
+template <class F>
+const Op& comparison(const char* name, const char* doc, F functor) {
+  return register_op({
+      .name = name,
+      .doc = doc,
+      .shape = comparison_shape,
+      .forward = elementwise(functor),
+        .samples = comparison_samples,
+  });
+}
+
+const Op& less_op = comparison("less", "a < b.", [](auto a, auto b) { return a < b; });
+const Op& less_equal_op = comparison("less_equal", "a <= b.", [](auto a, auto b) { return a <= b; });
+const Op& greater_op = comparison("greater", "a > b.", [](auto a, auto b) { return a > b; });
+const Op& greater_equal_op = comparison("greater_equal", "a >= b.", [](auto a, auto b) { return a >= b; });
+const Op& equal_op = comparison("equal", "a == b.", [](auto a, auto b) { return a == b; });
+const Op& not_equal_op = comparison("not_equal", "a != b.", [](auto a, auto b) { return a != b; });
+
+const Op& and_op = register_op({
+    .name = "logical_and",
+    .doc = "a and b, of bool values.",
+    .shape = logic_shape,
+    .forward = elementwise([](auto a, auto b) { return a && b; }),
+    .samples = logic_samples,
+});
+
+const Op& or_op = register_op({
+    .name = "logical_or",
+    .doc = "a or b, of bool values.",
+    .shape = logic_shape,
+    .forward = elementwise([](auto a, auto b) { return a || b; }),
+    .samples = logic_samples,
+});
+
+const Op& not_op = register_op({
+    .name = "logical_not",
+    .doc = "not a, of a bool value.",
+    .shape = logic_shape,
+    .forward = elementwise([](auto a) { return !a; }),
+    .samples = {{.inputs = {booleans()}}},
+});
+
+const Op& where_op = register_op({
+    .name = "where",
+    .doc = "condition ? a : b elementwise, broadcast.",
+    .shape = where_shape,
+    .forward = elementwise([](auto condition, auto a, auto b) { return simd::select(condition, a, b); }),
+    .gradient = [](const Node& node, Value dy) -> Values {
+      return {Value{}, node.wants(1) ? where(node.input(0), dy, 0.0) : Value{},
+              node.wants(2) ? where(node.input(0), 0.0, dy) : Value{}};
+    },
+    .samples = {{.inputs = {booleans(), uniform({3, 4}), uniform({4})}},
+                {.inputs = {booleans(), uniform({}), uniform({3, 1})}},
+                {.inputs = {booleans(), integers({3, 4}, 0, 9), integers({1, 4}, 0, 9)}}},
+});
+
+}  // namespace
+
+Value less(Operand a, Operand b) { return detail::apply_operands(less_op, a, b); }
+Value less_equal(Operand a, Operand b) { return detail::apply_operands(less_equal_op, a, b); }
+Value greater(Operand a, Operand b) { return detail::apply_operands(greater_op, a, b); }
+Value greater_equal(Operand a, Operand b) { return detail::apply_operands(greater_equal_op, a, b); }
+Value equal(Operand a, Operand b) { return detail::apply_operands(equal_op, a, b); }
+Value not_equal(Operand a, Operand b) { return detail::apply_operands(not_equal_op, a, b); }
+Value logical_and(Value a, Value b, Location at) { return apply(and_op, {a, b}, {}, at); }
+Value logical_or(Value a, Value b, Location at) { return apply(or_op, {a, b}, {}, at); }
+Value logical_not(Value a, Location at) { return apply(not_op, {a}, {}, at); }
+
+Value where(Value condition, Operand a, Operand b) {
+  if (!condition) throw Error(a.location(), "where", "requires values of a graph, got an empty Value");
+  // Two numbers take the graph's dtype.
+  const Value floating = condition.graph().constant(0.0, condition.graph().dtype());
+  const Value like = a.is_value() ? a.value() : b.is_value() ? b.value() : floating;
+  return apply(where_op, {condition, a.resolve(like), b.resolve(like)}, {}, a.location());
+}
+
+}  // namespace chainrule

@@ -1,0 +1,270 @@
+#include <chainrule/ops/layout.hpp>
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+#include <fmt/core.h>
+
+#include <chainrule/framework/graph_data.hpp>
+#include <chainrule/framework/kernels/copy.hpp>
+#include <chainrule/framework/op_family.hpp>
+
+CHAINRULE_OP_FAMILY(layout)
+
+namespace chainrule {
+
+namespace {
+
+// ---- reshape
+
+Type reshape_shape(const OpCall& call) {
+  call.require_inputs(1);
+  const Shape& from = call.shape(0);
+  Shape to = call.attributes().get<Shape>("shape");
+  std::size_t inferred = to.rank();
+  Dimension known = 1;
+  for (std::size_t i = 0; i < to.rank(); ++i) {
+    if (!to[i].is_inferred()) {
+      known = known * to[i];
+    } else if (inferred < to.rank()) {
+      call.fail("at most one extent of -1", to_string(to));
+    } else {
+      inferred = i;
+    }
+  }
+  if (inferred < to.rank()) {
+    if (known.is(0)) call.fail("an extent that -1 can be worked out from", to_string(to));
+    to[inferred] = floor_divide(count(from), known);
+  }
+  if (!(count(to) == count(from)))
+    call.fail(fmt::format("a shape of {} elements as {}", count(from).to_string(), to_string(from)),
+              to_string(call.attributes().get<Shape>("shape")));
+  return {call.dtype(0), to};
+}
+
+const Op& reshape_op = register_op({
+    .name = "reshape",
+    .doc = "The same elements under another shape.",
+    .shape = reshape_shape,
+    .forward = kernels::copy_elements(),
+    .gradient = [](const Node& node, Value dy) -> Values { return {reshape(dy, node.input(0).shape())}; },
+    .samples = {{.inputs = {uniform({3, 4})}, .attributes = {{"shape", Shape{2, 6}}}},
+                {.inputs = {uniform({3, 4})}, .attributes = {{"shape", Shape{-1}}}},
+                {.inputs = {uniform({})}, .attributes = {{"shape", Shape{1, 1}}}},
+                {.inputs = {integers({0, 3}, 0, 9)}, .attributes = {{"shape", Shape{3, 0}}}}},
+});
+
+// ---- transpose
+
+Axes inverse(const Axes& permutation) {
+  Axes out(permutation.size());
+  for (std::size_t i = 0; i < permutation.size(); ++i)
+    out[static_cast<std::size_t>(permutation[i])] = static_cast<std::int64_t>(i);
+  return out;
+}
+
+const Op& transpose_op = register_op({
+    .name = "transpose",
+    .doc = "The axes in another order.",
+    .shape = [](const OpCall& call) -> Type {
+      call.require_inputs(1);
+      const auto& permutation = call.attributes().get<Axes>("permutation");
+      Axes sorted = permutation;
+      std::sort(sorted.begin(), sorted.end());
+      Axes all(call.shape(0).rank());
+      std::iota(all.begin(), all.end(), 0);
+      if (sorted != all) call.fail(fmt::format("a permutation of {} axes", all.size()), call.attributes().to_string());
+      Type out{call.dtype(0), {}};
+      for (const auto axis : permutation) out.shape.push_back(call.shape(0)[static_cast<std::size_t>(axis)]);
+      return out;
+    },
+    .forward = kernels::strided_copy([](const KernelCall& call) {
+      const Dims strides = row_major_strides(call.inputs[0].shape);
+      kernels::Strided view{0, {}};
+      for (const auto axis : call.attributes.get<Axes>("permutation"))
+        view.strides.push_back(strides[static_cast<std::size_t>(axis)]);
+      return view;
+    }),
+    .gradient = [](const Node& node, Value dy) -> Values {
+      return {transpose(dy, inverse(node.attribute<Axes>("permutation")))};
+    },
+    .samples = {{.inputs = {uniform({3, 4})}, .attributes = {{"permutation", Axes{1, 0}}}},
+                {.inputs = {uniform({2, 3, 4})}, .attributes = {{"permutation", Axes{2, 0, 1}}}},
+                {.inputs = {uniform({37, 70})}, .attributes = {{"permutation", Axes{1, 0}}}, .differentiate = false},
+                {.inputs = {uniform({})}, .attributes = {{"permutation", Axes{}}}},
+                {.inputs = {zeros({0, 2})}, .attributes = {{"permutation", Axes{1, 0}}}}},
+});
+
+// ---- broadcast_to
+
+const Op& broadcast_to_op = register_op({
+    .name = "broadcast_to",
+    .doc = "x read as a larger shape by the broadcasting rule.",
+    .shape = [](const OpCall& call) -> Type {
+      call.require_inputs(1);
+      const Shape& to = call.attributes().get<Shape>("shape");
+      Shape both;
+      if (!broadcast(call.shape(0), to, both) || !(both == to))
+        call.fail(fmt::format("a shape that broadcasts to {}", to_string(to)), to_string(call.shape(0)));
+      return {call.dtype(0), to};
+    },
+    .forward = elementwise([](auto x) { return x; }),
+    .gradient = [](const Node&, Value dy) -> Values { return {dy}; },  // summed back to x's shape by gradients()
+    .samples = {{.inputs = {uniform({3, 1})}, .attributes = {{"shape", Shape{2, 3, 4}}}},
+                {.inputs = {uniform({})}, .attributes = {{"shape", Shape{3}}}},
+                {.inputs = {uniform({1, 3})}, .attributes = {{"shape", Shape{0, 3}}}},
+                {.inputs = {uniform({3, 4})}, .attributes = {{"shape", Shape{3, 4}}}}},
+});
+
+// ---- slice and its adjoint
+
+Dimension dimension_of(const Attributes& attributes, std::string_view name) { return attributes.get<Shape>(name)[0]; }
+
+Attributes slice_attributes(std::size_t axis, Dimension start, Dimension size, std::int64_t step) {
+  return {{"axis", axis}, {"start", Shape{start}}, {"size", Shape{size}}, {"step", step}};
+}
+
+// Where element 0 of the slice lies in the whole array, and the strides with which it goes on.
+kernels::Strided slice_view(const Dims& whole, const Attributes& attributes) {
+  const auto axis = static_cast<std::size_t>(attributes.get<std::int64_t>("axis"));
+  kernels::Strided view{0, row_major_strides(whole)};
+  std::int64_t below = 1;
+  for (std::size_t i = axis + 1; i < whole.rank(); ++i) below *= whole[i];
+  view.offset = dimension_of(attributes, "start").extent() * below;
+  view.strides[axis] = attributes.get<std::int64_t>("step") * below;
+  return view;
+}
+
+const Op& slice_op = register_op({
+    .name = "slice",
+    .doc = "Every step-th element from start along an axis, size of them.",
+    .shape = [](const OpCall& call) -> Type {
+      call.require_inputs(1);
+      Type out = call.type(0);
+      out.shape[call.axis(call.attributes().get<std::int64_t>("axis"))] = dimension_of(call.attributes(), "size");
+      return out;
+    },
+    .forward = kernels::strided_copy(
+        [](const KernelCall& call) { return slice_view(call.inputs[0].shape, call.attributes); }),
+    .gradient = [](const Node& node, Value dy) -> Values {
+      const auto axis = static_cast<std::size_t>(node.attribute<std::int64_t>("axis"));
+      const Op& scatter = *find_op("slice_scatter");
+      return {apply(scatter, {dy}, node.attributes().with("whole", Shape{node.input(0).shape()[axis]}))};
+    },
+    .samples = {{.inputs = {uniform({5, 3})}, .attributes = slice_attributes(0, 1, 3, 1)},
+                {.inputs = {uniform({2, 7})}, .attributes = slice_attributes(1, 0, 3, 2)},
+                {.inputs = {uniform({2, 4, 3})}, .attributes = slice_attributes(1, 3, 4, -1)},
+                {.inputs = {uniform({4, 1})}, .attributes = slice_attributes(0, 2, 0, 1)}},
+});
+
+const Op& slice_scatter_op = register_op({
+    .name = "slice_scatter",
+    .doc = "Zeros with the input at the places of a slice: the adjoint of slice.",
+    .shape = [](const OpCall& call) -> Type {
+      call.require_inputs(1);
+      Type out = call.type(0);
+      out.shape[call.axis(call.attributes().get<std::int64_t>("axis"))] = dimension_of(call.attributes(), "whole");
+      return out;
+    },
+    .forward = kernels::strided_scatter(
+        [](const KernelCall& call) { return slice_view(call.output.shape, call.attributes); }),
+    .gradient = [](const Node& node, Value dy) -> Values { return {apply(slice_op, {dy}, node.attributes())}; },
+    .samples = {{.inputs = {uniform({3, 2})}, .attributes = slice_attributes(0, 1, 3, 1).with("whole", Shape{5})},
+                {.inputs = {uniform({2, 2})}, .attributes = slice_attributes(1, 4, 2, -2).with("whole", Shape{6})}},
+});
+
+// ---- concat
+
+const Op& concat_op = register_op({
+    .name = "concat",
+    .doc = "Arrays joined along an axis.",
+    .shape = [](const OpCall& call) -> Type {
+      call.require_same_dtype();
+      const auto axis = call.axis(call.attributes().get<std::int64_t>("axis"));
+      Type out = call.type(0);
+      for (std::size_t i = 1; i < call.size(); ++i) {
+        bool fits = call.shape(i).rank() == out.shape.rank();
+        for (std::size_t k = 0; fits && k < out.shape.rank(); ++k)
+          fits = k == axis || call.shape(i)[k] == out.shape[k];
+        if (!fits)
+          call.fail(fmt::format("shapes that agree but for axis {}", axis),
+                    fmt::format("{} and {}", to_string(call.shape(0)), to_string(call.shape(i))));
+        out.shape[axis] = out.shape[axis] + call.shape(i)[axis];
+      }
+      return out;
+    },
+    .forward = kernels::concat(),
+    .gradient = [](const Node& node, Value dy) -> Values {
+      const auto axis = static_cast<std::size_t>(node.attribute<std::int64_t>("axis"));
+      Values out;
+      Dimension start = 0;
+      for (std::size_t i = 0; i < node.input_count(); ++i) {
+        const Dimension size = node.input(i).shape()[axis];
+        out.push_back(apply(slice_op, {dy}, slice_attributes(axis, start, size, 1)));
+        start = start + size;
+      }
+      return out;
+    },
+    .samples = {{.inputs = {uniform({2, 3}), uniform({1, 3})}, .attributes = {{"axis", 0}}},
+                {.inputs = {uniform({2, 1, 2}), uniform({2, 3, 2}), uniform({2, 0, 2})}, .attributes = {{"axis", 1}}},
+                {.inputs = {uniform({4})}, .attributes = {{"axis", 0}}}},
+});
+
+}  // namespace
+
+Value reshape(Value x, const Shape& shape, Location at) { return apply(reshape_op, {x}, {{"shape", shape}}, at); }
+
+Value transpose(Value x, const Axes& permutation, Location at) {
+  Axes axes = permutation;
+  if (x) {
+    if (axes.empty())
+      for (std::size_t i = x.rank(); i-- > 0;) axes.push_back(static_cast<std::int64_t>(i));
+    for (auto& axis : axes)
+      axis = static_cast<std::int64_t>(normalize_axis(axis, x.rank(), "transpose", detail::scoped(at)));
+  }
+  return apply(transpose_op, {x}, {{"permutation", axes}}, at);
+}
+
+Value broadcast_to(Value x, const Shape& shape, Location at) {
+  return apply(broadcast_to_op, {x}, {{"shape", shape}}, at);
+}
+
+Value concat(const Values& parts, std::int64_t axis, Location at) {
+  if (!parts.empty() && parts[0])
+    axis = static_cast<std::int64_t>(normalize_axis(axis, parts[0].rank(), "concat", detail::scoped(at)));
+  return apply(concat_op, parts, {{"axis", axis}}, at);
+}
+
+Value slice(Value x, std::int64_t axis, Slice range, Location at) {
+  at = detail::scoped(at);
+  if (!x) throw Error(at, "slice", "requires values of a graph, got an empty Value");
+  const std::size_t a = normalize_axis(axis, x.rank(), "slice", at);
+  const Dimension extent = x.shape()[a];
+  if (range.step == 0) throw Error(at, "slice", "requires a step that is not 0");
+  if (!extent.is_number()) {
+    const std::int64_t first = range.start.value_or(0);
+    if (range.step != 1 || (range.stop && *range.stop >= 0))
+      throw Error(at, "slice", fmt::format("requires step 1 and no stop or one from the end for an extent that is only "
+                                           "known in a run, {}", extent.to_string()));
+    const Dimension start = first >= 0 ? Dimension(first) : extent - Dimension(-first);
+    const Dimension stop = range.stop ? extent - Dimension(-*range.stop) : extent;
+    return apply(slice_op, {x}, slice_attributes(a, start, stop - start, 1), at);
+  }
+  // Python's slice.indices().
+  const std::int64_t n = extent.extent();
+  const bool forward = range.step > 0;
+  const auto place = [&](std::optional<std::int64_t> position, std::int64_t otherwise) {
+    if (!position) return otherwise;
+    const std::int64_t p = *position < 0 ? *position + n : *position;
+    return forward ? std::clamp<std::int64_t>(p, 0, n) : std::clamp<std::int64_t>(p, -1, n - 1);
+  };
+  const std::int64_t start = place(range.start, forward ? 0 : n - 1);
+  const std::int64_t stop = place(range.stop, forward ? n : -1);
+  const std::int64_t span = forward ? stop - start : start - stop;
+  const std::int64_t stride = forward ? range.step : -range.step;
+  const std::int64_t size = span <= 0 ? 0 : (span + stride - 1) / stride;
+  return apply(slice_op, {x}, slice_attributes(a, size == 0 ? 0 : start, size, range.step), at);
+}
+
+}  // namespace chainrule

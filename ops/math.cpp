@@ -1,0 +1,183 @@
+#include <chainrule/ops/math.hpp>
+
+#include <numbers>
+
+#include <chainrule/framework/op_family.hpp>
+#include <chainrule/ops/arithmetic.hpp>
+
+CHAINRULE_OP_FAMILY(math)
+
+namespace chainrule {
+
+namespace {
+
+// Floating, or int64 for the functions that have whole results.
+Type number_shape(const OpCall& call) {
+  call.require_inputs(1);
+  if (call.dtype(0) != int64) call.require_floating(0);
+  return call.type(0);
+}
+
+const Sample matrix{.inputs = {uniform({3, 4}, -2, 2)}};
+const Sample positive{.inputs = {uniform({3, 4}, 0.1, 3)}};
+const Sample scalar{.inputs = {uniform({}, 0.5, 1)}};
+const Sample empty{.inputs = {zeros({2, 0})}};
+const Sample whole{.inputs = {integers({5}, -9, 9)}};
+// Extremes, where only values are compared.
+const Sample edges{.inputs = {Array({0.0, -0.0, 1e-300, -1e-300, 1e300, -1e300, 700.0, -700.0, 800.0, -800.0, 1e-8,
+                                     std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity(),
+                                     std::numeric_limits<double>::quiet_NaN(), 5e-324})},
+                   .differentiate = false};
+const Sample moderate_edges{.inputs = {Array({0.0, -0.0, 1e-300, -1e-300, 1e-8, 1000.0, -1000.0,
+                                              std::numeric_limits<double>::quiet_NaN()})},
+                            .differentiate = false};
+
+const Op& square_op = register_op({
+    .name = "square",
+    .doc = "x * x.",
+    .shape = number_shape,
+    .forward = elementwise([](auto x) { return simd::square(x); }),
+    .gradient = [](const Node& node, Value dy) -> Values { return {2.0 * dy * node.input(0)}; },
+    .samples = {matrix, scalar, empty, whole, edges},
+});
+
+const Op& sqrt_op = register_op({
+    .name = "sqrt",
+    .doc = "The square root; NaN below 0.",
+    .shape = same_shape,
+    .forward = elementwise([](auto x) { return simd::sqrt(x); }),
+    .gradient = [](const Node& node, Value dy) -> Values { return {0.5 * dy / node.output()}; },
+    .samples = {positive, scalar, empty, edges},
+});
+
+const Op& exp_op = register_op({
+    .name = "exp",
+    .doc = "e to the power of x.",
+    .shape = same_shape,
+    .forward = elementwise([](auto x) { return simd::exp(x); }),
+    .gradient = [](const Node& node, Value dy) -> Values { return {dy * node.output()}; },
+    .samples = {matrix, scalar, empty, edges},
+});
+
+const Op& expm1_op = register_op({
+    .name = "expm1",
+    .doc = "exp(x) - 1, without cancellation near 0.",
+    .shape = same_shape,
+    .forward = elementwise([](auto x) { return simd::expm1(x); }),
+    .gradient = [](const Node& node, Value dy) -> Values { return {dy * (node.output() + 1.0)}; },
+    .samples = {matrix, scalar, empty, edges},
+});
+
+const Op& log_op = register_op({
+    .name = "log",
+    .doc = "The natural logarithm; -inf at 0, NaN below.",
+    .shape = same_shape,
+    .forward = elementwise([](auto x) { return simd::log(x); }),
+    .gradient = [](const Node& node, Value dy) -> Values { return {dy / node.input(0)}; },
+    .samples = {positive, scalar, empty, edges},
+});
+
+const Op& log1p_op = register_op({
+    .name = "log1p",
+    .doc = "log(1 + x), without cancellation near 0.",
+    .shape = same_shape,
+    .forward = elementwise([](auto x) { return simd::log1p(x); }),
+    .gradient = [](const Node& node, Value dy) -> Values { return {dy / (1.0 + node.input(0))}; },
+    .samples = {positive, scalar, empty, edges},
+});
+
+const Op& sin_op = register_op({
+    .name = "sin",
+    .doc = "The sine of x in radians.",
+    .shape = same_shape,
+    .forward = elementwise([](auto x) { return simd::sin(x); }),
+    .gradient = [](const Node& node, Value dy) -> Values { return {dy * cos(node.input(0))}; },
+    .samples = {matrix, scalar, empty, moderate_edges},
+});
+
+const Op& cos_op = register_op({
+    .name = "cos",
+    .doc = "The cosine of x in radians.",
+    .shape = same_shape,
+    .forward = elementwise([](auto x) { return simd::cos(x); }),
+    .gradient = [](const Node& node, Value dy) -> Values { return {-dy * sin(node.input(0))}; },
+    .samples = {matrix, scalar, empty, moderate_edges},
+});
+
+const Op& tanh_op = register_op({
+    .name = "tanh",
+    .doc = "The hyperbolic tangent.",
+    .shape = same_shape,
+    .forward = elementwise([](auto x) { return simd::tanh(x); }),
+    .gradient = [](const Node& node, Value dy) -> Values { return {dy * (1.0 - square(node.output()))}; },
+    .samples = {matrix, scalar, empty, edges},
+});
+
+const Op& erf_op = register_op({
+    .name = "erf",
+    .doc = "The error function.",
+    .shape = same_shape,
+    .forward = elementwise([](auto x) { return simd::erf(x); }),
+    .gradient = [](const Node& node, Value dy) -> Values {
+      return {dy * (2 * std::numbers::inv_sqrtpi) * exp(-square(node.input(0)))};
+    },
+    .samples = {matrix, scalar, empty, edges},
+});
+
+const Op& abs_op = register_op({
+    .name = "abs",
+    .doc = "The absolute value; slope 0 at 0.",
+    .shape = number_shape,
+    .forward = elementwise([](auto x) { return simd::abs(x); }),
+    .gradient = [](const Node& node, Value dy) -> Values { return {dy * sign(node.input(0))}; },
+    .samples = {{.inputs = {uniform({3, 4}, 0.2, 2)}}, {.inputs = {uniform({5}, -3, -0.2)}}, empty, whole, edges},
+});
+
+// Step functions have a zero derivative wherever they have one: an empty Value contributes nothing.
+Values no_slope(const Node&, Value) { return {Value{}}; }
+
+const Op& sign_op = register_op({
+    .name = "sign",
+    .doc = "-1, 0 or 1; NaN for NaN. Slope 0.",
+    .shape = same_shape,
+    .forward = elementwise([](auto x) { return simd::sign(x); }),
+    .gradient = no_slope,
+    .samples = {positive, empty, edges},
+});
+
+const Op& floor_op = register_op({
+    .name = "floor",
+    .doc = "The greatest whole number not above x. Slope 0.",
+    .shape = same_shape,
+    .forward = elementwise([](auto x) { return simd::floor(x); }),
+    .gradient = no_slope,
+    .samples = {matrix, empty, edges},
+});
+
+const Op& ceil_op = register_op({
+    .name = "ceil",
+    .doc = "The least whole number not below x. Slope 0.",
+    .shape = same_shape,
+    .forward = elementwise([](auto x) { return simd::ceil(x); }),
+    .gradient = no_slope,
+    .samples = {matrix, empty, edges},
+});
+
+}  // namespace
+
+Value square(Value x, Location at) { return apply(square_op, {x}, {}, at); }
+Value sqrt(Value x, Location at) { return apply(sqrt_op, {x}, {}, at); }
+Value exp(Value x, Location at) { return apply(exp_op, {x}, {}, at); }
+Value expm1(Value x, Location at) { return apply(expm1_op, {x}, {}, at); }
+Value log(Value x, Location at) { return apply(log_op, {x}, {}, at); }
+Value log1p(Value x, Location at) { return apply(log1p_op, {x}, {}, at); }
+Value sin(Value x, Location at) { return apply(sin_op, {x}, {}, at); }
+Value cos(Value x, Location at) { return apply(cos_op, {x}, {}, at); }
+Value tanh(Value x, Location at) { return apply(tanh_op, {x}, {}, at); }
+Value erf(Value x, Location at) { return apply(erf_op, {x}, {}, at); }
+Value abs(Value x, Location at) { return apply(abs_op, {x}, {}, at); }
+Value sign(Value x, Location at) { return apply(sign_op, {x}, {}, at); }
+Value floor(Value x, Location at) { return apply(floor_op, {x}, {}, at); }
+Value ceil(Value x, Location at) { return apply(ceil_op, {x}, {}, at); }
+
+}  // namespace chainrule

@@ -1,0 +1,99 @@
+#include <chainrule/ops/matmul.hpp>
+
+#include <fmt/core.h>
+
+#include <chainrule/framework/kernels/gemm.hpp>
+#include <chainrule/framework/op_family.hpp>
+#include <chainrule/ops/layout.hpp>
+
+CHAINRULE_OP_FAMILY(matmul)
+
+namespace chainrule {
+
+namespace {
+
+// Attributes transpose_a and transpose_b: the operand's last two axes are swapped first.
+bool flag(const Attributes& attributes, std::string_view name) { return attributes.get<bool>(name, false); }
+
+Attributes flags(bool transpose_a, bool transpose_b) {
+  if (!transpose_a && !transpose_b) return {};  // the common case carries nothing
+  return {{"transpose_a", transpose_a}, {"transpose_b", transpose_b}};
+}
+
+Type matmul_shape(const OpCall& call) {
+  call.require_inputs(2);
+  for (std::size_t i = 0; i < 2; ++i) {
+    call.require_floating(i);
+    if (call.shape(i).rank() < 2) call.fail("matrices", to_string(call.shape(i)));
+  }
+  call.require_same_dtype();
+  const Shape& a = call.shape(0);
+  const Shape& b = call.shape(1);
+  const bool ta = flag(call.attributes(), "transpose_a");
+  const bool tb = flag(call.attributes(), "transpose_b");
+  const Dimension m = a[a.rank() - (ta ? 1 : 2)];
+  const Dimension k = a[a.rank() - (ta ? 2 : 1)];
+  const Dimension kb = b[b.rank() - (tb ? 1 : 2)];
+  const Dimension n = b[b.rank() - (tb ? 2 : 1)];
+  if (!(k == kb))
+    call.fail("inner extents that agree",
+              fmt::format("{} and {}{} ({} against {})", to_string(a), to_string(b),
+                          ta || tb ? fmt::format(" with {}", call.attributes().to_string()) : "", k.to_string(),
+                          kb.to_string()));
+  Shape batch_a;
+  Shape batch_b;
+  for (std::size_t i = 0; i + 2 < a.rank(); ++i) batch_a.push_back(a[i]);
+  for (std::size_t i = 0; i + 2 < b.rank(); ++i) batch_b.push_back(b[i]);
+  Type out{call.dtype(0), {}};
+  if (!broadcast(batch_a, batch_b, out.shape))
+    call.fail("batch extents that broadcast", fmt::format("{} and {}", to_string(a), to_string(b)));
+  out.shape.push_back(m);
+  out.shape.push_back(n);
+  return out;
+}
+
+const Op& matmul_op = register_op({
+    .name = "matmul",
+    .doc = "Matrix products over the last two axes, batches over the others.",
+    .shape = matmul_shape,
+    .forward = kernels::matmul(),
+    .gradient = [](const Node& node, Value dy) -> Values {
+      const Value a = node.input(0);
+      const Value b = node.input(1);
+      const bool ta = flag(node.attributes(), "transpose_a");
+      const bool tb = flag(node.attributes(), "transpose_b");
+      const Op& product = node.op();
+      Values out(2);
+      if (node.wants(0)) out[0] = ta ? apply(product, {b, dy}, flags(tb, true)) : apply(product, {dy, b}, flags(false, !tb));
+      if (node.wants(1)) out[1] = tb ? apply(product, {dy, a}, flags(true, ta)) : apply(product, {a, dy}, flags(!ta, false));
+      return out;
+    },
+    .samples = {{.inputs = {uniform({3, 4}, -1, 1), uniform({4, 2}, -1, 1)}},
+                {.inputs = {uniform({4, 3}, -1, 1), uniform({4, 2}, -1, 1)}, .attributes = flags(true, false)},
+                {.inputs = {uniform({3, 4}, -1, 1), uniform({2, 4}, -1, 1)}, .attributes = flags(false, true)},
+                {.inputs = {uniform({4, 3}, -1, 1), uniform({2, 4}, -1, 1)}, .attributes = flags(true, true)},
+                {.inputs = {uniform({2, 3, 4}, -1, 1), uniform({2, 4, 2}, -1, 1)}},
+                {.inputs = {uniform({2, 1, 3, 4}, -1, 1), uniform({3, 4, 2}, -1, 1)}},
+                {.inputs = {uniform({5, 4, 3}, -1, 1), uniform({4, 2}, -1, 1)}, .attributes = flags(true, false)},
+                {.inputs = {uniform({1, 1}), uniform({1, 1})}},
+                {.inputs = {uniform({2, 0}), uniform({0, 3})}},
+                {.inputs = {uniform({40, 70}, -1, 1), uniform({70, 33}, -1, 1)},
+                 .differentiate = false}},
+});
+
+}  // namespace
+
+Value matmul(Value a, Value b, Location at) {
+  if (!a || !b || (a.rank() != 1 && b.rank() != 1)) return apply(matmul_op, {a, b}, {}, at);
+  const Value left = a.rank() == 1 ? reshape(a, {1, a.shape()[0]}, at) : a;
+  const Value right = b.rank() == 1 ? reshape(b, {b.shape()[0], 1}, at) : b;
+  const Value product = apply(matmul_op, {left, right}, {}, at);
+  Shape shape;
+  for (std::size_t i = 0; i < product.rank(); ++i) {
+    const bool dropped = (b.rank() == 1 && i + 1 == product.rank()) || (a.rank() == 1 && i + 2 == product.rank());
+    if (!dropped) shape.push_back(product.shape()[i]);
+  }
+  return reshape(product, shape, at);
+}
+
+}  // namespace chainrule

@@ -1,0 +1,120 @@
+#include <chainrule/ops/normalization.hpp>
+
+#include <fmt/core.h>
+
+#include <chainrule/framework/graph_data.hpp>
+#include <chainrule/framework/op_family.hpp>
+#include <chainrule/ops/arithmetic.hpp>
+#include <chainrule/ops/control.hpp>
+#include <chainrule/ops/layout.hpp>
+#include <chainrule/ops/math.hpp>
+#include <chainrule/ops/reduce.hpp>
+
+CHAINRULE_OP_FAMILY(normalization)
+
+namespace chainrule {
+
+namespace {
+
+// The values that the forward rule, the gradient rule and the running statistics have in common. Each builds them
+// anew; common subexpressions are found when a program is compiled.
+struct Statistics {
+  AxisList axes;  // all but the features'
+  Shape per_feature;
+  Shape reduced;  // the extents that are averaged over
+  Value batch_mean, batch_variance;
+  Value scale;       // 1 / sqrt(variance + epsilon), of the batch or of the running variance
+  Value normalized;  // (x - mean) * scale
+
+  explicit Statistics(const Node& node) {
+    const Value x = node.input(0);
+    const auto axis = normalize_axis(node.attribute<std::int64_t>("axis"), x.rank(), "batch_norm", node.location());
+    const double epsilon = node.attributes().number("epsilon");
+    for (std::size_t i = 0; i < x.rank(); ++i) {
+      if (i != axis) {
+        axes.push_back(static_cast<std::int64_t>(i));
+        reduced.push_back(x.shape()[i]);
+      }
+      per_feature.push_back(i == axis ? x.shape()[i] : Dimension(1));
+    }
+    batch_mean = mean(x, axes, true);
+    const Value centered = x - batch_mean;
+    batch_variance = mean(square(centered), axes, true);
+    const Value variance = by_mode(batch_variance, spread(node.input(4)));
+    scale = 1.0 / sqrt(variance + epsilon);
+    normalized = by_mode(centered, x - spread(node.input(3))) * scale;
+  }
+
+  [[nodiscard]] Value spread(Value feature) const { return reshape(feature, per_feature); }
+};
+
+Initial positive() { return uniform({3}, 0.5, 2); }
+
+const Op& batch_norm_op = register_op({
+    .name = "batch_norm",
+    .doc = "gamma * (x - mean) / sqrt(variance + epsilon) + beta, for each feature.",
+    .shape = [](const OpCall& call) -> Type {
+      call.require_inputs(5);
+      call.require_same_dtype();
+      call.require_floating(0);
+      const Shape& x = call.shape(0);
+      const auto axis = call.axis(call.attributes().get<std::int64_t>("axis"));
+      if (x.rank() < 2) call.fail("an axis of features and at least one of examples", to_string(x));
+      const char* names[] = {"gamma", "beta", "running_mean", "running_variance"};
+      for (std::size_t i = 1; i < 5; ++i)
+        if (!(call.shape(i) == Shape{x[axis]}))
+          call.fail(fmt::format("{} of shape {}, one for each feature of {}", names[i - 1], to_string(Shape{x[axis]}),
+                                to_string(x)),
+                    to_string(call.shape(i)));
+      return call.type(0);
+    },
+    .forward = expand([](const Node& node) -> Value {
+      const Statistics s(node);
+      return s.spread(node.input(1)) * s.normalized + s.spread(node.input(2));
+    }),
+    // With n the normalized x: dx = gamma scale (dy - mean(dy) - n mean(dy n)) in training, where the statistics move
+    // with x; gamma scale dy in inference.
+    .gradient = [](const Node& node, Value dy) -> Values {
+      const Statistics s(node);
+      const Value dbeta = sum(dy, s.axes, true);
+      const Value dgamma = sum(dy * s.normalized, s.axes, true);
+      const Value count = extent(dy.graph(), s.reduced, dy.dtype());
+      Values out(5);
+      if (node.wants(0))
+        out[0] = s.spread(node.input(1)) * s.scale *
+                 by_mode(dy - dbeta / count - s.normalized * (dgamma / count), dy);
+      if (node.wants(1)) out[1] = reshape(dgamma, node.input(1).shape());
+      if (node.wants(2)) out[2] = reshape(dbeta, node.input(2).shape());
+      return out;  // the running statistics are not trained
+    },
+    .samples = {{.inputs = {uniform({6, 3}, -2, 2), positive(), positive(), positive(), positive()},
+                 .attributes = {{"axis", 1}, {"epsilon", 1e-5}}},
+                {.inputs = {uniform({3, 5}, -2, 2), positive(), positive(), positive(), positive()},
+                 .attributes = {{"axis", 0}, {"epsilon", 1e-3}}},
+                {.inputs = {uniform({2, 3, 2, 2}, -2, 2), positive(), positive(), positive(), positive()},
+                 .attributes = {{"axis", 1}, {"epsilon", 1e-5}}}},
+});
+
+}  // namespace
+
+Value batch_norm(Value x, Value gamma, Value beta, Value running_mean, Value running_variance,
+                 const BatchNormOptions& options, Location at) {
+  if (!(options.epsilon > 0)) throw Error(at, "batch_norm", fmt::format("requires epsilon > 0, got {}", options.epsilon));
+  const Value y = apply(batch_norm_op, {x, gamma, beta, running_mean, running_variance},
+                        {{"axis", options.axis}, {"epsilon", options.epsilon}}, at);
+  const detail::LocationScope scope(detail::scoped(at));
+  const Statistics s(y.node());
+  Graph graph = x.graph();
+  const Value n = extent(graph, s.reduced, x.dtype());
+  // Of a single example there is no unbiased variance; dividing by 1 leaves its 0.
+  const Value unbiased = s.batch_variance * (n / maximum(n - 1.0, 1.0));
+  const double m = options.momentum;
+  const auto follow = [&](Value running, Value batch) {
+    graph.update_with(y, running, (1 - m) * running + m * reshape(batch, running.shape()), at);
+  };
+  follow(running_mean, s.batch_mean);
+  follow(running_variance, unbiased);
+  return y;
+}
+
+}  // namespace chainrule

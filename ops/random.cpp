@@ -1,0 +1,100 @@
+#include <chainrule/ops/random.hpp>
+
+#include <algorithm>
+
+#include <fmt/core.h>
+
+#include <chainrule/framework/graph_data.hpp>
+#include <chainrule/framework/op_family.hpp>
+#include <chainrule/framework/philox.hpp>
+#include <chainrule/ops/arithmetic.hpp>
+#include <chainrule/ops/control.hpp>
+
+CHAINRULE_OP_FAMILY(random)
+
+namespace chainrule {
+
+namespace {
+
+// Writes elements [begin, end) of the mask. Four elements share a Philox block, wherever the range is cut.
+template <class T>
+void fill_mask(T* out, std::int64_t begin, std::int64_t end, double keep, std::uint64_t seed, std::uint32_t stream,
+               std::int64_t step) {
+  const auto threshold = static_cast<std::uint32_t>(keep * 0x1p24);  // of the upper 24 bits
+  const auto kept = static_cast<T>(1);
+  for (std::int64_t i = begin; i < end;) {
+    const auto words = philox::bits(seed, stream, static_cast<std::uint32_t>(step), static_cast<std::uint64_t>(i / 4));
+    for (; i < end; ++i) {
+      *out++ = (words[static_cast<std::size_t>(i % 4)] >> 8) < threshold ? kept : T{0};
+      if (i % 4 == 3) {
+        ++i;
+        break;
+      }
+    }
+  }
+}
+
+Forward mask_generator() {
+  Forward forward;
+  forward.generator = [](const KernelCall& call) -> RangeRun {
+    const double keep = call.attributes.number("keep");
+    const auto seed = static_cast<std::uint64_t>(call.attributes.get<std::int64_t>("seed"));
+    const auto stream = static_cast<std::uint32_t>(call.attributes.get<std::int64_t>("stream"));
+    const auto make = [&]<class T>(T) -> RangeRun {
+      return [=](const void* const* inputs, void* out, std::int64_t begin, std::int64_t end) {
+        fill_mask(static_cast<T*>(out), begin, end, keep, seed, stream, *static_cast<const std::int64_t*>(inputs[0]));
+      };
+    };
+    return call.output.dtype == float32 ? make(float{}) : make(double{});
+  };
+  return forward;
+}
+
+const Op& dropout_mask_op = register_op({
+    .name = "dropout_mask",
+    .doc = "1 with probability keep, else 0, by Philox 4x32-10 of (seed, stream, step, element).",
+    .shape = [](const OpCall& call) -> Type {
+      call.require_inputs(1);
+      if (call.dtype(0) != int64 || !(call.shape(0) == Shape{})) call.fail("the step, an int64 scalar", to_string(call.shape(0)));
+      return {call.attributes().get<DType>("dtype"), call.attributes().get<Shape>("shape")};
+    },
+    .forward = mask_generator(),
+    .samples = {{.inputs = {Array(std::int64_t{3})},
+                 .attributes = {{"shape", Shape{1000}}, {"dtype", float64}, {"keep", 0.8}, {"seed", 7}, {"stream", 1}}}},
+});
+
+void check(Value x, const DropoutOptions& options, Location at) {
+  if (!x) throw Error(at, "dropout", "requires values of a graph, got an empty Value");
+  if (!is_floating(x.dtype()))
+    throw Error(at, "dropout", fmt::format("requires float32 or float64, got {}", name(x.dtype())));
+  if (!(options.keep > 0 && options.keep <= 1))
+    throw Error(at, "dropout", fmt::format("requires 0 < keep <= 1, got {}", options.keep));
+}
+
+}  // namespace
+
+Value dropout(Value x, const DropoutOptions& options, Location at) {
+  check(x, options, at);
+  Graph graph = x.graph();
+  const Value mask = apply(dropout_mask_op, {graph.step()},
+                           {{"shape", x.shape()},
+                            {"dtype", x.dtype()},
+                            {"keep", options.keep},
+                            {"seed", static_cast<std::int64_t>(graph.seed())},
+                            {"stream", graph.data()->streams++}},
+                           at);
+  return dropout(x, mask, options, at);
+}
+
+Value dropout(Value x, Value mask, const DropoutOptions& options, Location at) {
+  check(x, options, at);
+  if (!mask) throw Error(at, "dropout", "requires values of a graph, got an empty Value");
+  Shape both;
+  if (!broadcast(x.shape(), mask.shape(), both) || !(both == x.shape()))
+    throw Error(at, "dropout", fmt::format("requires a mask that broadcasts to {}, got {}", to_string(x.shape()),
+                                           to_string(mask.shape())));
+  const detail::LocationScope scope(detail::scoped(at));
+  return by_mode(x * cast(mask, x.dtype()) * (1.0 / options.keep), x);
+}
+
+}  // namespace chainrule

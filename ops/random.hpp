@@ -1,0 +1,20 @@
+// Dropout (Srivastava et al. 2014), inverted: what is kept is scaled by 1 / keep, so that inference is the identity.
+#pragma once
+
+#include <chainrule/framework/graph.hpp>
+
+namespace chainrule {
+
+struct DropoutOptions {
+  double keep = 0.5;  // the probability that an element is kept; 0 < keep <= 1
+};
+
+// x * mask / keep in training, x in inference. Element i of the mask is a pure function of (the graph's seed, this
+// dropout, the State's step, i) by Philox 4x32-10: the same for every thread count, made again in the backward pass
+// rather than stored, and new in every run of a program that updates.
+Value dropout(Value x, const DropoutOptions& options, Location at = Location::here());
+
+// The same with a mask of the user's: 1 (or true) for what is kept, 0 for what is dropped.
+Value dropout(Value x, Value mask, const DropoutOptions& options, Location at = Location::here());
+
+}  // namespace chainrule

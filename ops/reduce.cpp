@@ -1,0 +1,243 @@
+#include <chainrule/ops/reduce.hpp>
+
+#include <algorithm>
+
+#include <fmt/core.h>
+
+#include <chainrule/framework/kernels/reduce.hpp>
+#include <chainrule/framework/op_family.hpp>
+#include <chainrule/ops/arithmetic.hpp>
+#include <chainrule/ops/compare.hpp>
+#include <chainrule/ops/control.hpp>
+#include <chainrule/ops/layout.hpp>
+
+CHAINRULE_OP_FAMILY(reduce)
+
+namespace chainrule {
+
+namespace {
+
+// ---- shapes
+
+std::vector<char> reduced_axes(const OpCall& call) {
+  std::vector<char> reduced(call.shape(0).rank(), 0);
+  for (const auto a : call.attributes().get<Axes>("axes")) {
+    char& flag = reduced[call.axis(a)];
+    if (flag) call.fail("each axis once", call.attributes().to_string());
+    flag = 1;
+  }
+  return reduced;
+}
+
+Type reduced_shape(const OpCall& call) {
+  call.require_inputs(1);
+  if (call.dtype(0) == boolean) call.fail("a number", "bool (cast it first)");
+  const auto reduced = reduced_axes(call);
+  const bool keepdims = call.attributes().get<bool>("keepdims");
+  Type out{call.dtype(0), {}};
+  for (std::size_t i = 0; i < reduced.size(); ++i) {
+    if (!reduced[i]) out.shape.push_back(call.shape(0)[i]);
+    if (reduced[i] && keepdims) out.shape.push_back(1);
+  }
+  return out;
+}
+
+Type floating_reduced_shape(const OpCall& call) {
+  call.require_inputs(1);
+  call.require_floating(0);
+  return reduced_shape(call);
+}
+
+Type extremum_shape(const OpCall& call) {
+  const Type out = reduced_shape(call);
+  const auto reduced = reduced_axes(call);
+  for (std::size_t i = 0; i < reduced.size(); ++i)
+    if (reduced[i] && call.shape(0)[i].is(0)) call.fail("at least one element", to_string(call.shape(0)));
+  return out;
+}
+
+// The gradient or result of a reduction, with the reduced axes back as 1s so that it broadcasts against the input.
+Value keep(const Node& node, Value reduced) {
+  if (node.attribute<bool>("keepdims")) return reduced;
+  Shape shape = node.input(0).shape();
+  for (const auto a : node.attribute<Axes>("axes")) shape[normalize_axis(a, shape.rank(), "", {})] = 1;
+  return reshape(reduced, shape);
+}
+
+Shape reduced_part(const Node& node) {
+  Shape shape;
+  const Shape& from = node.input(0).shape();
+  for (const auto a : node.attribute<Axes>("axes")) shape.push_back(from[normalize_axis(a, from.rank(), "", {})]);
+  return shape;
+}
+
+// ---- kernels
+
+Forward reduction(kernels::Reduction kind) {
+  Forward forward;
+  forward.kernel = [kind](KernelCall& call) -> KernelRun {
+    std::vector<char> reduced(call.inputs[0].shape.rank(), 0);
+    for (const auto a : call.attributes.get<Axes>("axes"))
+      reduced[normalize_axis(a, reduced.size(), call.op, call.at)] = 1;
+    if (kind != kernels::Reduction::sum)
+      for (std::size_t i = 0; i < reduced.size(); ++i)
+        if (reduced[i] && call.inputs[0].shape[i] == 0)
+          throw Error(call.at, call.op, fmt::format("requires at least one element, got {}", to_string(call.inputs[0].shape)));
+    return kernels::make_reduction(kind, call.inputs[0].dtype, call.inputs[0].shape, reduced, call.workspace);
+  };
+  return forward;
+}
+
+Forward argmax_kernel() {
+  Forward forward;
+  forward.kernel = [](KernelCall& call) -> KernelRun {
+    const Dims& shape = call.inputs[0].shape;
+    const auto axis = static_cast<std::size_t>(call.attributes.get<std::int64_t>("axis"));
+    std::int64_t outer = 1;
+    std::int64_t inner = 1;
+    for (std::size_t i = 0; i < axis; ++i) outer *= shape[i];
+    for (std::size_t i = axis + 1; i < shape.rank(); ++i) inner *= shape[i];
+    const std::int64_t n = shape[axis];
+    if (n == 0) throw Error(call.at, call.op, fmt::format("requires at least one element, got {}", to_string(shape)));
+    return visit_dtype(call.inputs[0].dtype, [&](auto t) -> KernelRun {
+      using T = decltype(t);
+      return [outer, inner, n](const KernelBuffers& buffers) {
+        const auto* x = static_cast<const T*>(buffers.inputs[0]);
+        auto* y = static_cast<std::int64_t*>(buffers.output);
+        for (std::int64_t o = 0; o < outer; ++o) {
+          for (std::int64_t i = 0; i < inner; ++i) {
+            const T* column = x + o * n * inner + i;
+            std::int64_t best = 0;
+            for (std::int64_t k = 1; k < n; ++k) {
+              const T value = column[k * inner];
+              const T held = column[best * inner];
+              if (value > held || (value != value && held == held)) best = k;
+            }
+            y[o * inner + i] = best;
+          }
+        }
+      };
+    });
+  };
+  return forward;
+}
+
+// ---- ops
+
+std::vector<Sample> reduction_samples(bool empty) {
+  std::vector<Sample> samples = {
+      {.inputs = {uniform({3, 4}, -2, 2)}, .attributes = {{"axes", Axes{0, 1}}, {"keepdims", false}}},
+      {.inputs = {uniform({3, 4}, -2, 2)}, .attributes = {{"axes", Axes{0}}, {"keepdims", true}}},
+      {.inputs = {uniform({3, 4}, -2, 2)}, .attributes = {{"axes", Axes{-1}}, {"keepdims", false}}},
+      {.inputs = {uniform({2, 3, 4, 2}, -2, 2)}, .attributes = {{"axes", Axes{0, 2}}, {"keepdims", false}}},
+      {.inputs = {uniform({2, 3, 4}, -2, 2)}, .attributes = {{"axes", Axes{1}}, {"keepdims", true}}},
+      {.inputs = {uniform({}, -2, 2)}, .attributes = {{"axes", Axes{}}, {"keepdims", false}}},
+      {.inputs = {uniform({37, 41}, -2, 2)},
+       .attributes = {{"axes", Axes{1}}, {"keepdims", false}},
+       .differentiate = false},
+      {.inputs = {uniform({300, 5}, -2, 2)},
+       .attributes = {{"axes", Axes{0}}, {"keepdims", false}},
+       .differentiate = false},
+      {.inputs = {Array({1.0, std::numeric_limits<double>::quiet_NaN(), -1.0, 7.0, 2.0, 3.0, 4.0, 5.0, 6.0})},
+       .attributes = {{"axes", Axes{0}}, {"keepdims", false}},
+       .differentiate = false},
+  };
+  if (empty) {
+    samples.push_back({.inputs = {zeros({0, 3})}, .attributes = {{"axes", Axes{0}}, {"keepdims", false}}});
+    samples.push_back({.inputs = {zeros({2, 0})}, .attributes = {{"axes", Axes{0}}, {"keepdims", true}}});
+  }
+  return samples;
+}
+
+const Op& sum_op = register_op({
+    .name = "sum",
+    .doc = "The sum over axes; floating sums are made pairwise in blocks.",
+    .shape = reduced_shape,
+    .forward = reduction(kernels::Reduction::sum),
+    .gradient = [](const Node& node, Value dy) -> Values {
+      return {broadcast_to(keep(node, dy), node.input(0).shape())};
+    },
+    .samples = reduction_samples(true),
+});
+
+const Op& mean_op = register_op({
+    .name = "mean",
+    .doc = "The sum over axes divided by the number of elements.",
+    .shape = floating_reduced_shape,
+    .forward = expand([](const Node& node) -> Value {
+      const Value total = sum(node.input(0), AxisList(node.attribute<Axes>("axes")), node.attribute<bool>("keepdims"));
+      return total / extent(node.input(0).graph(), reduced_part(node), node.dtype());
+    }),
+    .gradient = [](const Node& node, Value dy) -> Values {
+      const Value share = dy / extent(dy.graph(), reduced_part(node), node.dtype());
+      return {broadcast_to(keep(node, share), node.input(0).shape())};
+    },
+    .samples = reduction_samples(false),
+});
+
+// dy shared equally among the elements equal to the extremum.
+Values to_extrema(const Node& node, Value dy) {
+  const AxisList axes(node.attribute<Axes>("axes"));
+  const Value x = node.input(0);
+  const Value hit = cast(equal(x, keep(node, node.output())), x.dtype());
+  return {hit * (keep(node, dy) / (axes.empty() ? hit : sum(hit, axes, true)))};
+}
+
+const Op& max_op = register_op({
+    .name = "max",
+    .doc = "The greatest element over axes; ties share the gradient equally.",
+    .shape = extremum_shape,
+    .forward = reduction(kernels::Reduction::max),
+    .gradient = to_extrema,
+    .samples = reduction_samples(false),
+});
+
+const Op& min_op = register_op({
+    .name = "min",
+    .doc = "The least element over axes; ties share the gradient equally.",
+    .shape = extremum_shape,
+    .forward = reduction(kernels::Reduction::min),
+    .gradient = to_extrema,
+    .samples = reduction_samples(false),
+});
+
+const Op& argmax_op = register_op({
+    .name = "argmax",
+    .doc = "The index of the first greatest element along an axis.",
+    .shape = [](const OpCall& call) -> Type {
+      call.require_inputs(1);
+      Type out{int64, {}};
+      const auto axis = call.axis(call.attributes().get<std::int64_t>("axis"));
+      for (std::size_t i = 0; i < call.shape(0).rank(); ++i)
+        if (i != axis) out.shape.push_back(call.shape(0)[i]);
+      return out;
+    },
+    .forward = argmax_kernel(),
+    .samples = {{.inputs = {uniform({3, 4})}, .attributes = {{"axis", std::int64_t{1}}}},
+                {.inputs = {uniform({3, 4, 2})}, .attributes = {{"axis", std::int64_t{0}}}},
+                {.inputs = {integers({30}, 0, 3)}, .attributes = {{"axis", std::int64_t{0}}}}},
+});
+
+Value reduce(const Op& op, Value x, const AxisList& axes, bool keepdims, Location at) {
+  Axes list = axes.list();
+  if (x) {
+    if (list.empty())
+      for (std::size_t i = 0; i < x.rank(); ++i) list.push_back(static_cast<std::int64_t>(i));
+    for (auto& axis : list) axis = static_cast<std::int64_t>(normalize_axis(axis, x.rank(), op.name, at));
+    std::sort(list.begin(), list.end());
+  }
+  return apply(op, {x}, {{"axes", list}, {"keepdims", keepdims}}, at);
+}
+
+}  // namespace
+
+Value sum(Value x, const AxisList& axes, bool keepdims, Location at) { return reduce(sum_op, x, axes, keepdims, at); }
+Value mean(Value x, const AxisList& axes, bool keepdims, Location at) { return reduce(mean_op, x, axes, keepdims, at); }
+Value max(Value x, const AxisList& axes, bool keepdims, Location at) { return reduce(max_op, x, axes, keepdims, at); }
+Value min(Value x, const AxisList& axes, bool keepdims, Location at) { return reduce(min_op, x, axes, keepdims, at); }
+Value argmax(Value x, std::int64_t axis, Location at) {
+  if (x) axis = static_cast<std::int64_t>(normalize_axis(axis, x.rank(), argmax_op.name, at));
+  return apply(argmax_op, {x}, {{"axis", axis}}, at);
+}
+
+}  // namespace chainrule

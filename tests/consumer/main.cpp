@@ -1,0 +1,20 @@
+// A user's program: a graph, its gradient, a run. Also that registered ops survive the linking of an archive.
+#include <chainrule/chainrule.hpp>
+
+#include <fmt/core.h>
+
+namespace cr = chainrule;
+
+int main() {
+  cr::Graph graph;
+  const auto x = graph.input("x", {3});
+  const auto y = cr::sum(cr::square(x));
+  const auto dx = cr::gradients(y, {x})[0];
+
+  cr::State state(graph);
+  cr::Program program(state, {.outputs = {y, dx}});
+  const auto results = program.run({{x, cr::Array({1.0, 2.0, 3.0})}});
+
+  fmt::print("y = {}, {} ops\n", results.scalar(y), cr::registry().size());
+  return results.scalar(y) == 14 && cr::find_op("softmax") != nullptr ? 0 : 1;
+}
