@@ -82,7 +82,26 @@ std::string Attributes::to_string() const {
   return out;
 }
 
-std::size_t Attributes::hash() const { return list_ ? std::hash<std::string>{}(to_string()) : 0; }
+std::size_t Attributes::hash() const {
+  std::size_t out = 0;
+  const auto mix = [&out](std::size_t value) { out = out * 0x100000001B3u ^ value; };
+  if (list_) {
+    for (const auto& [key, value] : *list_) {
+      mix(std::hash<std::string>{}(key));
+      std::visit(Overloaded{
+                     [&](const Axes& axes) {
+                       for (const auto axis : axes) mix(static_cast<std::size_t>(axis));
+                     },
+                     [&](const Shape& shape) {
+                       for (const Dimension d : shape) mix(d.hash());
+                     },
+                     [&](const auto& v) { mix(std::hash<std::remove_cvref_t<decltype(v)>>{}(v)); },
+                 },
+                 value.variant());
+    }
+  }
+  return out;
+}
 
 bool operator==(const Attributes& a, const Attributes& b) {
   if (a.list_ == b.list_) return true;

@@ -132,33 +132,30 @@ struct Function {
   std::vector<Array> points;  // their numbers
   std::vector<Feed> feeds;    // of the other inputs
   Mode mode;
+  Location at;  // of the user's call
 };
 
-void set_point(Function& f, std::size_t variable, std::vector<Feed>& feeds) {
-  const Value v = f.variables[variable];
-  if (v.node().op().name == "input") {
-    feeds.clear();
-    feeds.insert(feeds.end(), f.feeds.begin(), f.feeds.end());
-    for (std::size_t i = 0; i < f.variables.size(); ++i)
-      if (f.variables[i].node().op().name == "input") feeds.emplace_back(f.variables[i], f.points[i]);
-  } else {
-    f.state.set(v, f.points[variable]);
-  }
+// Feeds for a run at f.points: they refer to these arrays, so an element that is moved there is moved in the run.
+std::vector<Feed> feeds_of(const Function& f) {
+  std::vector<Feed> feeds = f.feeds;
+  for (std::size_t i = 0; i < f.variables.size(); ++i)
+    if (f.variables[i].node().op().name == "input") feeds.emplace_back(f.variables[i], f.points[i]);
+  return feeds;
 }
 
 std::vector<Derivative> numeric_gradient(Function& f, Program& forward, std::size_t variable) {
   Array& x = f.points[variable];
   const double typical = root_mean_square(x);
+  const bool in_state = f.variables[variable].node().op().name == "variable";
+  const std::vector<Feed> feeds = feeds_of(f);
   std::vector<Derivative> out;
-  std::vector<Feed> feeds;
   const auto evaluate = [&](std::int64_t i, double value, std::vector<Array>& into) {
     x.set(i, value);
-    set_point(f, variable, feeds);
-    const Results results = forward.run(std::span<const Feed>(feeds));
+    if (in_state) f.state.set(f.variables[variable], x);
+    const Results results = forward.run(std::span<const Feed>(feeds), f.at);
     into.resize(results.size());
     for (std::size_t t = 0; t < results.size(); ++t) into[t] = results[t];
   };
-  set_point(f, variable, feeds);
   std::vector<Array> above;
   std::vector<Array> below;
   for (std::int64_t i = 0; i < x.size(); ++i) {
@@ -187,7 +184,7 @@ std::vector<Derivative> numeric_gradient(Function& f, Program& forward, std::siz
     difference(h / 64);  // for the magnitude of what moves, and so of its rounding
     out.push_back(ridders(difference, h, 4 * std::numeric_limits<double>::epsilon() * magnitude));
   }
-  set_point(f, variable, feeds);
+  if (in_state) f.state.set(f.variables[variable], x);
   return out;
 }
 
@@ -212,12 +209,8 @@ void check_order(Function& f, std::string_view subject, int order, const std::ve
   const Values gradient = gradients(f.sum, f.variables);
   Program analytic(f.state, {.outputs = gradient, .mode = f.mode});
   Program forward(f.state, {.outputs = f.terms, .mode = f.mode});
-  std::vector<Feed> feeds;
-  for (std::size_t v = 0; v < f.variables.size(); ++v) set_point(f, v, feeds);
-  // Inputs that the other program needs not are fed all the same.
-  if (feeds.empty()) feeds = f.feeds;
-  f.feeds.reserve(f.feeds.size() + 1);
-  const Results results = analytic.run(std::span<const Feed>(feeds));
+  const std::vector<Feed> feeds = feeds_of(f);
+  const Results results = analytic.run(std::span<const Feed>(feeds), f.at);
   for (std::size_t v = 0; v < f.variables.size(); ++v) {
     CheckRow row;
     row.subject = subject;
@@ -275,7 +268,7 @@ OpFunction function_of(const Op& op, const Sample& sample, DType dtype, const Ch
   if (const Attribute* wanted = attributes.find("dtype"); wanted && wanted->variant() == Attribute::Variant(float64))
     attributes = attributes.with("dtype", dtype);
   const Value y = apply(graph, op, inputs, attributes);
-  Function f{graph, State(graph), {}, {y}, {}, variables, points, {}, options.mode};
+  Function f{graph, State(graph), {}, {y}, {}, variables, points, {}, options.mode, {}};
   f.weights.push_back(cotangent(evaluate(y.shape(), Sizes{}), options.seed, 0));
   f.sum = is_floating(y.dtype()) ? sum(y * f.weights[0]) : Value{};
   return {std::move(f), names};
@@ -284,9 +277,8 @@ OpFunction function_of(const Op& op, const Sample& sample, DType dtype, const Ch
 std::vector<Array> analytic_gradient(Function& f) {
   const Values gradient = gradients(f.sum, f.variables);
   Program program(f.state, {.outputs = gradient, .mode = f.mode});
-  std::vector<Feed> feeds;
-  for (std::size_t v = 0; v < f.variables.size(); ++v) set_point(f, v, feeds);
-  const Results results = program.run(std::span<const Feed>(feeds));
+  const std::vector<Feed> feeds = feeds_of(f);
+  const Results results = program.run(std::span<const Feed>(feeds), f.at);
   std::vector<Array> out;
   for (std::size_t v = 0; v < results.size(); ++v) out.push_back(results[v]);
   return out;
@@ -394,7 +386,7 @@ CheckReport check_gradients(Value loss, const Values& values, const State& state
 
   const Graph graph = widened(state.graph());
   const auto twin = [&](Value v) { return Value(graph.data().get(), v.id()); };
-  Function f{graph, widened(state, graph), twin(loss), {twin(loss)}, {Array::full(float64, Dims{}, 1)}, {}, {}, {}, options.mode};
+  Function f{graph, widened(state, graph), twin(loss), {twin(loss)}, {Array::full(float64, Dims{}, 1)}, {}, {}, {}, options.mode, at};
   std::vector<std::string> names;
   std::vector<Array> fed;  // numbers of the inputs that are not moved; feeds refer to them
   fed.reserve(feeds.size());

@@ -125,7 +125,7 @@ Values gradients(Value y, const Values& xs, Value cotangent, Location at) {
     }
     return out;
   } catch (...) {
-    graph->nodes.resize(before);  // as if the call had not been made
+    graph->nodes.truncate(before);  // as if the call had not been made
     throw;
   }
 }

@@ -1,4 +1,4 @@
-// Inside of a Graph: nodes side by side in one vector, cheap to append and to copy. Not installed.
+// Inside of a Graph: nodes in one list, cheap to append and to copy. Not installed.
 #pragma once
 
 #include <algorithm>
@@ -12,6 +12,7 @@
 
 #include <chainrule/framework/graph.hpp>
 #include <chainrule/framework/op.hpp>
+#include <chainrule/framework/stable_vector.hpp>
 
 namespace chainrule::detail {
 
@@ -89,7 +90,7 @@ const Op& constant_op();
 class GraphData : public std::enable_shared_from_this<GraphData> {
  public:
   GraphOptions options;
-  std::vector<NodeData> nodes;
+  StableVector<NodeData> nodes;
   std::shared_ptr<LeafTable> leaves = std::make_shared<LeafTable>();
   std::vector<std::shared_ptr<const Array>> constants;
   std::vector<AttachedUpdate> attached;

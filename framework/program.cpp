@@ -152,7 +152,8 @@ class Executable {
     compiled_.computation = passes::optimize(request_, mode_, [this](std::string_view pass, const passes::Computation& made) {
       // Needed is what the request reads in this mode, even where later passes find that it cancels out.
       if (pass != "select_mode") return;
-      for (const NodeData& node : passes::remove_dead(made).graph.data()->nodes)
+      const passes::Computation live = passes::remove_dead(made);
+      for (const NodeData& node : live.graph.data()->nodes)
         if (node.op == &input_op()) slots_[node.payload].needed = true;
     });
     compiled_.groups = passes::fuse_elementwise(compiled_.computation);

@@ -55,6 +55,7 @@ class Dimension {
   // If this is a plain symbol its identity, else -1.
   [[nodiscard]] std::int64_t symbol_id() const;
   [[nodiscard]] std::string to_string() const;
+  [[nodiscard]] constexpr std::size_t hash() const { return static_cast<std::size_t>(code_); }
 
   friend constexpr bool operator==(Dimension, Dimension) = default;
   friend Dimension operator+(Dimension a, Dimension b);

@@ -18,7 +18,6 @@ Rewriter::Rewriter(const Computation& from) : from_(from), to_(std::make_shared<
   const GraphData& old = *from.graph.data();
   to_.data()->options = old.options;
   to_.data()->leaves = old.leaves;
-  to_.data()->nodes.reserve(old.nodes.size());
   now_.resize(old.nodes.size());
 }
 
@@ -35,8 +34,8 @@ Computation Rewriter::run(const Visit& visit) {
     const detail::LocationScope scope(old.node(id).at);
     const Value made = visit(*this, Node(data, id));
     invariant(made.data() == to_.data().get(), "a pass returned a value of another graph");
-    invariant(made.shape() == old.node(id).type.shape && made.dtype() == old.node(id).type.dtype,
-              fmt::format("a pass changed the type of {}", data->line(id)));
+    if (!(to_.data()->node(made.id()).type == old.node(id).type))
+      throw InternalError(fmt::format("a pass changed the type of {}", data->line(id)));
     now_[id] = made;
   }
   Computation out{to_, {}};
