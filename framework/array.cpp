@@ -43,8 +43,10 @@ Array& Array::operator=(const Array& other) {
   return *this = Array(other);
 }
 
-Array::Array(std::initializer_list<double> values) : Array(float64, Dims{static_cast<std::int64_t>(values.size())}) {
-  fill_from(values.begin(), values.end());
+Array::Array(std::initializer_list<detail::Element> values)
+    : Array(float64, Dims{static_cast<std::int64_t>(values.size())}) {
+  auto* to = data<double>();
+  for (const detail::Element element : values) *to++ = element.value;
 }
 
 Array::Array(std::initializer_list<std::initializer_list<double>> rows)

@@ -39,6 +39,15 @@ concept ForeignContainer = ForeignArray<T> && requires(T& t, std::vector<std::si
 
 [[noreturn]] void throw_wrong_element_type(DType have, DType wanted);
 
+// An element of a one-dimensional literal. Its conversion from {1.0} is a worse match than that of {1.0} to a row, so
+// that {{1.0}, {2.0}} is a column.
+struct Element {
+  template <class T>
+    requires std::is_arithmetic_v<T>
+  Element(T number) : value(static_cast<double>(number)) {}
+  double value;
+};
+
 }  // namespace detail
 
 class Array {
@@ -59,7 +68,7 @@ class Array {
     visit_dtype(dtype(), [&](auto t) { data<decltype(t)>()[0] = static_cast<decltype(t)>(value); });
   }
   // One- and two-dimensional literals: Array({1.0, 2.0}), Array({{1.0, 2.0}, {3.0, 4.0}}), float64.
-  Array(std::initializer_list<double> values);
+  Array(std::initializer_list<detail::Element> values);
   Array(std::initializer_list<std::initializer_list<double>> rows);
   template <class T>
     requires std::is_arithmetic_v<T>

@@ -11,6 +11,7 @@
 #include <chainrule/framework/numpy_random.hpp>
 #include <chainrule/framework/op.hpp>
 #include <chainrule/framework/program.hpp>
+#include <chainrule/framework/progress.hpp>
 #include <chainrule/framework/state.hpp>
 #include <chainrule/ops/activation.hpp>
 #include <chainrule/ops/arithmetic.hpp>

@@ -63,7 +63,7 @@ need() {
 
 need_build() {
   need g++:c++ cmake:cmake ninja-build:ninja ccache:ccache libc6-dev libfmt-dev libxsimd-dev libopenblas-dev \
-    catch2 libxtensor-dev libxtensor-blas-dev
+    catch2 libxtensor-dev libxtensor-blas-dev nlohmann-json3-dev libcli11-dev
 }
 
 # configure PRESET, unless that was done: ninja itself notices changed CMake files, but not a changed preset.
