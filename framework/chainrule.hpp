@@ -4,6 +4,7 @@
 #include <chainrule/framework/array.hpp>
 #include <chainrule/framework/check_gradients.hpp>
 #include <chainrule/framework/data.hpp>
+#include <chainrule/framework/derivatives.hpp>
 #include <chainrule/framework/error.hpp>
 #include <chainrule/framework/gradients.hpp>
 #include <chainrule/framework/graph.hpp>

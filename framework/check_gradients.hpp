@@ -1,11 +1,16 @@
-// The gradient checker: analytic gradients against finite differences, element by element.
+// The gradient checker: analytic gradients against finite differences, with the evidence for each verdict.
 //
-// Numeric derivatives are central differences in float64, extrapolated to step 0 by Ridders' method (C.J.F. Ridders,
-// "Accurate computation of F'(x) and F'(x) F''(x)", 1982), which also estimates their error: a difference within that
-// estimate is no evidence against a gradient, and an estimate too large to decide by is said to be so.
+// How it decides. Numeric derivatives are central differences in float64, extrapolated to step 0 by Ridders' method
+// (C.J.F. Ridders, "Accurate computation of F'(x) and F'(x) F''(x)", 1982), which estimates their error: a difference
+// within ten times that estimate is no evidence against a gradient, and where the estimate is too large to decide, the
+// verdict says so. Outputs are weighted by random numbers of both signs, since a bare sum is blind to what conserves it
+// (softmax); differences are taken of each output before they are summed, so that unmoved ones cancel exactly. The steps
+// are in proportion to each element. At a kink the slopes to either side stay apart as the step shrinks; a gradient
+// between them is a subgradient, and is reported as one.
 #pragma once
 
 #include <cstdint>
+#include <cstdio>
 #include <span>
 #include <string>
 #include <string_view>
@@ -20,61 +25,97 @@
 namespace chainrule {
 
 struct CheckOptions {
-  // An element passes where |analytic - numeric| <= tolerance * max(|analytic|, |numeric|, 0.01 * largest element) and
-  // ten times the estimated error of the numeric value.
+  // An element passes where |analytic - numeric| <= tolerance * scale + 10 * the estimated error of the numeric value;
+  // scale is the greater of both, but at least a hundredth of the largest element of the gradient.
   double tolerance = 1e-6;
-  int orders = 2;           // 1: gradients; 2: gradients of gradients too
-  bool float32 = true;      // of an op: whether its float32 gradient agrees with its float64 one
-  std::uint64_t seed = 1;   // of the samples' random inputs and of the cotangents
+  int orders = 2;              // 2: gradients of gradients too
+  bool float32 = true;         // of an op: its float32 gradient against its float64 one
+  bool preconditions = true;   // of an op: whether its kernel can be trusted at all (see check_gradients(op))
+  std::uint64_t seed = 1;      // of the samples' random inputs, weights and directions; a report names it
   Mode mode = Mode::training;
+  // An array of more elements than this is checked along random directions of +-1 in every element (which a single
+  // wrong element cannot escape) and at some sampled elements; a failure is bisected to its element.
+  std::int64_t full_below = 512;
+  int directions = 3;
+  int sampled = 8;
 };
 
-enum class Verdict : std::uint8_t { pass, fail, inconclusive };
+enum class Verdict : std::uint8_t { pass, subgradient, inconclusive, fail };
 
-// One input of one sample, or one value of a network.
+// One comparison: an input of a sample, or a value of a network.
 struct CheckRow {
+  std::string check;    // "gradient", "second order", "float32", "adjoint", "Taylor", or a precondition
   std::string subject;  // "sample 1" of an op; "" of a network
   std::string input;    // "input 0", or the value's name
+  std::string line;     // of the program where the value was made
   DType dtype = float64;
-  int order = 1;
-  Dims shape;
+  Shape shape;
   Verdict verdict = Verdict::pass;
   // The notes' relative distance: ||analytic - numeric|| / (||analytic|| + ||numeric||), 0 where both are 0.
   double distance = 0;
-  // The worst element: its index, both values, and the estimated error of the numeric one.
+  // The worst element: its index, both values, the estimated error of the numeric one, and for float32 how many ULPs
+  // of float32 lie between both.
   Dims worst;
   double analytic = 0;
   double numeric = 0;
   double error = 0;
+  double ulps = 0;
+  std::string note;  // kinks and their elements, the slope of a Taylor remainder, what a precondition found
 };
 
 class CheckReport {
  public:
   std::string title;
+  std::string line;  // where the op or the loss was made
+  std::uint64_t seed = 0;
   std::vector<CheckRow> rows;
   // What went wrong before anything could be compared ("sample 2: ..."); a report with one has not passed.
   std::vector<std::string> errors;
 
-  // Whether every row passed and there is at least one.
+  // Whether there are rows and all pass (subgradients do).
   [[nodiscard]] bool passed() const;
-  // The greatest relative distance of the rows in float64.
+  // fail where any row failed or an error stands; else inconclusive where any is; else subgradient, else pass.
+  [[nodiscard]] Verdict verdict() const;
+  // The greatest relative distance among the gradients in float64.
   [[nodiscard]] double distance() const;
-  // A table, a row an input.
-  [[nodiscard]] std::string to_string() const;
+  // A table, a row a comparison; in colour for a terminal.
+  [[nodiscard]] std::string to_string(bool colour = false) const;
+  // One line: title, verdict, comparisons, distance.
+  [[nodiscard]] std::string summary(bool colour = false) const;
+  [[nodiscard]] std::string to_json() const;
 };
 
-// Every sample of an op: the gradient of a randomly weighted sum of its output, in orders 1 and 2, and float32 against
-// float64. An op without a gradient rule, or whose samples have nothing to differentiate, throws Error.
+std::string_view name(Verdict verdict);
+
+// Prints the table, in colour where the file is a terminal.
+void print(const CheckReport& report, std::FILE* file = stdout);
+
+// Every sample of an op.
+//   gradient      of a randomly weighted sum of its output, in each input
+//   second order  the same of the gradient itself
+//   float32       the float32 gradient against the float64 one, in ULPs of float32
+//   adjoint       <J v, w> = <v, J' w> for random v and w
+//   Taylor        a second opinion without a tolerance: f(x + h d) - f(x) - h <g, d> shrinks like h^2 for a right
+//                 gradient g, like h for a wrong one
+// And before that, whether the kernel can be trusted: two runs agree bit for bit, inputs are not written, outputs are
+// wholly written (memory is poisoned first), the same value as two inputs and memory reused in place give what separate
+// memory gives, and shapes of size 0 and 1 run.
+// Throws Error for an op without a gradient rule, or whose samples have nothing to differentiate.
 CheckReport check_gradients(const Op& op, const CheckOptions& options = {});
 
-// d loss / d value for each value (parameters, variables or inputs) of a whole network, at the State's numbers and these
-// feeds. The State and the graph are left as they are: the check runs on a copy of both, in float64 whatever the
-// graph's dtype. Random masks are frozen, since no run of the check updates anything. Order 1 unless options say 2.
+// d loss / d value for each value (floating parameters, variables or inputs) of a whole network, at the State's numbers
+// and these feeds. The State and the graph are left as they are: the check runs on a copy of both, in float64 whatever
+// the graph's dtype. Random masks are frozen, since no run of the check updates anything.
 CheckReport check_gradients(Value loss, const Values& values, const State& state, std::span<const Feed> feeds,
-                            const CheckOptions& options = {.orders = 1}, Location at = Location::here());
+                            const CheckOptions& options = {}, Location at = Location::here());
 CheckReport check_gradients(Value loss, const Values& values, const State& state,
-                            std::initializer_list<Feed> feeds = {}, const CheckOptions& options = {.orders = 1},
+                            std::initializer_list<Feed> feeds = {}, const CheckOptions& options = {},
                             Location at = Location::here());
+
+// The course's own check: every element of the values moved by +-epsilon, and ||g - g'|| / (||g|| + ||g'||) over all of
+// them together. The course calls a gradient right below 1e-7. (No error estimate, no kinks: see check_gradients.)
+double gradient_check_n(Value loss, const Values& values, const State& state, std::initializer_list<Feed> feeds = {},
+                        double epsilon = 1e-7, Location at = Location::here());
 
 }  // namespace chainrule
 

@@ -93,6 +93,7 @@ const Op& register_op(Op op, Location at) {
       if (sample.inputs.size() != op.forward.micro->inputs)
         refuse(fmt::format("its functor takes {} inputs, and a sample has {}", op.forward.micro->inputs,
                            sample.inputs.size()));
+  op.location = at;
   all.ops.push_back(std::move(op));
   const Op& stored = all.ops.back();
   all.by_name.emplace(stored.name, &stored);

@@ -183,6 +183,7 @@ struct Op {
   Forward forward = {};
   GradientRule gradient = {};
   std::vector<Sample> samples = {};
+  Location location = {};  // where it was registered
 };
 
 // Adds an op for the life of the program. Throws Error for a name in use, or an op without a name, doc, shape rule,

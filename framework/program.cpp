@@ -1,6 +1,7 @@
 #include <chainrule/framework/program.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <deque>
 
@@ -224,6 +225,9 @@ class Executable {
       if (variable.op != &variable_op())
         throw Error(at_, "program", fmt::format("requires updates of parameters and variables, got one of {}",
                                                 update.variable.name()));
+      if (update.variable.id() == graph->step || update.variable.id() == graph->epoch)
+        throw Error(at_, "program", fmt::format("requires updates of variables that the State does not count itself, got one of '{}'",
+                                                update.variable.name()));
       if (std::find(seen.begin(), seen.end(), update.variable.id()) != seen.end())
         throw Error(at_, "program", fmt::format("requires one update of each variable, got two of '{}'", update.variable.name()));
       if (!(variable.type == expression.type))
@@ -263,7 +267,14 @@ class Executable {
       for (const Dimension d : user.node(slots_[i].node).type.shape) slots_[i].symbols.push_back(d.symbol_id());
     }
     pointers_.assign(slots_.size(), nullptr);
-    numbers_.resize(slots_.size());
+    // Made here, since a run allocates nothing.
+    for (const InputSlot& slot : slots_) numbers_.emplace_back(user.node(slot.node).type.dtype, Dims{});
+  }
+
+  // Whether a number is one of a dtype, but for the rounding of a floating one.
+  static bool holds(DType dtype, double value) {
+    if (dtype == boolean) return value == 0 || value == 1;
+    return dtype != int64 || (std::abs(value) < 0x1p63 && std::trunc(value) == value);
   }
 
   // Checks the feeds and takes down their sizes and pointers.
@@ -297,10 +308,11 @@ class Executable {
       // An array of no elements has no numbers to point to.
       pointers_[number] = feed.data() ? feed.data() : static_cast<const void*>(&no_elements_);
       if (feed.is_number() && feed.dtype() != node.type.dtype) {
-        numbers_[number] = node.type.dtype == float32 ? Array(float32, Dims{}) : Array(node.type.dtype, Dims{});
-        visit_dtype(feed.dtype(), [&](auto t) {
-          numbers_[number].set(0, static_cast<double>(*static_cast<const decltype(t)*>(feed.data())));
+        const double value = visit_dtype(feed.dtype(), [&](auto t) {
+          return static_cast<double>(*static_cast<const decltype(t)*>(feed.data()));
         });
+        if (!holds(node.type.dtype, value)) wrong(fmt::format(": {}", value));
+        numbers_[number].set(0, value);
         pointers_[number] = numbers_[number].raw();
       }
     }
@@ -315,14 +327,25 @@ class Executable {
       const std::size_t number = slot_of(feed, at);
       const Shape& shape = graph.node(slots_[number].node).type.shape;
       for (std::size_t i = 0; i < shape.rank(); ++i)
-        if (!shape[i].is_number() && slots_[number].symbols[i] < 0 && shape[i].evaluate(sizes_) != feed.shape()[i])
+        if (!shape[i].is_number() && slots_[number].symbols[i] < 0 && evaluate_at(shape[i], at) != feed.shape()[i])
           throw Error(at, "run", fmt::format("requires {} for input '{}', got {} ({})", to_string(shape),
                                              graph.leaves->inputs[number].name, to_string(feed.shape()), sizes_.to_string()));
     }
   }
 
+  [[nodiscard]] std::int64_t evaluate_at(Dimension dimension, Location at) const {
+    try {
+      return dimension.evaluate(sizes_);
+    } catch (const Error& error) {
+      throw Error(at, "", error.what());
+    }
+  }
+
   [[nodiscard]] std::size_t slot_of(const Feed& feed, Location at) const {
     const GraphData* graph = user_graph_.data().get();
+    // By a name without making a string of it: a run allocates nothing.
+    for (std::size_t i = 0; !feed.name().empty() && i < slots_.size(); ++i)
+      if (graph->leaves->inputs[i].name == feed.name()) return i;
     const Value input = feed.name().empty() ? feed.input() : user_graph_.find(feed.name(), at);
     if (!input) throw Error(at, "run", "requires feeds of inputs, got one of an empty Value");
     if (input.data() != graph)

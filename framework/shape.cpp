@@ -13,8 +13,11 @@ namespace chainrule {
 // ---- Sizes
 
 bool Sizes::bind(std::int64_t symbol, std::int64_t extent) {
-  if (const auto* known = find(symbol)) return *known == extent;
-  bound_.emplace_back(symbol, extent);
+  // In the order of the symbols, so that equal sizes are equal whichever input came first.
+  const auto at = std::lower_bound(bound_.begin(), bound_.end(), symbol,
+                                   [](const auto& bound, std::int64_t id) { return bound.first < id; });
+  if (at != bound_.end() && at->first == symbol) return at->second == extent;
+  bound_.emplace(at, symbol, extent);
   return true;
 }
 

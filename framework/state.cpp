@@ -45,7 +45,16 @@ State::State(const Graph& graph) : data_(std::make_shared<StateData>()) {
 State::State(const State& other) : data_(std::make_shared<StateData>(*other.data_)) {}
 
 State& State::operator=(const State& other) {
-  if (this != &other) *this = State(other);
+  if (this == &other || data_ == other.data_) return *this;
+  if (!data_ || data_->graph != other.data_->graph) return *this = State(other);
+  // Programs that share this State refer to its memory, and are to go on with the numbers assigned.
+  data_->grow();
+  other.data_->grow();
+  for (std::size_t i = 0; i < data_->variables.size(); ++i)
+    std::memcpy(data_->variables[i].raw(), other.data_->variables[i].raw(), data_->variables[i].bytes());
+  data_->step = other.data_->step;
+  data_->epoch = other.data_->epoch;
+  data_->publish_counters();
   return *this;
 }
 

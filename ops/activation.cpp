@@ -44,9 +44,9 @@ const Op& sigmoid_op = register_op({
     .doc = "1 / (1 + exp(-x)).",
     .shape = same_shape,
     .forward = elementwise([](auto x) { return simd::sigmoid(x); }),
+    // sigmoid(-x), not 1 - y: that loses all its digits in float32 where y is near 1.
     .gradient = [](const Node& node, Value dy) -> Values {
-      const Value y = node.output();
-      return {dy * (y * (1.0 - y))};
+      return {dy * (node.output() * sigmoid(-node.input(0)))};
     },
     .samples = {matrix, steep, empty, edges},
 });

@@ -2,8 +2,11 @@
 
 #include <numbers>
 
+#include <fmt/core.h>
+
 #include <chainrule/framework/op_family.hpp>
 #include <chainrule/ops/arithmetic.hpp>
+#include <chainrule/ops/compare.hpp>
 
 CHAINRULE_OP_FAMILY(math)
 
@@ -163,6 +166,22 @@ const Op& ceil_op = register_op({
     .samples = {matrix, empty, edges},
 });
 
+const Op& clip_op = register_op({
+    .name = "clip",
+    .doc = "min(max(x, low), high); slope 1 at the bounds.",
+    .shape = same_shape,
+    .forward = elementwise([](auto x, auto low, auto high) { return simd::min(simd::max(x, low), high); }, {"low", "high"}),
+    .gradient = [](const Node& node, Value dy) -> Values {
+      const Value x = node.input(0);
+      const Value within = logical_and(x >= node.attributes().number("low"), x <= node.attributes().number("high"));
+      return {where(within, dy, 0.0)};
+    },
+    .samples = {{.inputs = {uniform({3, 4}, -2, 2)}, .attributes = {{"low", -1.0}, {"high", 0.5}}},
+                {.inputs = {Array({-1.0, 0.5, 0.0, std::numeric_limits<double>::quiet_NaN(), 1e300})},
+                 .attributes = {{"low", -1.0}, {"high", 0.5}},
+                 .differentiate = false}},
+});
+
 }  // namespace
 
 Value square(Value x, Location at) { return apply(square_op, {x}, {}, at); }
@@ -179,5 +198,10 @@ Value abs(Value x, Location at) { return apply(abs_op, {x}, {}, at); }
 Value sign(Value x, Location at) { return apply(sign_op, {x}, {}, at); }
 Value floor(Value x, Location at) { return apply(floor_op, {x}, {}, at); }
 Value ceil(Value x, Location at) { return apply(ceil_op, {x}, {}, at); }
+
+Value clip(Value x, double low, double high, Location at) {
+  if (!(low <= high)) throw Error(at, "clip", fmt::format("requires low <= high, got {} and {}", low, high));
+  return apply(clip_op, {x}, {{"low", low}, {"high", high}}, at);
+}
 
 }  // namespace chainrule

@@ -20,4 +20,7 @@ Value sign(Value x, Location at = Location::here());   // -1, 0 or 1; slope 0
 Value floor(Value x, Location at = Location::here());  // slope 0
 Value ceil(Value x, Location at = Location::here());   // slope 0
 
+// min(max(x, low), high), NaN for NaN; slope 1 between and at the bounds, 0 beyond. low > high throws Error.
+Value clip(Value x, double low, double high, Location at = Location::here());
+
 }  // namespace chainrule

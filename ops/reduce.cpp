@@ -165,7 +165,7 @@ const Op& mean_op = register_op({
     .doc = "The sum over axes divided by the number of elements.",
     .shape = floating_reduced_shape,
     .forward = expand([](const Node& node) -> Value {
-      const Value total = sum(node.input(0), AxisList(node.attribute<Axes>("axes")), node.attribute<bool>("keepdims"));
+      const Value total = apply(sum_op, {node.input(0)}, node.attributes());  // sum() takes no axes for all of them
       return total / extent(node.input(0).graph(), reduced_part(node), node.dtype());
     }),
     .gradient = [](const Node& node, Value dy) -> Values {

@@ -9,8 +9,9 @@ namespace chainrule::kernels {
 
 enum class Reduction : std::uint8_t { sum, max, min };
 
-// A kernel over the flagged axes of a shape. Floating sums are pairwise: rows in blocks of 128 by several accumulators,
-// halves above (Higham, "Accuracy and Stability of Numerical Algorithms", 4.2), so that the error grows with log n.
+// A kernel over the flagged axes of a shape. Floating sums are pairwise: along rows in blocks of 256 by several
+// accumulators, across rows in blocks of 64, halves above (Higham, "Accuracy and Stability of Numerical Algorithms",
+// 4.2), so that the error grows with log n.
 KernelRun make_reduction(Reduction kind, DType dtype, const Dims& shape, const std::vector<char>& reduced,
                          std::size_t& workspace);
 

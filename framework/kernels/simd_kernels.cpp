@@ -3,6 +3,8 @@
 // Each functor is written once over `auto` vectors. Where a function of xsimd is inexact for some arguments (its
 // exponentials flush small results and overflow early, its logarithm does not know denormal numbers), a vector that
 // holds such an argument is computed by libm, element by element: the fast path stays fast and the rest is right.
+// Nor is xsimd's != used, which with AVX is false for NaN, nor its negation, floor and ceil as they are, which lose the
+// sign of a zero for some instruction sets.
 #include <chainrule/framework/kernels/vector_table.hpp>
 
 #include <cmath>
@@ -59,6 +61,12 @@ Batch<T> within(Batch<T> x, double low, double high, V vector, S scalar) {
   return lanes<T>(scalar, x);
 }
 
+// f(x) of a function with f(0) = 0, and f(-0) = -0.
+template <class T>
+Batch<T> keep_zero(Batch<T> x, Batch<T> f) {
+  return xsimd::select(x == Batch<T>(T(0)), x, f);
+}
+
 template <class T>
 Batch<T> vector_exp(Batch<T> x) {
   return within(x, single<T> ? -87 : -708, single<T> ? 88 : 709, [](auto v) { return xsimd::exp(v); },
@@ -72,7 +80,7 @@ Batch<T> vector_exp(Batch<T> x) {
   };
 
 CHAINRULE_MICRO(Copy, (B x), { return x; })
-CHAINRULE_MICRO(Neg, (B x), { return -x; })
+CHAINRULE_MICRO(Neg, (B x), { return x ^ B(typename B::value_type(-0.0)); })
 CHAINRULE_MICRO(Abs, (B x), { return xsimd::abs(x); })
 CHAINRULE_MICRO(Sign, (B x), {
   using T = typename B::value_type;
@@ -84,7 +92,7 @@ CHAINRULE_MICRO(Sqrt, (B x), { return xsimd::sqrt(x); })
 CHAINRULE_MICRO(Exp, (B x), { return vector_exp(x); })
 CHAINRULE_MICRO(Expm1, (B x), {
   using T = typename B::value_type;
-  return within(x, -30, single<T> ? 80 : 700, [](auto v) { return xsimd::expm1(v); },
+  return within(x, -30, single<T> ? 80 : 700, [](auto v) { return keep_zero(v, xsimd::expm1(v)); },
                 [](T v) { return std::expm1(v); });
 })
 CHAINRULE_MICRO(Log, (B x), {
@@ -94,7 +102,7 @@ CHAINRULE_MICRO(Log, (B x), {
 })
 CHAINRULE_MICRO(Log1p, (B x), {
   using T = typename B::value_type;
-  return within(x, -0.5, single<T> ? 1e30 : 1e300, [](auto v) { return xsimd::log1p(v); },
+  return within(x, -0.5, single<T> ? 1e30 : 1e300, [](auto v) { return keep_zero(v, xsimd::log1p(v)); },
                 [](T v) { return std::log1p(v); });
 })
 CHAINRULE_MICRO(Sin, (B x), {
@@ -119,8 +127,8 @@ CHAINRULE_MICRO(Erf, (B x), {
   using T = typename B::value_type;
   return lanes<T>([](T v) { return std::erf(v); }, x);
 })
-CHAINRULE_MICRO(Floor, (B x), { return xsimd::floor(x); })
-CHAINRULE_MICRO(Ceil, (B x), { return xsimd::ceil(x); })
+CHAINRULE_MICRO(Floor, (B x), { return xsimd::copysign(xsimd::floor(x), x); })
+CHAINRULE_MICRO(Ceil, (B x), { return xsimd::copysign(xsimd::ceil(x), x); })
 CHAINRULE_MICRO(LogicalNot, (B x), {
   using T = typename B::value_type;
   return flag(x == B(T(0)), B(T(1)));
@@ -130,8 +138,8 @@ CHAINRULE_MICRO(Sub, (B a, B b), { return a - b; })
 CHAINRULE_MICRO(Mul, (B a, B b), { return a * b; })
 CHAINRULE_MICRO(Div, (B a, B b), { return a / b; })
 // Either NaN makes NaN: a where a is greater or NaN, else b.
-CHAINRULE_MICRO(Maximum, (B a, B b), { return xsimd::select((a > b) | (a != a), a, b); })
-CHAINRULE_MICRO(Minimum, (B a, B b), { return xsimd::select((a < b) | (a != a), a, b); })
+CHAINRULE_MICRO(Maximum, (B a, B b), { return xsimd::select((a > b) | xsimd::isnan(a), a, b); })
+CHAINRULE_MICRO(Minimum, (B a, B b), { return xsimd::select((a < b) | xsimd::isnan(a), a, b); })
 CHAINRULE_MICRO(Pow, (B a, B b), {
   using T = typename B::value_type;
   return lanes<T>([](T x, T y) { return std::pow(x, y); }, a, b);
@@ -139,8 +147,11 @@ CHAINRULE_MICRO(Pow, (B a, B b), {
 CHAINRULE_MICRO(Less, (B a, B b), { return flag(a < b, B(typename B::value_type(1))); })
 CHAINRULE_MICRO(LessEqual, (B a, B b), { return flag(a <= b, B(typename B::value_type(1))); })
 CHAINRULE_MICRO(Equal, (B a, B b), { return flag(a == b, B(typename B::value_type(1))); })
-CHAINRULE_MICRO(NotEqual, (B a, B b), { return flag(a != b, B(typename B::value_type(1))); })
-CHAINRULE_MICRO(Select, (B c, B a, B b), { return xsimd::select(c != B(typename B::value_type(0)), a, b); })
+CHAINRULE_MICRO(NotEqual, (B a, B b), {
+  using T = typename B::value_type;
+  return xsimd::select(a == b, B(T(0)), B(T(1)));
+})
+CHAINRULE_MICRO(Select, (B c, B a, B b), { return xsimd::select(c == B(typename B::value_type(0)), b, a); })
 #undef CHAINRULE_MICRO
 
 // ---- loops over n elements
@@ -284,43 +295,53 @@ T reduce(const T* x, std::size_t n) {
   return parts[0];
 }
 
-// Rows onto each other: 64 rows at a time into a partial result, and the partial results together.
+// Rows onto each other, `count` neighbouring vectors of them: blocks of up to 64 rows one row after the other, and the
+// blocks pairwise.
+template <class T, class F, std::size_t count, class Read>
+void reduce_row_block(const T* x, std::size_t rows, std::size_t columns, Read read, Batch<T>* out) {
+  Batch<T> held[count];  // in registers: nothing else knows its address
+  for (auto& h : held) h = Batch<T>(F::template start<T>());
+  for (std::size_t i = 0; i < rows; ++i)
+    for (std::size_t k = 0; k < count; ++k) held[k] = F::combine(held[k], read(x + i * columns + k * width<T>));
+  for (std::size_t k = 0; k < count; ++k) out[k] = held[k];
+}
+
+template <class T, class F, std::size_t count, class Read>
+void reduce_rows_pairwise(const T* x, std::size_t rows, std::size_t columns, Read read, Batch<T>* out) {
+  constexpr std::size_t rows_at_once = 64;
+  if (rows <= rows_at_once) return reduce_row_block<T, F, count>(x, rows, columns, read, out);
+  const std::size_t half = (rows / 2 + rows_at_once - 1) / rows_at_once * rows_at_once;
+  Batch<T> other[count];
+  reduce_rows_pairwise<T, F, count>(x, half, columns, read, out);
+  reduce_rows_pairwise<T, F, count>(x + half * columns, rows - half, columns, read, other);
+  for (std::size_t k = 0; k < count; ++k) out[k] = F::combine(out[k], other[k]);
+}
+
 template <class T, class F>
 void reduce_rows(const T* x, std::size_t rows, std::size_t columns, T* out) {
   constexpr std::size_t w = width<T>;
   constexpr std::size_t stripe = 4;  // vectors held in registers
-  constexpr std::size_t rows_at_once = 64;
-  const Batch<T> start(F::template start<T>());
-  std::size_t j = 0;
-  const auto columns_of = [&](auto vectors, std::size_t from, auto read, auto write) {
-    constexpr std::size_t count = decltype(vectors)::value;
-    Batch<T> total[count];
-    for (auto& t : total) t = start;
-    for (std::size_t i0 = 0; i0 < rows; i0 += rows_at_once) {
-      Batch<T> part[count];
-      for (auto& p : part) p = start;
-      const std::size_t end = i0 + rows_at_once < rows ? i0 + rows_at_once : rows;
-      for (std::size_t i = i0; i < end; ++i)
-        for (std::size_t k = 0; k < count; ++k) part[k] = F::combine(part[k], read(x + i * columns + from + k * w));
-      for (std::size_t k = 0; k < count; ++k) total[k] = F::combine(total[k], part[k]);
-    }
-    for (std::size_t k = 0; k < count; ++k) write(total[k], out + from + k * w);
-  };
   const auto whole = [](const T* p) { return load(p); };
-  const auto put = [](Batch<T> v, T* p) { v.store_unaligned(p); };
-  for (; j + stripe * w <= columns; j += stripe * w)
-    columns_of(std::integral_constant<std::size_t, stripe>{}, j, whole, put);
-  for (; j + w <= columns; j += w) columns_of(std::integral_constant<std::size_t, 1>{}, j, whole, put);
+  std::size_t j = 0;
+  for (; j + stripe * w <= columns; j += stripe * w) {
+    Batch<T> result[stripe];
+    reduce_rows_pairwise<T, F, stripe>(x + j, rows, columns, whole, result);
+    for (std::size_t k = 0; k < stripe; ++k) result[k].store_unaligned(out + j + k * w);
+  }
+  Batch<T> result;
+  for (; j + w <= columns; j += w) {
+    reduce_rows_pairwise<T, F, 1>(x + j, rows, columns, whole, &result);
+    result.store_unaligned(out + j);
+  }
   if (j < columns) {
     const std::size_t left = columns - j;
-    columns_of(
-        std::integral_constant<std::size_t, 1>{}, j,
-        [left](const T* p) {
-          T padded[w] = {};
-          std::memcpy(padded, p, left * sizeof(T));
-          return load(padded);
-        },
-        [left](Batch<T> v, T* p) { store_tail<T>(v, p, left); });
+    const auto part = [left](const T* p) {
+      T padded[w] = {};
+      std::memcpy(padded, p, left * sizeof(T));
+      return load(padded);
+    };
+    reduce_rows_pairwise<T, F, 1>(x + j, rows, columns, part, &result);
+    store_tail<T>(result, out + j, left);
   }
 }
 

@@ -1,0 +1,172 @@
+#include <chainrule/framework/check/preconditions.hpp>
+
+#include <cstring>
+
+#include <fmt/core.h>
+
+#include <chainrule/framework/step.hpp>
+#include <chainrule/ops/arithmetic.hpp>
+
+namespace chainrule::check {
+
+SampleGraph graph_of(const Sample& sample, DType dtype, const CheckOptions& options) {
+  SampleGraph out{Graph({.dtype = dtype, .seed = options.seed}), {}, {}, {}, {}, sample.attributes};
+  for (std::size_t i = 0; i < sample.inputs.size(); ++i) {
+    const Array drawn = sample.inputs[i].draw(float32, options.seed, i);
+    if (!is_floating(drawn.dtype())) {
+      out.inputs.push_back(out.graph.constant(drawn));
+      continue;
+    }
+    out.names.push_back(fmt::format("input {}", i));
+    out.inputs.push_back(out.graph.input(out.names.back(), to_shape(drawn.shape()), dtype));
+    out.floating.push_back(out.inputs.back());
+    out.points.push_back(drawn.astype(dtype));
+  }
+  // A sample that asks for float64 asks for the dtype of the check.
+  if (const Attribute* wanted = out.attributes.find("dtype"); wanted && wanted->variant() == Attribute::Variant(float64))
+    out.attributes = out.attributes.with("dtype", dtype);
+  return out;
+}
+
+namespace {
+
+std::vector<Feed> feeds_of(const SampleGraph& s) {
+  std::vector<Feed> feeds;
+  for (std::size_t i = 0; i < s.floating.size(); ++i) feeds.emplace_back(s.floating[i], s.points[i]);
+  return feeds;
+}
+
+Array value_of(const SampleGraph& s, Value y, Mode mode) {
+  State state(s.graph);
+  Program program(state, {.outputs = {y}, .mode = mode});
+  const auto feeds = feeds_of(s);
+  return program.run(std::span<const Feed>(feeds))[0];
+}
+
+// The node's kernel alone, in memory that is filled with `poison` before.
+Array run_poisoned(const Node& node, const std::vector<Array>& inputs, int poison) {
+  const detail::GraphData& graph = *node.graph_data();
+  detail::Step step;
+  if (node.op().forward.micro) {
+    const auto& ids = graph.node(node.id()).inputs;
+    step = detail::make_fused_step(graph, {{node.id()}, {ids.begin(), ids.end()}, {node.id()}, {}}, Sizes{});
+  } else {
+    step = detail::make_kernel_step(graph, node.id(), Sizes{});
+  }
+  Array out(node.dtype(), evaluate(node.shape(), Sizes{}));
+  Array workspace(boolean, Dims{static_cast<std::int64_t>(step.workspace)});
+  std::memset(out.raw(), poison, out.bytes());
+  std::memset(workspace.raw(), poison, workspace.bytes());
+  std::vector<const void*> pointers;
+  for (const Array& input : inputs) pointers.push_back(input.raw());
+  void* outputs[] = {out.raw()};
+  step.run({pointers.data(), outputs, workspace.raw()});
+  return out;
+}
+
+CheckRow row_of(std::string_view check, std::string_view subject, bool holds, std::string note) {
+  CheckRow row;
+  row.check = check;
+  row.subject = subject;
+  row.input = "all";
+  row.verdict = holds ? Verdict::pass : Verdict::fail;
+  row.note = std::move(note);
+  return row;
+}
+
+// Two runs agree bit for bit whatever lay in their memory before, and leave their inputs alone.
+CheckRow repeatable(const SampleGraph& s, const Op& op, std::string_view subject) {
+  const Value y = apply(s.graph, op, s.inputs, s.attributes);
+  if (op.forward.expansion) {
+    const bool same = value_of(s, y, Mode::training).identical(value_of(s, y, Mode::training));
+    return row_of("repeatable", subject, same, same ? "two runs agree" : "two runs differ");
+  }
+  std::vector<Array> inputs;
+  std::size_t next = 0;
+  for (const Value input : s.inputs) {
+    const Array* constant = detail::constant_value(input);
+    inputs.push_back(constant ? *constant : s.points[next++]);
+  }
+  const std::vector<Array> before = inputs;
+  const Array first = run_poisoned(y.node(), inputs, 0xFF);  // NaN in every floating element
+  const Array second = run_poisoned(y.node(), inputs, 0x55);
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    if (!inputs[i].identical(before[i])) return row_of("repeatable", subject, false, fmt::format("input {} is written", i));
+  if (!first.identical(second))
+    return row_of("repeatable", subject, false, "two runs differ: an output is not wholly written, or scratch memory is read before it is");
+  return row_of("repeatable", subject, true, "two runs agree, inputs unwritten, outputs whole");
+}
+
+// Amid other nodes, in an arena and with memory reused in place, it gives what it gives alone.
+CheckRow reuse(const SampleGraph& s, const Op& op, std::string_view subject, Mode mode) {
+  Values scaled;
+  std::size_t next = 0;
+  for (const Value input : s.inputs) {
+    if (detail::constant_value(input)) {
+      scaled.push_back(input);
+    } else {
+      scaled.push_back(mul(s.floating[next], 2.0) * 0.5);  // exact, and a temporary whose memory may be reused
+      ++next;
+    }
+  }
+  const Array alone = value_of(s, apply(s.graph, op, s.inputs, s.attributes), mode);
+  const Value amid = apply(s.graph, op, scaled, s.attributes);
+  const Array inside = value_of(s, is_floating(amid.dtype()) ? mul(amid, 2.0) * 0.5 : amid, mode);
+  // NaN payloads and the sign of zero may change on the way.
+  const bool same = allclose(alone, inside, 0, 0);
+  return row_of("reuse", subject, same, same ? "the same inside a program" : "differs inside a program");
+}
+
+// The same value as two inputs gives what two equal ones give.
+void aliases(const SampleGraph& s, const Op& op, std::string_view subject, Mode mode, std::vector<CheckRow>& rows) {
+  for (std::size_t i = 0; i + 1 < s.floating.size(); ++i) {
+    if (!(s.floating[i].shape() == s.floating[i + 1].shape())) continue;
+    SampleGraph copies = s;
+    copies.points[i + 1] = s.points[i];
+    Values repeated = s.inputs;
+    for (Value& input : repeated)
+      if (input == s.floating[i + 1]) input = s.floating[i];
+    const Array two = value_of(copies, apply(s.graph, op, s.inputs, s.attributes), mode);
+    const Array one = value_of(copies, apply(s.graph, op, repeated, s.attributes), mode);
+    const bool same = allclose(one, two, 0, 0);
+    rows.push_back(row_of("aliases", subject, same, same ? "op(x, x) as op(x, y) for x equal to y" : "op(x, x) is not op(x, y) for x equal to y"));
+    return;
+  }
+}
+
+// Elementwise ops take any shape: none, one element, broadcast.
+void sizes(const SampleGraph& s, const Op& op, std::string_view subject, Mode mode, std::vector<CheckRow>& rows) {
+  if (!op.forward.micro || s.floating.size() != s.inputs.size() || s.inputs.empty() || s.attributes.has("shape")) return;
+  for (const Shape& shape : {Shape{0}, Shape{1}, Shape{2, 1, 3}}) {
+    SampleGraph resized{Graph(GraphOptions{.dtype = s.points[0].dtype()}), {}, {}, {}, s.names, s.attributes};
+    for (std::size_t i = 0; i < s.inputs.size(); ++i) {
+      // Every second input is broadcast along the last axis.
+      Shape own = shape;
+      if (i % 2 == 1) own.back() = 1;
+      Array numbers(s.points[i].dtype(), evaluate(own, Sizes{}));
+      for (std::int64_t k = 0; k < numbers.size(); ++k) numbers.set(k, s.points[i].size() > 0 ? s.points[i][k % s.points[i].size()] : 1);
+      resized.inputs.push_back(resized.graph.input(fmt::format("input {}", i), own));
+      resized.floating.push_back(resized.inputs.back());
+      resized.points.push_back(std::move(numbers));
+    }
+    const Array made = value_of(resized, apply(resized.graph, op, resized.inputs, resized.attributes), mode);
+    if (!(made.shape() == evaluate(shape, Sizes{}))) {
+      rows.push_back(row_of("sizes", subject, false, fmt::format("{} gives {}", to_string(shape), to_string(made.shape()))));
+      return;
+    }
+  }
+  rows.push_back(row_of("sizes", subject, true, "shapes {0}, {1} and {2, 1, 3} run"));
+}
+
+}  // namespace
+
+void check_preconditions(const Op& op, const Sample& sample, std::string_view subject, const CheckOptions& options,
+                         std::vector<CheckRow>& rows) {
+  const SampleGraph s = graph_of(sample, float64, options);
+  rows.push_back(repeatable(s, op, subject));
+  rows.push_back(reuse(s, op, subject, options.mode));
+  aliases(s, op, subject, options.mode, rows);
+  sizes(s, op, subject, options.mode, rows);
+}
+
+}  // namespace chainrule::check

@@ -1,0 +1,85 @@
+#include <chainrule/framework/check/twin.hpp>
+
+#include <cstring>
+
+#include <fmt/core.h>
+
+#include <chainrule/framework/graph_data.hpp>
+#include <chainrule/framework/state_data.hpp>
+
+namespace chainrule::check {
+
+namespace {
+
+// The same nodes with the same numbers.
+Graph copy_of(const Graph& graph, bool widen) {
+  const detail::GraphData& from = *graph.data();
+  auto to = std::make_shared<detail::GraphData>();
+  const auto wide = [widen](DType dtype) { return widen && dtype == float32 ? float64 : dtype; };
+  to->options = from.options;
+  to->options.dtype = wide(from.options.dtype);
+  to->step = from.step;
+  to->epoch = from.epoch;
+  to->streams = from.streams;
+  to->names = from.names;
+  to->attached = from.attached;
+  *to->leaves = *from.leaves;
+  for (auto& variable : to->leaves->variables) variable.dtype = wide(variable.dtype);
+  for (const auto& constant : from.constants)
+    to->constants.push_back(widen ? std::make_shared<const Array>(constant->astype(wide(constant->dtype()))) : constant);
+  for (const auto& old : from.nodes) {
+    detail::NodeData node = old;
+    if (!old.op->shape) {  // a leaf
+      node.type.dtype = wide(old.type.dtype);
+    } else if (widen) {
+      if (const Attribute* dtype = old.attributes.find("dtype"))
+        if (const auto* d = std::get_if<DType>(&dtype->variant())) node.attributes = old.attributes.with("dtype", wide(*d));
+      std::vector<Type> types;
+      for (const detail::NodeId input : old.inputs) types.push_back(to->node(input).type);
+      node.type = old.op->shape(OpCall(*old.op, types, node.attributes, old.at));
+    }
+    to->nodes.push_back(std::move(node));
+  }
+  return Graph(to);
+}
+
+State copy_of(const State& state, const Graph& graph) {
+  State out(graph);
+  state.data()->grow();
+  for (std::size_t i = 0; i < state.data()->variables.size(); ++i) {
+    Array& to = out.data()->variables[i];
+    to = state.data()->variables[i].astype(to.dtype());
+  }
+  out.set_step(state.step());
+  out.set_epoch(state.epoch());
+  return out;
+}
+
+}  // namespace
+
+Twin::Twin(const State& state, std::span<const Feed> feeds, Location at, bool widen)
+    : graph_(copy_of(state.graph(), widen)), state_(copy_of(state, graph_)), at_(at) {
+  const Graph original = state.graph();
+  for (const Feed& feed : feeds) {
+    const Value input = feed.name().empty() ? feed.input() : original.find(feed.name(), at);
+    if (!input || input.data() != original.data().get() || input.node().op().name != "input")
+      throw Error(at, "feeds", "requires feeds of inputs of the State's graph");
+    const Value twin = of(input);
+    Array numbers(feed.dtype(), feed.shape());
+    if (feed.data()) std::memcpy(numbers.raw(), feed.data(), numbers.bytes());
+    const bool convert = feed.is_number() || (widen && feed.dtype() == float32);
+    numbers_.push_back(convert ? numbers.astype(twin.dtype()) : std::move(numbers));
+    inputs_.push_back(twin);
+    feeds_.emplace_back(twin, numbers_.back());
+    for (std::size_t i = 0; i < std::min(twin.rank(), feed.shape().rank()); ++i)
+      if (const auto symbol = twin.shape()[i].symbol_id(); symbol >= 0) sizes_.bind(symbol, feed.shape()[i]);
+  }
+}
+
+Array& Twin::fed(Value input) {
+  for (std::size_t i = 0; i < inputs_.size(); ++i)
+    if (inputs_[i] == input) return numbers_[i];
+  throw Error(at_, "feeds", fmt::format("requires a feed for input '{}', got none", input.name()));
+}
+
+}  // namespace chainrule::check
