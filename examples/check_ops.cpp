@@ -43,8 +43,10 @@ int run(const std::string& only, bool tables, bool json, const cr::CheckOptions&
                  cr::name(report.verdict()), report.rows.size(), report.distance());
     }
   }
-  if (json) fmt::print("[{}]\n", array);
-  else fmt::print("{} ops checked, {} of them do not pass\n", checked, failed);
+  if (json)
+    fmt::print("[{}]\n", array);
+  else
+    fmt::print("{} ops checked, {} of them do not pass\n", checked, failed);
   return failed == 0 && checked > 0 ? 0 : 1;
 }
 

@@ -1,7 +1,7 @@
 // A first program: fits a line to four points by gradient descent.
 //
-// The four nouns are all here. The graph says what is computed; the state holds what persists from run to run; a program
-// is a compiled request; and ops (matmul, +, mean_squared_error) are what graphs are made of.
+// The four nouns are all here. The graph says what is computed; the state holds what persists from run to run; a
+// program is a compiled request; and ops (matmul, +, mean_squared_error) are what graphs are made of.
 #include <chainrule/chainrule.hpp>
 
 #include <fmt/core.h>
@@ -18,7 +18,8 @@ int main() {
   const auto loss = cr::mean_squared_error(cr::matmul(x, slope) + offset, y);
 
   cr::State state(graph);
-  cr::Program train(state, {.outputs = {loss}, .updates = cr::optim::GradientDescent{.learning_rate = 0.1}.minimize(loss)});
+  cr::Program train(state,
+                    {.outputs = {loss}, .updates = cr::optim::GradientDescent{.learning_rate = 0.1}.minimize(loss)});
 
   const cr::Array xs{{0.0}, {1.0}, {2.0}, {3.0}};
   const cr::Array ys{{1.0}, {3.0}, {5.0}, {7.0}};

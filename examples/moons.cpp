@@ -1,4 +1,5 @@
-// The course's three-layer moon classifier, without one hand-written derivative: the notes' cost table, digit for digit.
+// The course's three-layer moon classifier, without one hand-written derivative: the notes' cost table, digit for
+// digit.
 #include <chainrule/chainrule.hpp>
 
 #include <cmath>

@@ -33,9 +33,7 @@ const cr::Op& mistaken_op = cr::register_op({
     .doc = "softsign with a wrong gradient.",
     .shape = cr::same_shape,
     .forward = cr::elementwise<Softsign>(),
-    .gradient = [](const cr::Node& node, cr::Value dy) -> cr::Values {
-      return {dy / (1.0 + cr::abs(node.input(0)))};
-    },
+    .gradient = [](const cr::Node& node, cr::Value dy) -> cr::Values { return {dy / (1.0 + cr::abs(node.input(0)))}; },
     .samples = softsign_op.samples,
 });
 

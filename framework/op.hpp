@@ -140,7 +140,7 @@ Forward kernel(F functor) {
           throw Error(call.at, call.op, "kernel() requires inputs of the output's dtype");
         inputs.push_back({nullptr, input.shape});
       }
-      return [functor, inputs, output = Tensor<T>{nullptr, call.output.shape},
+      return [functor = F(functor), inputs, output = Tensor<T>{nullptr, call.output.shape},
               attributes = call.attributes](const KernelBuffers& buffers) mutable {
         for (std::size_t i = 0; i < inputs.size(); ++i) inputs[i].data = static_cast<const T*>(buffers.inputs[i]);
         output.data = static_cast<T*>(buffers.output);

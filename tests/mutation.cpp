@@ -1,8 +1,8 @@
 // Who checks the checker: wrong gradients are derived from every op's right one, and the checker has to find them.
 //
 // A mutant whose gradients, of first and second order, are those of the original on every sample (the sign of 0, the
-// transpose of a symmetric matrix) is no mutant and is not counted. Then the right gradients are checked over many seeds,
-// where no failure is allowed. Prints the scores and the survivors; fails below 99 % or at a false alarm.
+// transpose of a symmetric matrix) is no mutant and is not counted. Then the right gradients are checked over many
+// seeds, where no failure is allowed. Prints the scores and the survivors; fails below 99 % or at a false failure.
 #include <chainrule/chainrule.hpp>
 #include <chainrule/framework/check/function.hpp>
 #include <chainrule/framework/check/preconditions.hpp>
@@ -80,7 +80,8 @@ const std::vector<NamedMutation>& mutations() {
       {"transposed operand", transposed},
       {"one element", one_element_wrong},
       {"wrong when saturated", wrong_when_saturated},
-      {"stale second order", [](const cr::Node&, std::size_t, cr::Value, cr::Value right) { return cr::stop_gradient(right); }},
+      {"stale second order",
+       [](const cr::Node&, std::size_t, cr::Value, cr::Value right) { return cr::stop_gradient(right); }},
   };
   return all;
 }
@@ -104,8 +105,12 @@ std::vector<double> gradients_of(const cr::Op& op, const cr::CheckOptions& optio
     auto s = cr::check::graph_of(sample, cr::float64, options);
     const cr::Value y = cr::apply(s.graph, op, s.inputs, s.attributes);
     if (s.floating.empty() || !cr::is_floating(y.dtype())) continue;
-    cr::check::Function f{s.graph, cr::State(s.graph), {}, {y}, {}, s.floating, s.names,
-                          std::vector<std::string>(s.names.size()), s.points, {}, options.mode, {}};
+    cr::check::Function f{s.graph,      cr::State(s.graph),
+                          {},           {y},
+                          {},           s.floating,
+                          s.names,      std::vector<std::string>(s.names.size()),
+                          s.points,     {},
+                          options.mode, {}};
     f.weights.push_back(cr::check::weights_for(cr::evaluate(y.shape(), cr::Sizes{}), options.seed, 0));
     f.sum = cr::sum(y * f.weights[0]);
     for (const auto& order : {f, cr::check::next_order(f, options)})
@@ -175,9 +180,10 @@ int main(int argc, char** argv) {
   std::map<std::string, Score> by_mutation;
   Score total;
   std::vector<std::string> survivors;
-  const auto try_mutant = [&](const cr::Op& mutant, const std::vector<double>& right, const std::string& kind, std::size_t input) {
+  const auto try_mutant = [&](const cr::Op& mutant, const std::vector<double>& right, const std::string& kind,
+                              std::size_t input) {
     if (!differ(right, gradients_of(mutant, options))) return;
-    const bool found = !cr::check_gradients(mutant, options).passed();
+    const bool found = cr::check_gradients(mutant, options).verdict() == cr::Verdict::fail;
     by_mutation[kind].count(found);
     total.count(found);
     if (!found) survivors.push_back(fmt::format("{} of {}, input {}", kind, mutant.name, input));
@@ -185,6 +191,7 @@ int main(int argc, char** argv) {
 
   int ops = 0;
   int false_alarms = 0;
+  int undecided = 0;  // the numeric gradient was too coarse, and the report says so
   for (const cr::Op* op : cr::registry()) {
     if (!op->gradient || (!only.empty() && op->name != only)) continue;
     const std::vector<double> right = gradients_of(*op, options);
@@ -204,7 +211,8 @@ int main(int argc, char** argv) {
     }
     for (int seed = 1; seed <= seeds; ++seed) {
       const auto report = cr::check_gradients(*op, {.preconditions = false, .seed = static_cast<std::uint64_t>(seed)});
-      if (report.passed()) continue;
+      if (report.verdict() == cr::Verdict::inconclusive) ++undecided;
+      if (report.verdict() != cr::Verdict::fail) continue;
       ++false_alarms;
       if (false_alarms <= 3) fmt::print("{}", report);
     }
@@ -213,7 +221,8 @@ int main(int argc, char** argv) {
   fmt::print("{:<24} {:>7} {:>7}\n", "mutation", "caught", "of");
   for (const auto& [name, score] : by_mutation) fmt::print("{:<24} {:>7} {:>7}\n", name, score.caught, score.all);
   for (const auto& survivor : survivors) fmt::print("survived: {}\n", survivor);
-  fmt::print("{} ops, {} mutants, {:.2f} % caught; {} false alarms in {} checks of right gradients\n", ops, total.all,
-             total.percent(), false_alarms, ops * seeds);
+  fmt::print(
+      "{} ops, {} mutants, {:.2f} % caught; {} false failures and {} inconclusive in {} checks of right gradients\n",
+      ops, total.all, total.percent(), false_alarms, undecided, ops * seeds);
   return total.percent() >= 99 && false_alarms == 0 && total.all > 0 ? 0 : 1;
 }
