@@ -7,7 +7,6 @@ namespace chainrule::check {
 
 namespace {
 
-constexpr int most_steps = 12;
 constexpr double shrink = 2;
 
 struct OneSided {
@@ -34,7 +33,7 @@ bool is_kink(const std::function<Differences(double)>& f, const OneSided& seen, 
 
 }  // namespace
 
-Slope slope(const std::function<Differences(double h)>& f, double first_step, const Enough& enough) {
+Slope slope(const std::function<Differences(double h)>& f, double first_step, const Enough& enough, int steps) {
   double table[most_steps][most_steps];
   Slope best;
   OneSided last{};
@@ -42,7 +41,7 @@ Slope slope(const std::function<Differences(double h)>& f, double first_step, co
   bool jumps = false;  // the last two steps look like a kink
   int usable = 0;
   double h = first_step;
-  for (int i = 0; i < most_steps; ++i, h /= shrink) {
+  for (int i = 0; i < steps; ++i, h /= shrink) {
     const Differences d = f(h);
     const double quotient = (d.above + d.below) / (2 * h);
     if (!std::isfinite(quotient)) {  // outside of the domain: only smaller steps count

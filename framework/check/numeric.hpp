@@ -23,8 +23,11 @@ struct Slope {
 };
 
 // The slope at 0 of h -> f(x + h) by central differences, extrapolated to h = 0 by Ridders' method, from the first,
-// largest step on. It ends early once the estimated error is below `enough`, which is asked with the value so far.
+// largest step on; each next one is half as long, and there are at most `steps`. It ends early once the estimated error
+// is below `enough`, which is asked with the value so far.
+inline constexpr int most_steps = 12;
 using Enough = std::function<double(double value)>;
-Slope slope(const std::function<Differences(double h)>& f, double first_step, const Enough& enough);
+Slope slope(const std::function<Differences(double h)>& f, double first_step, const Enough& enough,
+            int steps = most_steps);
 
 }  // namespace chainrule::check
