@@ -16,8 +16,7 @@
 #include <string_view>
 #include <vector>
 
-#include <fmt/core.h>
-
+#include <chainrule/framework/format.hpp>
 #include <chainrule/framework/op.hpp>
 #include <chainrule/framework/program.hpp>
 #include <chainrule/framework/state.hpp>
@@ -119,13 +118,9 @@ double gradient_check_n(Value loss, const Values& values, const State& state, st
 
 }  // namespace chainrule
 
-// fmt::print("{}", report). (Not derived from a formatter of fmt's, whose definition would need its heavy header.)
 template <>
-struct fmt::formatter<chainrule::CheckReport> {
-  static constexpr auto parse(fmt::format_parse_context& context) { return context.begin(); }
+struct fmt::formatter<chainrule::CheckReport> : chainrule::detail::TextFormatter {
   static auto format(const chainrule::CheckReport& report, fmt::format_context& context) {
-    auto out = context.out();
-    for (const char c : report.to_string()) *out++ = c;
-    return out;
+    return write(report.to_string(), context);
   }
 };

@@ -76,7 +76,7 @@ void check(Value x, const DropoutOptions& options, Location at) {
 Value dropout(Value x, const DropoutOptions& options, Location at) {
   check(x, options, at);
   Graph graph = x.graph();
-  const Value mask = apply(dropout_mask_op, {graph.step()},
+  const Value mask = apply(dropout_mask_op, {graph.step(at)},
                            {{"shape", x.shape()},
                             {"dtype", x.dtype()},
                             {"keep", options.keep},
