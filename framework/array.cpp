@@ -114,7 +114,7 @@ Array Array::astype(DType dtype) const {
 }
 
 Array Array::reshape(const Dims& shape) const {
-  if (count(shape) != size_)
+  if (count(shape) != size_ || std::any_of(shape.begin(), shape.end(), [](std::int64_t d) { return d < 0; }))
     throw Error("array", fmt::format("reshape requires {} elements, got {}", size_, chainrule::to_string(shape)));
   Array out(*this);
   out.shape_ = shape;
@@ -139,11 +139,14 @@ bool Array::identical(const Array& other) const {
 }
 
 std::string Array::to_string(int precision) const {
-  if (rank() == 0) return fmt::format("{:.{}g}", (*this)[0], precision);
+  const auto number = [&](std::int64_t i) {
+    return dtype_ == int64 ? fmt::format("{}", data<std::int64_t>()[i]) : fmt::format("{:.{}g}", (*this)[i], precision);
+  };
+  if (rank() == 0) return number(0);
   constexpr std::int64_t edge = 3;  // of an axis longer than 2 * edge + 1, this many from each end
   std::int64_t flat = 0;
   const auto print = [&](auto&& self, std::size_t axis) -> std::string {
-    if (axis == rank()) return fmt::format("{:.{}g}", (*this)[flat], precision);
+    if (axis == rank()) return number(flat);
     Dims rest;
     for (std::size_t i = axis + 1; i < rank(); ++i) rest.push_back(shape_[i]);
     const std::int64_t step = count(rest);

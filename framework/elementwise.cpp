@@ -13,11 +13,22 @@ namespace simd::detail {
 
 namespace {
 
+// The operand, which must be of this recording: one that a functor kept from another has no meaning here.
+MicroProgram::Operand own(const MicroProgram& program, MicroProgram::Operand operand) {
+  using Kind = MicroProgram::Operand::Kind;
+  const std::size_t known = operand.kind == Kind::result      ? program.instructions.size()
+                            : operand.kind == Kind::input     ? program.inputs
+                            : operand.kind == Kind::attribute ? program.attributes.size()
+                                                              : std::size_t{1};
+  if (operand.index >= known) throw Error("simd", "requires operands of the functor that is recorded, got another's");
+  return operand;
+}
+
 Traced append(Micro micro, const Traced* a, const Traced* b, const Traced* c) {
   if (!current) throw Error("simd", "functions of chainrule::simd are for the functor of an elementwise op");
   MicroProgram::Instruction instruction{micro, {}};
   const Traced* operands[] = {a, b, c};
-  for (int i = 0; i < arity(micro); ++i) instruction.operands[i] = operands[i]->operand();
+  for (int i = 0; i < arity(micro); ++i) instruction.operands[i] = own(*current, operands[i]->operand());
   current->instructions.push_back(instruction);
   return Traced(MicroProgram::Operand{MicroProgram::Operand::Kind::result,
                                       static_cast<std::uint16_t>(current->instructions.size() - 1), 0});
@@ -50,7 +61,7 @@ simd::Traced Trace::operand(std::size_t i) const {
 MicroProgram Trace::finish(simd::Traced result) {
   // A functor that returns an operand or a number as it is still needs an instruction that writes the output.
   if (result.operand().kind != MicroProgram::Operand::Kind::result) result = simd::detail::record(Micro::copy, result);
-  program_.result = result.operand();
+  program_.result = simd::detail::own(program_, result.operand());
   return std::move(program_);
 }
 

@@ -30,6 +30,7 @@ constexpr std::size_t level1_bytes = 32 * 1024;
 constexpr std::size_t longest_tile = 512;
 constexpr std::size_t shortest_tile = 128;
 constexpr std::int64_t long_row = 128;
+constexpr std::size_t most_generator_inputs = 4;
 
 // ---- the list of instructions
 
@@ -58,7 +59,7 @@ struct Flat {
   std::vector<External> externals;
   std::vector<double> numbers;
   std::vector<Instruction> instructions;
-  std::vector<Source> outputs;  // where each output's elements come from
+  std::vector<Source> outputs;  // the instruction whose result each output is
   std::vector<DType> output_dtypes;
 };
 
@@ -94,6 +95,7 @@ Flat flatten(const GraphData& graph, const FusedGroup& group, const Sizes& sizes
         KernelCall call{{}, external.type, attributes, node.op->name, node.at};
         external.generator = node.op->forward.generator(call);
         for (const NodeId input : node.inputs) external.slots.push_back(slot_of.at(input));
+        invariant(external.slots.size() <= most_generator_inputs, "a generator of too many inputs");
       }
       flat.externals.push_back(std::move(external));
       made = {Source::From::input, flat.externals.size() - 1};
@@ -134,7 +136,14 @@ Flat flatten(const GraphData& graph, const FusedGroup& group, const Sizes& sizes
     value_of[id] = results[program.result.index];
   }
   for (const NodeId id : group.outputs) {
-    flat.outputs.push_back(value_of.at(id));
+    Source source = value_of.at(id);
+    if (source.from != Source::From::instruction) {
+      // An operand or number that is passed on. It gets an instruction like all others, whose order says what is read
+      // before another output overwrites it.
+      flat.instructions.push_back({Micro::copy, {source, {}, {}}});
+      source = {Source::From::instruction, flat.instructions.size() - 1};
+    }
+    flat.outputs.push_back(source);
     flat.output_dtypes.push_back(graph.node(id).type.dtype);
   }
   return flat;
@@ -317,7 +326,7 @@ class FusedStep {
         return;
       case Operation::Kind::generate: {
         const External& e = externals_[op.external];
-        const void* inputs[4] = {};
+        const void* inputs[most_generator_inputs] = {};
         for (std::size_t i = 0; i < e.slots.size(); ++i) inputs[i] = buffers.inputs[e.slots[i]];
         e.generator(inputs, at[op.out], begin, begin + static_cast<std::int64_t>(n));
         return;
@@ -395,32 +404,23 @@ class FusedStep {
         if (s.from == Source::From::input) last_of_external[s.index] = i + 1;
       }
     }
-    // An output is written by its own instruction, unless it is bool, is no instruction's result, shares one with an
-    // earlier output, or would overwrite an input that is read later.
+    // An output is written by its own instruction, unless it is bool, shares one with an earlier output, or would
+    // overwrite an input that is read later.
     std::vector<std::size_t> writes(instructions, flat.outputs.size());
     std::vector<char> deferred(flat.outputs.size(), 0);
     for (std::size_t o = 0; o < flat.outputs.size(); ++o) {
-      const Source s = flat.outputs[o];
-      bool later = s.from != Source::From::instruction || flat.output_dtypes[o] == boolean ||
-                   writes[s.from == Source::From::instruction ? s.index : 0] != flat.outputs.size();
+      const std::size_t i = flat.outputs[o].index;
+      bool later = flat.output_dtypes[o] == boolean || writes[i] != flat.outputs.size();
       for (const auto& [output, slot] : in_place) {
         if (output != o) continue;
         for (std::size_t e = 0; e < externals_.size(); ++e)
-          if (!externals_[e].generator && externals_[e].slots[0] == slot)
-            later = later || s.from != Source::From::instruction || last_of_external[e] > s.index + 1;
-        // Another output that copies the input at the end must not find it overwritten.
-        for (const Source other : flat.outputs)
-          later = later || (other.from == Source::From::input && externals_[other.index].slots[0] == slot);
+          if (!externals_[e].generator && externals_[e].slots[0] == slot) later = later || last_of_external[e] > i + 1;
       }
       deferred[o] = later ? 1 : 0;
-      if (!later) writes[s.index] = o;
+      if (!later) writes[i] = o;
     }
-    for (std::size_t o = 0; o < flat.outputs.size(); ++o) {
-      if (!deferred[o]) continue;
-      const Source s = flat.outputs[o];
-      if (s.from == Source::From::instruction) last_of_instruction[s.index] = instructions + 1;
-      if (s.from == Source::From::input) last_of_external[s.index] = instructions + 1;
-    }
+    for (std::size_t o = 0; o < flat.outputs.size(); ++o)
+      if (deferred[o]) last_of_instruction[flat.outputs[o].index] = instructions + 1;
 
     // Slots of registers come first but are counted last: collect with register numbers, then shift the others.
     constexpr Slot number_base = 1u << 24;
@@ -502,20 +502,11 @@ class FusedStep {
     for (std::size_t o = 0; o < flat.outputs.size(); ++o) {
       if (!deferred[o]) continue;
       Operation op;
-      const Source s = flat.outputs[o];
-      op.a = slot_of(s);
+      op.a = slot_of_instruction[flat.outputs[o].index];
       if (flat.output_dtypes[o] == boolean) {
-        if (is_scalar(s)) {  // spread it first
-          Operation spread;
-          spread.a = spread.b = spread.c = op.a;
-          spread.out = take();
-          spread.run = micro_run(Micro::copy, 1);
-          operations_.push_back(spread);
-          op.a = spread.out;
-        }
         op.kind = Operation::Kind::to_bool;
       } else {
-        op.run = micro_run(Micro::copy, is_scalar(s) ? 1 : 0);
+        op.run = micro_run(Micro::copy, 0);
       }
       op.b = op.c = op.a;
       op.out = add_output(o);

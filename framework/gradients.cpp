@@ -25,12 +25,40 @@ Value detail::sum_to_shape(Value value, const Shape& shape) {
 
 namespace {
 
-// Contributions to an input may be broadcast against it either way: a rule such as d(sum) returns what it has.
+// Contributions to an input may be broadcast against it either way: a rule such as d(sum) returns what it has. An empty
+// Value where they do not fit.
 Value to_shape_of(Value contribution, Value input) {
-  const Value summed = contribution.rank() >= input.rank() ? detail::sum_to_shape(contribution, input.shape())
-                                                           : contribution;
-  return summed.shape() == input.shape() ? summed : broadcast_to(summed, input.shape());
+  const Shape& shape = input.shape();
+  if (contribution.shape() == shape) return contribution;
+  Shape both;
+  if (!broadcast(contribution.shape(), shape, both)) return {};
+  return detail::sum_to_shape(contribution.shape() == both ? contribution : broadcast_to(contribution, both), shape);
 }
+
+// Takes back, when an error leaves the function, the nodes that were appended to the graph since.
+class Attempt {
+ public:
+  explicit Attempt(GraphData* graph)
+      : graph_(graph), nodes_(graph->nodes.size()), constants_(graph->constants.size()), leaves_(leaves()) {}
+  ~Attempt() {
+    // Not where a rule has made a variable, which has a name by now.
+    if (succeeded_ || leaves() != leaves_) return;
+    graph_->nodes.truncate(nodes_);
+    graph_->constants.resize(constants_);
+  }
+  Attempt(const Attempt&) = delete;
+  Attempt& operator=(const Attempt&) = delete;
+  void succeed() { succeeded_ = true; }
+
+ private:
+  [[nodiscard]] std::size_t leaves() const { return graph_->leaves->inputs.size() + graph_->leaves->variables.size(); }
+
+  GraphData* graph_;
+  std::size_t nodes_;
+  std::size_t constants_;
+  std::size_t leaves_;
+  bool succeeded_ = false;
+};
 
 void check(Value v, GraphData* graph, std::string_view what, Location at) {
   if (!v) throw Error(at, "gradients", fmt::format("requires {} of a graph, got an empty Value", what));
@@ -48,9 +76,12 @@ Values gradients(Value y, const Values& xs, Location at) {
     throw Error(at, "gradients", fmt::format("requires a scalar y, or a cotangent of y's shape, got y of shape {}",
                                              to_string(y.shape())));
   const detail::LocationScope scope(detail::scoped(at));
+  Attempt attempt(y.data());
   Value one = y.graph().constant(1.0, y.dtype());
   if (y.rank() > 0) one = reshape(one, y.shape());
-  return gradients(y, xs, one, at);
+  const Values out = gradients(y, xs, one, at);
+  attempt.succeed();
+  return out;
 }
 
 Values gradients(Value y, const Values& xs, Value cotangent, Location at) {
@@ -62,72 +93,72 @@ Values gradients(Value y, const Values& xs, Value cotangent, Location at) {
     throw Error(at, "gradients",
                 fmt::format("requires a cotangent like y, {} {}, got {} {}", name(y.dtype()), to_string(y.shape()),
                             name(cotangent.dtype()), to_string(cotangent.shape())));
-  const std::size_t before = graph->nodes.size();
-  try {
-    // A node is active when it depends on some x through floating values: only there do gradients flow.
-    NodeId first = y.id();
-    for (const Value x : xs) first = std::min(first, x.id());
-    std::vector<char> active(y.id() - first + 1, 0);
-    for (const Value x : xs)
-      if (x.id() <= y.id()) active[x.id() - first] = 1;
-    for (NodeId id = first; id <= y.id(); ++id) {
-      const auto& node = graph->node(id);
-      if (active[id - first] || !is_floating(node.type.dtype)) continue;
-      for (const NodeId input : node.inputs)
-        if (input >= first && active[input - first]) active[id - first] = 1;
-    }
-
-    const auto input_is_passive = [&](NodeId input) { return input < first || !active[input - first]; };
-
-    std::vector<Value> gradient(active.size());
-    if (active[y.id() - first]) gradient[y.id() - first] = cotangent;
-    for (NodeId id = y.id() + 1; id-- > first;) {
-      const Value dy = gradient[id - first];
-      if (!dy || graph->node(id).inputs.size() == 0) continue;
-      const auto inputs = graph->node(id).inputs;
-      std::uint64_t wanted = 0;
-      bool any = false;
-      for (std::size_t i = 0; i < inputs.size(); ++i) {
-        if (input_is_passive(inputs[i])) continue;
-        any = true;
-        if (i < 64) wanted |= std::uint64_t{1} << i;
-      }
-      if (!any) continue;  // an x itself, with nothing below it
-      const Op& op = *graph->node(id).op;
-      const detail::LocationScope scope(graph->node(id).at);
-      if (!op.gradient)
-        throw Error(graph->node(id).at, op.name,
-                    fmt::format("requires a gradient rule, which this op has not: {} depends on it", y.name()));
-      const Values contributions = op.gradient(Node(graph, id, wanted), dy);
-      if (contributions.size() != inputs.size())
-        throw Error(graph->node(id).at, op.name,
-                    fmt::format("requires a gradient rule that returns {} values, one for each input, got {}",
-                                inputs.size(), contributions.size()));
-      for (std::size_t i = 0; i < inputs.size(); ++i) {
-        const NodeId input = inputs[i];
-        if (!contributions[i] || input_is_passive(input)) continue;
-        const Value contribution = to_shape_of(contributions[i], {graph, input});
-        if (contribution.dtype() != graph->node(input).type.dtype)
-          throw Error(graph->node(id).at, op.name,
-                      fmt::format("requires a gradient of the dtype of input {}, {}, got {}", i,
-                                  name(graph->node(input).type.dtype), name(contribution.dtype())));
-        Value& sum = gradient[input - first];
-        sum = sum ? add(sum, contribution) : contribution;
-      }
-    }
-
-    Values out;
-    const detail::LocationScope scope(detail::scoped(at));
-    for (const Value x : xs) {
-      Value d = x.id() <= y.id() ? gradient[x.id() - first] : Value{};
-      if (!d) d = broadcast_to(y.graph().constant(0.0, x.dtype()), x.shape());
-      out.push_back(d);
-    }
-    return out;
-  } catch (...) {
-    graph->nodes.truncate(before);  // as if the call had not been made
-    throw;
+  Attempt attempt(graph);
+  // A node is active when it depends on some x through floating values: only there do gradients flow.
+  NodeId first = y.id();
+  for (const Value x : xs) first = std::min(first, x.id());
+  std::vector<char> active(y.id() - first + 1, 0);
+  for (const Value x : xs)
+    if (x.id() <= y.id()) active[x.id() - first] = 1;
+  for (NodeId id = first; id <= y.id(); ++id) {
+    const auto& node = graph->node(id);
+    if (active[id - first] || !is_floating(node.type.dtype)) continue;
+    for (const NodeId input : node.inputs)
+      if (input >= first && active[input - first]) active[id - first] = 1;
   }
+
+  const auto input_is_passive = [&](NodeId input) { return input < first || !active[input - first]; };
+
+  std::vector<Value> gradient(active.size());
+  if (active[y.id() - first]) gradient[y.id() - first] = cotangent;
+  for (NodeId id = y.id() + 1; id-- > first;) {
+    const Value dy = gradient[id - first];
+    if (!dy || graph->node(id).inputs.size() == 0) continue;
+    const auto inputs = graph->node(id).inputs;
+    std::uint64_t wanted = 0;
+    bool any = false;
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      if (input_is_passive(inputs[i])) continue;
+      any = true;
+      if (i < 64) wanted |= std::uint64_t{1} << i;
+    }
+    if (!any) continue;  // an x itself, with nothing below it
+    const Op& op = *graph->node(id).op;
+    const detail::LocationScope scope(graph->node(id).at);
+    if (!op.gradient)
+      throw Error(graph->node(id).at, op.name,
+                  fmt::format("requires a gradient rule, which this op has not: {} depends on it", y.name()));
+    const Values contributions = op.gradient(Node(graph, id, wanted), dy);
+    if (contributions.size() != inputs.size())
+      throw Error(graph->node(id).at, op.name,
+                  fmt::format("requires a gradient rule that returns {} values, one for each input, got {}",
+                              inputs.size(), contributions.size()));
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      const NodeId input = inputs[i];
+      if (!contributions[i] || input_is_passive(input)) continue;
+      const Value contribution = to_shape_of(contributions[i], {graph, input});
+      if (!contribution)
+        throw Error(graph->node(id).at, op.name,
+                    fmt::format("requires a gradient of a shape that fits input {}, {}, got {}", i,
+                                to_string(graph->node(input).type.shape), to_string(contributions[i].shape())));
+      if (contribution.dtype() != graph->node(input).type.dtype)
+        throw Error(graph->node(id).at, op.name,
+                    fmt::format("requires a gradient of the dtype of input {}, {}, got {}", i,
+                                name(graph->node(input).type.dtype), name(contribution.dtype())));
+      Value& sum = gradient[input - first];
+      sum = sum ? add(sum, contribution) : contribution;
+    }
+  }
+
+  Values out;
+  const detail::LocationScope scope(detail::scoped(at));
+  for (const Value x : xs) {
+    Value d = x.id() <= y.id() ? gradient[x.id() - first] : Value{};
+    if (!d) d = broadcast_to(y.graph().constant(0.0, x.dtype()), x.shape());
+    out.push_back(d);
+  }
+  attempt.succeed();
+  return out;
 }
 
 }  // namespace chainrule

@@ -137,6 +137,7 @@ Values Node::inputs() const {
 }
 
 Value Operand::resolve(Value like) const {
+  if (!is_value() && !like) throw Error(at_, "operand", "requires values of a graph, got an empty Value");
   switch (kind_) {
     case Kind::value: return value_;
     case Kind::number: {

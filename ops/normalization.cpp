@@ -85,7 +85,12 @@ const Op& batch_norm_op = register_op({
                  by_mode(dy - dbeta / count - s.normalized * (dgamma / count), dy);
       if (node.wants(1)) out[1] = reshape(dgamma, node.input(1).shape());
       if (node.wants(2)) out[2] = reshape(dbeta, node.input(2).shape());
-      return out;  // the running statistics are not trained
+      // y depends on the running statistics in inference only.
+      const Value none = dy.graph().constant(0.0, dy.dtype());
+      const Value factor = s.spread(node.input(1)) * s.scale;
+      if (node.wants(3)) out[3] = reshape(by_mode(none, -factor * dbeta), node.input(3).shape());
+      if (node.wants(4)) out[4] = reshape(by_mode(none, -0.5 * factor * s.scale * dgamma), node.input(4).shape());
+      return out;
     },
     .samples = {{.inputs = {uniform({6, 3}, -2, 2), positive(), positive(), positive(), positive()},
                  .attributes = {{"axis", 1}, {"epsilon", 1e-5}}},

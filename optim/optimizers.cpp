@@ -36,12 +36,19 @@ void check(const Values& parameters, const Values& gradients, std::string_view o
                                            gradients.size(), parameters.size()));
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     if (!parameters[i] || !gradients[i]) throw Error(at, optimizer, "requires values, got an empty Value");
+    for (const Value v : {parameters[i], gradients[i]})
+      if (v.data() != parameters[0].data())
+        throw Error(at, optimizer, fmt::format("requires values of one graph, got {} of another", v.name()));
     if (parameters[i].node().op().name != "variable")
       throw Error(at, optimizer, fmt::format("requires parameters or variables, got {}", parameters[i].name()));
     if (!(parameters[i].shape() == gradients[i].shape()))
       throw Error(at, optimizer, fmt::format("requires a gradient of shape {} for '{}', got {}",
                                              to_string(parameters[i].shape()), parameters[i].name(),
                                              to_string(gradients[i].shape())));
+    if (parameters[i].dtype() != gradients[i].dtype())
+      throw Error(at, optimizer, fmt::format("requires a gradient of dtype {} for '{}', got {}",
+                                             name(parameters[i].dtype()), parameters[i].name(),
+                                             name(gradients[i].dtype())));
   }
 }
 
@@ -107,11 +114,16 @@ Updates Adam::apply(const Values& parameters, const Values& gradients, Location 
   check(parameters, gradients, "adam", at);
   const detail::LocationScope scope(detail::scoped(at));
   Graph graph = parameters[0].graph();
-  // Its own count of updates: another optimizer of the same State may run more or less often.
-  const Value t = graph.variable(graph.unique_name("adam/t"), Initial(Array(std::int64_t{0})));
-  const Value next_t = t + 1;
+  // Its own count of updates: another optimizer of the same State may run more or less often. Made with the first slots,
+  // once nothing can be wrong any more.
+  Value t;
+  Value next_t;
   Updates updates = each(parameters, gradients, learning_rate, "adam", at,
                          [&](Updates& out, Value w, Value g, Value rate) {
+                           if (!t) {
+                             t = graph.variable(graph.unique_name("adam/t"), Initial(Array(std::int64_t{0})));
+                             next_t = t + 1;
+                           }
                            const Value v = slot(w, "adam/v");
                            const Value s = slot(w, "adam/s");
                            const Value power = cast(next_t, w.dtype());

@@ -115,7 +115,9 @@ CHAINRULE_MICRO(Cos, (B x), {
 })
 CHAINRULE_MICRO(Tanh, (B x), {
   using T = typename B::value_type;
-  return within(x, -20, 20, [](auto v) { return xsimd::tanh(v); }, [](T v) { return std::tanh(v); });
+  // Beyond 20 it is 1 in both dtypes.
+  const B clipped = xsimd::min(xsimd::max(x, B(T(-20))), B(T(20)));
+  return xsimd::select(xsimd::isnan(x), x, xsimd::tanh(clipped));
 })
 CHAINRULE_MICRO(Sigmoid, (B x), {
   using T = typename B::value_type;
@@ -336,7 +338,7 @@ void reduce_rows(const T* x, std::size_t rows, std::size_t columns, T* out) {
   if (j < columns) {
     const std::size_t left = columns - j;
     const auto part = [left](const T* p) {
-      T padded[w] = {};
+      T padded[width<T>] = {};
       std::memcpy(padded, p, left * sizeof(T));
       return load(padded);
     };

@@ -1,0 +1,510 @@
+// What every op should compute, written with xtensor in float64. Nothing here knows of the library's kernels.
+#pragma once
+
+#include <algorithm>
+#include <functional>
+#include <limits>
+#include <map>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#if __has_include(<xtensor/xarray.hpp>)
+#include <xtensor/xarray.hpp>
+#include <xtensor/xbuilder.hpp>
+#include <xtensor/xmanipulation.hpp>
+#include <xtensor/xmath.hpp>
+#include <xtensor/xsort.hpp>
+#include <xtensor/xstrided_view.hpp>
+#else  // version 0.26 and later
+#include <xtensor/containers/xarray.hpp>
+#include <xtensor/core/xmath.hpp>
+#include <xtensor/generators/xbuilder.hpp>
+#include <xtensor/misc/xmanipulation.hpp>
+#include <xtensor/misc/xsort.hpp>
+#include <xtensor/views/xstrided_view.hpp>
+#endif
+
+#include <chainrule/framework/attributes.hpp>
+#include <chainrule/framework/philox.hpp>
+
+namespace chainrule::test {
+
+using X = xt::xarray<double>;
+using Inputs = std::vector<X>;
+
+struct Reference {
+  using Function = std::function<X(const Inputs&, const Attributes&)>;
+  Function value;
+  // How far the op may be from it, in units in the last place...
+  double ulps = 4;
+  // ... of these magnitudes, where an op's terms may cancel (sum: of the absolute values); else of the value.
+  Function magnitude = {};
+  // In programs of Mode::inference, where that differs.
+  Function inference = {};
+  // Whether the sign of a zero is asked for. It is not where both signs are right (max of 0 and -0, sums).
+  bool signed_zero = false;
+};
+
+// ---- axes
+
+inline std::size_t axis_of(const Attributes& attributes, std::size_t rank) {
+  const auto axis = attributes.get<std::int64_t>("axis");
+  return static_cast<std::size_t>(axis < 0 ? axis + static_cast<std::int64_t>(rank) : axis);
+}
+
+inline std::vector<std::size_t> axes_of(const Attributes& attributes, std::size_t rank) {
+  std::vector<std::size_t> axes;
+  for (const auto axis : attributes.get<Axes>("axes"))
+    axes.push_back(static_cast<std::size_t>(axis < 0 ? axis + static_cast<std::int64_t>(rank) : axis));
+  std::sort(axes.begin(), axes.end());
+  return axes;
+}
+
+inline std::vector<std::size_t> all_axes(std::size_t rank) {
+  std::vector<std::size_t> axes(rank);
+  std::iota(axes.begin(), axes.end(), std::size_t{0});
+  return axes;
+}
+
+inline std::vector<std::size_t> sizes_of(const Attributes& attributes, std::string_view name) {
+  std::vector<std::size_t> out;
+  for (const Dimension d : attributes.get<Shape>(name)) out.push_back(static_cast<std::size_t>(d.extent()));
+  return out;
+}
+
+template <class E>
+std::vector<std::size_t> shape_of(const E& e) {
+  return {e.shape().begin(), e.shape().end()};
+}
+
+// The shape with these axes as 1s.
+inline std::vector<std::size_t> kept(std::vector<std::size_t> shape, const std::vector<std::size_t>& axes) {
+  for (const auto a : axes) shape[a] = 1;
+  return shape;
+}
+
+inline std::size_t elements(const X& x, const std::vector<std::size_t>& axes) {
+  std::size_t n = 1;
+  for (const auto a : axes) n *= x.shape()[a];
+  return n;
+}
+
+// ---- reductions that keep the rank
+
+inline X total(const X& x, const std::vector<std::size_t>& axes) {
+  const auto shape = kept(shape_of(x), axes);
+  if (axes.empty()) return x;
+  if (x.size() == 0) return xt::zeros<double>(shape);
+  const xt::xarray<long double> wide = xt::sum<long double>(x, axes);  // so that it is rounded once
+  X out = xt::cast<double>(wide);
+  return out.reshape(shape);
+}
+
+inline X mean_over(const X& x, const std::vector<std::size_t>& axes) {
+  return total(x, axes) / static_cast<double>(elements(x, axes));
+}
+
+inline X larger(const X& a, const X& b) {
+  return xt::where(xt::isnan(a) || xt::isnan(b), std::numeric_limits<double>::quiet_NaN(), xt::maximum(a, b));
+}
+
+// NaN where any element is one, which xt::amax does not promise.
+inline X greatest(const X& x, const std::vector<std::size_t>& axes) {
+  if (axes.empty() || x.size() == 0) return total(x, axes);
+  X out = xt::amax(x, axes);
+  const X nans = total(xt::cast<double>(xt::isnan(x)), axes);
+  return xt::where(nans > 0.0, std::numeric_limits<double>::quiet_NaN(), out.reshape(kept(shape_of(x), axes)));
+}
+
+inline X least(const X& x, const std::vector<std::size_t>& axes) { return -greatest(-x, axes); }
+
+// From the kept rank to what the attributes ask for.
+inline X finished(X kept_rank, const std::vector<std::size_t>& axes, bool keepdims) {
+  std::vector<std::size_t> shape;
+  for (std::size_t i = 0; i < kept_rank.dimension(); ++i)
+    if (keepdims || std::find(axes.begin(), axes.end(), i) == axes.end()) shape.push_back(kept_rank.shape()[i]);
+  return kept_rank.reshape(shape);
+}
+
+using Reduce = X (*)(const X&, const std::vector<std::size_t>&);
+
+inline X reduced(Reduce reduce, const X& x, const Attributes& attributes) {
+  const auto axes = axes_of(attributes, x.dimension());
+  return finished(reduce(x, axes), axes, attributes.get<bool>("keepdims"));
+}
+
+// Sums are compared by the sum of the absolute values: their terms may cancel.
+inline Reference summation(Reduce reduce) {
+  return {.value = [reduce](const Inputs& x, const Attributes& a) { return reduced(reduce, x[0], a); },
+          .magnitude = [reduce](const Inputs& x, const Attributes& a) { return reduced(reduce, xt::abs(x[0]), a); }};
+}
+
+inline Reference extremum(Reduce reduce) {
+  return {.value = [reduce](const Inputs& x, const Attributes& a) { return reduced(reduce, x[0], a); }, .ulps = 0};
+}
+
+// The least index whose element is the greatest.
+inline X first_greatest(const X& x, std::size_t axis) {
+  std::vector<std::size_t> along(x.dimension(), 1);
+  along[axis] = x.shape()[axis];
+  const auto n = static_cast<double>(x.shape()[axis]);
+  X index = xt::arange<double>(n);
+  index.reshape(along);
+  return finished(least(xt::where(xt::equal(x, greatest(x, {axis})), index, n), {axis}), {axis}, false);
+}
+
+// ---- elements along an axis
+
+// x[..., indices, ...]
+inline X take(const X& x, std::size_t axis, const std::vector<std::size_t>& indices) {
+  auto shape = shape_of(x);
+  shape[axis] = indices.size();
+  X out = xt::zeros<double>(shape);
+  for (std::size_t i = 0; i < indices.size() && out.size() > 0; ++i) {
+    xt::xstrided_slice_vector to(x.dimension(), xt::all());
+    xt::xstrided_slice_vector from(x.dimension(), xt::all());
+    to[axis] = static_cast<std::ptrdiff_t>(i);
+    from[axis] = static_cast<std::ptrdiff_t>(indices[i]);
+    xt::strided_view(out, to) = xt::strided_view(x, from);
+  }
+  return out;
+}
+
+// Zeros but for out[..., indices, ...] = x.
+inline X put(const X& x, std::size_t axis, const std::vector<std::size_t>& indices, std::size_t whole) {
+  auto shape = shape_of(x);
+  shape[axis] = whole;
+  X out = xt::zeros<double>(shape);
+  for (std::size_t i = 0; i < indices.size() && x.size() > 0; ++i) {
+    xt::xstrided_slice_vector to(x.dimension(), xt::all());
+    xt::xstrided_slice_vector from(x.dimension(), xt::all());
+    to[axis] = static_cast<std::ptrdiff_t>(indices[i]);
+    from[axis] = static_cast<std::ptrdiff_t>(i);
+    xt::strided_view(out, to) = xt::strided_view(x, from);
+  }
+  return out;
+}
+
+// start, start + step, ...: size of them.
+inline std::vector<std::size_t> places(const Attributes& attributes) {
+  const auto start = static_cast<std::int64_t>(sizes_of(attributes, "start")[0]);
+  const auto step = attributes.get<std::int64_t>("step");
+  std::vector<std::size_t> out(sizes_of(attributes, "size")[0]);
+  for (std::size_t i = 0; i < out.size(); ++i)
+    out[i] = static_cast<std::size_t>(start + static_cast<std::int64_t>(i) * step);
+  return out;
+}
+
+inline X concatenated(const Inputs& parts, std::size_t axis) {
+  std::size_t whole = 0;
+  for (const X& part : parts) whole += part.shape()[axis];
+  auto shape = shape_of(parts[0]);
+  shape[axis] = whole;
+  X out = xt::zeros<double>(shape);
+  std::size_t begin = 0;
+  for (const X& part : parts) {
+    std::vector<std::size_t> indices(part.shape()[axis]);
+    std::iota(indices.begin(), indices.end(), begin);
+    begin += indices.size();
+    out += put(part, axis, indices, whole);
+  }
+  return out;
+}
+
+// ---- matrix products
+
+inline X swapped(const X& x, bool swap) {
+  auto axes = all_axes(x.dimension());
+  if (swap) std::swap(axes[axes.size() - 1], axes[axes.size() - 2]);
+  return xt::transpose(x, axes);
+}
+
+// The sum over k of a[..., m, k, 1] * b[..., 1, k, n].
+inline X product(const X& a, const X& b, const Attributes& attributes) {
+  const X left = xt::expand_dims(swapped(a, attributes.get<bool>("transpose_a", false)), a.dimension());
+  const X right = xt::expand_dims(swapped(b, attributes.get<bool>("transpose_b", false)), b.dimension() - 2);
+  const X terms = left * right;
+  const std::size_t k = terms.dimension() - 2;
+  return finished(total(terms, {k}), {k}, false);
+}
+
+// ---- softmax and losses
+
+// log(1 + exp(x))
+inline X softplus(const X& x) { return xt::maximum(x, 0.0) + xt::log1p(xt::exp(-xt::abs(x))); }
+
+inline X softmax(const X& x, std::size_t axis) {
+  const X e = xt::exp(x - greatest(x, {axis}));
+  return e / total(e, {axis});
+}
+
+inline X log_softmax(const X& x, std::size_t axis) {
+  const X shifted = x - greatest(x, {axis});
+  return shifted - xt::log(total(xt::exp(shifted), {axis}));
+}
+
+// |x - max|, by which the rounding of the difference grows, and some for the sum.
+inline X softmax_terms(const X& x, std::size_t axis) { return 1 + xt::abs(x) + xt::abs(greatest(x, {axis})); }
+
+inline X mean_of_all(const X& x) {
+  const auto axes = all_axes(x.dimension());
+  return finished(mean_over(x, axes), axes, false);
+}
+
+inline X mean_over_examples(const X& x, std::size_t axis) {
+  return mean_of_all(finished(total(x, {axis}), {axis}, false));
+}
+
+inline X one_hot(const X& indices, const Attributes& attributes) {
+  const std::size_t axis = axis_of(attributes, indices.dimension() + 1);
+  std::vector<std::size_t> along(indices.dimension() + 1, 1);
+  along[axis] = sizes_of(attributes, "classes")[0];
+  X classes = xt::arange<double>(static_cast<double>(along[axis]));
+  const X spread = xt::expand_dims(indices, axis);
+  return xt::cast<double>(xt::equal(spread, classes.reshape(along)));
+}
+
+// ---- batch norm
+
+struct BatchNorm {
+  std::size_t axis;
+  std::vector<std::size_t> others;
+  double epsilon;
+  X x, gamma, beta, running_mean, running_variance;
+
+  BatchNorm(const Inputs& in, const Attributes& attributes)
+      : axis(axis_of(attributes, in[0].dimension())),
+        others(all_axes(in[0].dimension())),
+        epsilon(attributes.number("epsilon")),
+        x(in[0]),
+        gamma(along(in[1])),
+        beta(along(in[2])),
+        running_mean(along(in[3])),
+        running_variance(along(in[4])) {
+    others.erase(others.begin() + static_cast<std::ptrdiff_t>(axis));
+  }
+  [[nodiscard]] X along(X feature) const {
+    std::vector<std::size_t> shape(x.dimension(), 1);
+    shape[axis] = x.shape()[axis];
+    return feature.reshape(shape);
+  }
+  [[nodiscard]] X mean() const { return mean_over(x, others); }
+  [[nodiscard]] X variance() const { return mean_over(xt::square(x - mean()), others); }
+
+  [[nodiscard]] X training() const { return gamma * (x - mean()) / xt::sqrt(variance() + epsilon) + beta; }
+  [[nodiscard]] X inference() const { return gamma * (x - running_mean) / xt::sqrt(running_variance + epsilon) + beta; }
+  // Of the terms of either.
+  [[nodiscard]] X magnitude() const {
+    const X spread = xt::sqrt(xt::minimum(variance(), running_variance) + epsilon);
+    return xt::abs(gamma) * (xt::abs(x) + mean_over(xt::abs(x), others) + xt::abs(running_mean)) / spread +
+           xt::abs(beta);
+  }
+};
+
+// ---- random numbers
+
+inline X dropout_mask(const X& step, const Attributes& a) {
+  X out = xt::zeros<double>(sizes_of(a, "shape"));
+  const auto seed = static_cast<std::uint64_t>(a.get<std::int64_t>("seed"));
+  const auto stream = static_cast<std::uint32_t>(a.get<std::int64_t>("stream"));
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const auto block = philox::bits(seed, stream, static_cast<std::uint32_t>(step()), i / 4);
+    out.flat(i) = philox::unit(block[i % 4]) < a.number("keep") ? 1 : 0;
+  }
+  return out;
+}
+
+// ---- the table
+
+// Elementwise, from a function of one or two arrays.
+template <class F>
+Reference one(F f, double ulps = 4) {
+  return {.value = [f](const Inputs& x, const Attributes&) -> X { return f(x[0]); }, .ulps = ulps, .signed_zero = true};
+}
+template <class F>
+Reference two(F f, double ulps = 4) {
+  return {.value = [f](const Inputs& x, const Attributes&) -> X { return f(x[0], x[1]); },
+          .ulps = ulps,
+          .signed_zero = true};
+}
+// Comparisons and logic.
+template <class F>
+Reference truth(F f) {
+  return two([f](const X& a, const X& b) -> X { return xt::cast<double>(f(a, b)); }, 0);
+}
+// Elements moved, by a function of an array and the attributes.
+template <class F>
+Reference moved(F f) {
+  return {.value = [f](const Inputs& x, const Attributes& a) -> X { return f(x[0], a); }, .ulps = 0};
+}
+
+inline Reference unsigned_zero(Reference reference) {
+  reference.signed_zero = false;
+  return reference;
+}
+
+// By the names of the ops. Arithmetic, square roots and what only chooses or moves is exactly rounded.
+inline const std::map<std::string, Reference>& references() {
+  static const std::map<std::string, Reference> table = {
+      // arithmetic
+      {"add", two([](const X& a, const X& b) -> X { return a + b; }, 0.5)},
+      {"sub", two([](const X& a, const X& b) -> X { return a - b; }, 0.5)},
+      {"mul", two([](const X& a, const X& b) -> X { return a * b; }, 0.5)},
+      {"div", two([](const X& a, const X& b) -> X { return a / b; }, 0.5)},
+      {"pow", two([](const X& a, const X& b) -> X { return xt::pow(a, b); })},
+      {"neg", one([](const X& x) -> X { return -x; }, 0)},
+      {"maximum", unsigned_zero(two([](const X& a, const X& b) { return larger(a, b); }, 0))},
+      {"minimum", unsigned_zero(two([](const X& a, const X& b) -> X { return -larger(-a, -b); }, 0))},
+
+      // comparisons
+      {"less", truth([](const X& a, const X& b) { return a < b; })},
+      {"less_equal", truth([](const X& a, const X& b) { return a <= b; })},
+      {"greater", truth([](const X& a, const X& b) { return a > b; })},
+      {"greater_equal", truth([](const X& a, const X& b) { return a >= b; })},
+      {"equal", truth([](const X& a, const X& b) { return xt::equal(a, b); })},
+      {"not_equal", truth([](const X& a, const X& b) { return xt::not_equal(a, b); })},
+      {"logical_and", truth([](const X& a, const X& b) { return a && b; })},
+      {"logical_or", truth([](const X& a, const X& b) { return a || b; })},
+      {"logical_not", one([](const X& a) -> X { return 1.0 - a; }, 0)},
+      {"where",
+       {.value = [](const Inputs& x, const Attributes&) -> X { return xt::where(x[0] > 0.0, x[1], x[2]); },
+        .ulps = 0,
+        .signed_zero = true}},
+
+      // functions
+      {"square", one([](const X& x) -> X { return x * x; }, 0.5)},
+      {"sqrt", one([](const X& x) -> X { return xt::sqrt(x); }, 0.5)},
+      {"exp", one([](const X& x) -> X { return xt::exp(x); })},
+      {"expm1", one([](const X& x) -> X { return xt::expm1(x); })},
+      {"log", one([](const X& x) -> X { return xt::log(x); })},
+      {"log1p", one([](const X& x) -> X { return xt::log1p(x); })},
+      {"sin", one([](const X& x) -> X { return xt::sin(x); })},
+      {"cos", one([](const X& x) -> X { return xt::cos(x); })},
+      {"tanh", one([](const X& x) -> X { return xt::tanh(x); })},
+      {"erf", one([](const X& x) -> X { return xt::erf(x); })},
+      {"abs", one([](const X& x) -> X { return xt::abs(x); }, 0)},
+      {"floor", one([](const X& x) -> X { return xt::floor(x); }, 0)},
+      {"ceil", one([](const X& x) -> X { return xt::ceil(x); }, 0)},
+      {"sign", one([](const X& x) -> X { return xt::where(x > 0.0, 1.0, xt::where(x < 0.0, -1.0, x)); }, 0)},
+
+      {"clip", unsigned_zero({.value = [](const Inputs& x, const Attributes& a) -> X {
+                                const double low = a.number("low");
+                                const double high = a.number("high");
+                                return xt::where(x[0] < low, low, xt::where(x[0] > high, high, x[0]));
+                              },
+                              .ulps = 0.5})},  // the bounds are rounded
+
+      // activations
+      {"relu", unsigned_zero(one([](const X& x) -> X { return xt::where(x < 0.0, 0.0, x); }, 0))},
+      {"leaky_relu",
+       {.value = [](const Inputs& x, const Attributes& a) -> X {
+          return xt::where(x[0] > 0.0, x[0], a.number("slope") * x[0]);
+        },
+        .ulps = 1,  // the slope is rounded too
+        .signed_zero = true}},
+      {"sigmoid",
+       one([](const X& x) -> X { return xt::where(x < 0.0, xt::exp(x), 1.0) / (1 + xt::exp(-xt::abs(x))); })},
+      {"softplus", one([](const X& x) { return softplus(x); })},
+
+      // reductions
+      {"sum", summation(total)},
+      {"mean", summation(mean_over)},
+      {"max", extremum(greatest)},
+      {"min", extremum(least)},
+      {"argmax", moved([](const X& x, const Attributes& a) { return first_greatest(x, axis_of(a, x.dimension())); })},
+
+      // layout
+      {"reshape", moved([](X x, const Attributes& a) {
+         auto shape = a.get<Shape>("shape");
+         std::size_t known = 1;
+         for (const Dimension d : shape) known *= d.is_inferred() ? 1 : static_cast<std::size_t>(d.extent());
+         std::vector<std::size_t> to;
+         for (const Dimension d : shape)
+           to.push_back(d.is_inferred() ? x.size() / known : static_cast<std::size_t>(d.extent()));
+         return x.reshape(to);
+       })},
+      {"transpose", moved([](const X& x, const Attributes& a) -> X {
+         const auto& permutation = a.get<Axes>("permutation");
+         return xt::transpose(x, std::vector<std::size_t>(permutation.begin(), permutation.end()));
+       })},
+      {"broadcast_to",
+       moved([](const X& x, const Attributes& a) -> X { return xt::broadcast(x, sizes_of(a, "shape")); })},
+      {"slice", moved([](const X& x, const Attributes& a) { return take(x, axis_of(a, x.dimension()), places(a)); })},
+      {"slice_scatter", moved([](const X& x, const Attributes& a) {
+         return put(x, axis_of(a, x.dimension()), places(a), sizes_of(a, "whole")[0]);
+       })},
+      {"concat",
+       {.value = [](const Inputs& x, const Attributes& a) { return concatenated(x, axis_of(a, x[0].dimension())); },
+        .ulps = 0}},
+
+      // products
+      {"matmul",
+       {.value = [](const Inputs& x, const Attributes& a) { return product(x[0], x[1], a); },
+        .magnitude = [](const Inputs& x, const Attributes& a) { return product(xt::abs(x[0]), xt::abs(x[1]), a); }}},
+
+      // softmax and losses
+      {"softmax",
+       {.value = [](const Inputs& x, const Attributes& a) { return softmax(x[0], axis_of(a, x[0].dimension())); },
+        .magnitude = [](const Inputs& x, const Attributes& a) -> X {
+          const std::size_t axis = axis_of(a, x[0].dimension());
+          return softmax(x[0], axis) * softmax_terms(x[0], axis);
+        }}},
+      {"log_softmax",
+       {.value = [](const Inputs& x, const Attributes& a) { return log_softmax(x[0], axis_of(a, x[0].dimension())); },
+        .magnitude = [](const Inputs& x,
+                        const Attributes& a) { return softmax_terms(x[0], axis_of(a, x[0].dimension())); }}},
+      {"sigmoid_cross_entropy",
+       {.value = [](const Inputs& x,
+                    const Attributes&) { return mean_of_all(x[1] * softplus(-x[0]) + (1 - x[1]) * softplus(x[0])); },
+        .magnitude = [](const Inputs& x, const Attributes&) { return mean_of_all(1 + xt::abs(x[0])); }}},
+      {"softmax_cross_entropy",
+       {.value = [](const Inputs& x, const Attributes& a) -> X {
+          const std::size_t axis = axis_of(a, x[0].dimension());
+          return -mean_over_examples(x[1] * log_softmax(x[0], axis), axis);
+        },
+        .magnitude =
+            [](const Inputs& x, const Attributes& a) {
+              const std::size_t axis = axis_of(a, x[0].dimension());
+              return mean_over_examples(xt::abs(x[1]) * softmax_terms(x[0], axis), axis);
+            }}},
+      {"mean_squared_error",
+       {.value = [](const Inputs& x, const Attributes&) { return mean_of_all(xt::square(x[0] - x[1])); }}},
+      {"one_hot", moved([](const X& x, const Attributes& a) { return one_hot(x, a); })},
+
+      // normalization
+      {"batch_norm",
+       {.value = [](const Inputs& x, const Attributes& a) { return BatchNorm(x, a).training(); },
+        .magnitude = [](const Inputs& x, const Attributes& a) { return BatchNorm(x, a).magnitude(); },
+        .inference = [](const Inputs& x, const Attributes& a) { return BatchNorm(x, a).inference(); }}},
+
+      // steering
+      {"by_mode",
+       {.value = [](const Inputs& x, const Attributes&) -> X { return xt::broadcast(x[0], shape_of(x[0] + x[1])); },
+        .ulps = 0,
+        .inference = [](const Inputs& x, const Attributes&) -> X { return xt::broadcast(x[1], shape_of(x[0] + x[1])); },
+        .signed_zero = true}},
+      {"stop_gradient", one([](const X& x) { return x; }, 0)},
+      {"cast",
+       {.value = [](const Inputs& x, const Attributes& a) -> X {
+          const auto to = a.get<DType>("dtype");
+          if (to == boolean) return xt::cast<double>(xt::not_equal(x[0], 0.0));
+          if (to == int64) return xt::trunc(x[0]);
+          return x[0];
+        },
+        .ulps = 0.5}},
+      {"extent",
+       {.value = [](const Inputs&, const Attributes& a) -> X {
+          double n = 1;
+          for (const auto extent : sizes_of(a, "shape")) n *= static_cast<double>(extent);
+          return n;
+        },
+        .ulps = 0}},
+
+      // random numbers
+      {"dropout_mask", moved([](const X& step, const Attributes& a) { return dropout_mask(step, a); })},
+  };
+  return table;
+}
+
+}  // namespace chainrule::test

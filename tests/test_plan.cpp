@@ -1,0 +1,538 @@
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <random>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <chainrule/chainrule.hpp>
+#include <chainrule/framework/plan.hpp>
+
+#include "catch.hpp"
+
+using Catch::Matchers::ContainsSubstring;
+using namespace chainrule;
+using detail::Buffer;
+
+namespace {
+
+// Whether some step finds two buffers in use that share a byte.
+bool any_overlap(const std::vector<Buffer>& buffers) {
+  std::vector<const Buffer*> order;
+  for (const Buffer& b : buffers)
+    if (b.bytes > 0) order.push_back(&b);
+  std::sort(order.begin(), order.end(), [](const Buffer* a, const Buffer* b) { return a->offset < b->offset; });
+  for (std::size_t i = 0; i < order.size(); ++i)
+    for (std::size_t k = i + 1; k < order.size() && order[k]->offset < order[i]->offset + order[i]->bytes; ++k)
+      if (order[i]->first <= order[k]->last && order[k]->first <= order[i]->last) return true;
+  return false;
+}
+
+std::size_t end_of(const std::vector<Buffer>& buffers) {
+  std::size_t end = 0;
+  for (const Buffer& b : buffers) end = std::max(end, b.offset + b.bytes);
+  return end;
+}
+
+// The bytes in use in each step, added up one by one.
+std::size_t busiest(const std::vector<Buffer>& buffers) {
+  std::size_t steps = 0;
+  for (const Buffer& b : buffers) steps = std::max(steps, b.last + 1);
+  std::vector<std::size_t> use(steps, 0);
+  for (const Buffer& b : buffers)
+    for (std::size_t s = b.first; s <= b.last; ++s) use[s] += b.bytes;
+  return use.empty() ? 0 : *std::max_element(use.begin(), use.end());
+}
+
+std::vector<std::string> lines_with(const std::string& text, const std::string& start) {
+  std::vector<std::string> out;
+  std::istringstream in(text);
+  for (std::string line; std::getline(in, line);)
+    if (line.rfind(start, 0) == 0) out.push_back(line);
+  return out;
+}
+
+// The plan of the last sizes, as explain() prints it.
+std::string last_plan(const Program& program) {
+  const std::string text = program.explain();
+  const auto at = text.rfind("plan for ");
+  return at == std::string::npos ? "" : text.substr(at);
+}
+
+Array random(const Dims& shape, std::uint64_t seed) { return uniform(to_shape(shape), -1, 1).draw(float64, seed, 0); }
+
+Array labels_of(std::int64_t n, std::int64_t classes) {
+  Array out(int64, {n});
+  for (std::int64_t i = 0; i < n; ++i) out.set(i, static_cast<double>(i % classes));
+  return out;
+}
+
+}  // namespace
+
+// ---- the arena
+
+TEST_CASE("buffers in use at the same time lie apart") {
+  std::mt19937 random_bits(7);
+  const auto below = [&](std::size_t n) { return std::uniform_int_distribution<std::size_t>(0, n - 1)(random_bits); };
+  for (int trial = 0; trial < 300; ++trial) {
+    // Many lives, few or many at once, of equal and of very different sizes.
+    const std::size_t count = trial % 50 == 49 ? 4000 : 1 + below(120);
+    const std::size_t steps = 1 + below(2 * count);
+    const std::size_t longest = 1 + below(steps);
+    const std::size_t sizes = 1 + below(trial % 2 == 0 ? 4 : 5000);
+    std::vector<Buffer> buffers;
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::size_t first = below(steps);
+      buffers.push_back({64 * (1 + below(sizes)), first, first + below(longest), 0});
+    }
+    const std::vector<Buffer> asked = buffers;
+    const std::size_t arena = detail::place_buffers(buffers);
+    REQUIRE(buffers.size() == asked.size());
+    for (std::size_t i = 0; i < count; ++i) {
+      REQUIRE(buffers[i].bytes == asked[i].bytes);
+      REQUIRE(buffers[i].first == asked[i].first);
+      REQUIRE(buffers[i].last == asked[i].last);
+      REQUIRE(buffers[i].offset % 64 == 0);
+    }
+    REQUIRE_FALSE(any_overlap(buffers));
+    REQUIRE(arena == end_of(buffers));
+    REQUIRE(detail::largest_overlap(buffers) == busiest(buffers));
+    REQUIRE(arena >= detail::largest_overlap(buffers));
+    std::size_t all = 0;
+    for (const Buffer& b : buffers) all += b.bytes;
+    REQUIRE(arena <= all);
+  }
+}
+
+TEST_CASE("an arena for none, one, and a chain of buffers") {
+  std::vector<Buffer> none;
+  CHECK(detail::place_buffers(none) == 0);
+  CHECK(detail::largest_overlap(none) == 0);
+  std::vector<Buffer> one = {{128, 3, 3, 0}};
+  CHECK(detail::place_buffers(one) == 128);
+  CHECK(one[0].offset == 0);
+  // Each is read by the next one's step: two at a time.
+  std::vector<Buffer> chain;
+  for (std::size_t i = 0; i < 20; ++i) chain.push_back({64, i, i + 1, 0});
+  CHECK(detail::place_buffers(chain) == 128);
+  CHECK(detail::largest_overlap(chain) == 128);
+}
+
+namespace {
+
+struct Network {
+  std::vector<std::size_t> units;
+  bool batch_norm = false;
+  double keep = 1;
+  DType dtype = float64;
+};
+
+struct Built {
+  Graph graph;
+  Value x, labels, loss;
+};
+
+Built build(const Network& network) {
+  Graph graph({.dtype = network.dtype});
+  const auto batch = graph.dimension("batch");
+  const auto x = graph.input("x", {batch, 20});
+  const auto labels = graph.input("labels", {batch}, int64);
+  auto h = x;
+  for (const std::size_t units : network.units) {
+    h = nn::dense(h, units);
+    if (network.batch_norm) h = nn::batch_norm(h);
+    h = relu(h);
+    if (network.keep < 1) h = dropout(h, {.keep = network.keep});
+  }
+  const auto loss = softmax_cross_entropy(nn::dense(h, 10), labels);
+  return {graph, x, labels, loss};
+}
+
+}  // namespace
+
+TEST_CASE("the arena of a network is within 1.1 of its lower bound") {
+  const auto network = GENERATE(
+      Network{{5, 2}}, Network{{64}}, Network{{64, 64, 64}, false, 1, float32}, Network{{512, 256, 128, 64}, false, 0.5},
+      Network{{30, 40, 50}, true}, Network{{100, 100}, true, 0.8, float32},
+      Network{{256, 128, 64, 32, 16, 8}, true, 0.9}, Network{{8, 16, 32, 64, 128, 256}, true, 0.9, float32});
+  const Built built = build(network);
+  State state(built.graph);
+  const auto optimizer = GENERATE(0, 1, 2);
+  const Updates updates = optimizer == 0   ? optim::GradientDescent{}.minimize(built.loss)
+                          : optimizer == 1 ? optim::Momentum{}.minimize(built.loss)
+                                           : optim::Adam{}.minimize(built.loss);
+  Program train(state, {.outputs = {built.loss}, .updates = updates});
+  Program predict(state, {.outputs = {built.loss}, .mode = Mode::inference});
+  for (const std::int64_t m : {64, 7, 1, 300}) {
+    const Array x = random({m, 20}, 1).astype(network.dtype);
+    for (Program* program : {&train, &predict}) {
+      program->run({{built.x, x}, {built.labels, labels_of(m, 10)}});
+      const auto memory = program->memory();
+      CHECK(memory.lower_bound > 0);
+      CHECK(memory.arena_bytes >= memory.lower_bound);
+      CHECK(static_cast<double>(memory.arena_bytes) <= 1.1 * static_cast<double>(memory.lower_bound));
+    }
+  }
+}
+
+TEST_CASE("parameters and slots are updated in place, without copies") {
+  const Built built = build({{30, 20}, true, 0.8});
+  State state(built.graph);
+  Program train(state, {.outputs = {built.loss}, .updates = optim::Adam{}.minimize(built.loss)});
+  train.run({{built.x, random({16, 20}, 1)}, {built.labels, labels_of(16, 10)}});
+  CHECK(lines_with(last_plan(train), "copy ").empty());
+}
+
+TEST_CASE("explain() prints the plan") {
+  const Built built = build({{30, 20}, true, 0.8});
+  State state(built.graph);
+  Program train(state, {.outputs = {built.loss}, .updates = optim::Adam{}.minimize(built.loss)});
+  CHECK(last_plan(train).empty());  // the batch's size is not known yet
+  CHECK_THAT(train.explain(), ContainsSubstring("after fuse_elementwise"));
+  train.run({{built.x, random({16, 20}, 1)}, {built.labels, labels_of(16, 10)}});
+  train.run({{built.x, random({5, 20}, 1)}, {built.labels, labels_of(5, 10)}});
+  const std::string all = train.explain();
+  CHECK_THAT(all, ContainsSubstring("plan for batch=16\n"));
+  CHECK_THAT(all, ContainsSubstring("plan for batch=5\n"));
+  const std::string plan = last_plan(train);
+  const auto memory = train.memory();
+  CHECK(lines_with(plan, "step ").size() == memory.steps);
+  CHECK_FALSE(lines_with(plan, "step 0: ").empty());
+  CHECK_THAT(plan, ContainsSubstring(": fused "));
+  CHECK_THAT(plan, ContainsSubstring(": matmul  float64 {5, 30}\n"));
+  CHECK_THAT(plan, ContainsSubstring(" instructions, "));
+  CHECK_THAT(plan, ContainsSubstring(" of up to "));
+  CHECK_THAT(plan, ContainsSubstring("    reads x, dense/weight\n    writes ["));
+  CHECK_THAT(plan, ContainsSubstring("    workspace ["));
+  CHECK_THAT(plan, ContainsSubstring("output 0"));
+
+  // What the lines say of the buffers holds together.
+  std::vector<Buffer> buffers;
+  for (const std::string& line : lines_with(plan, "buffer ")) {
+    std::size_t number = 0;
+    Buffer b;
+    REQUIRE(std::sscanf(line.c_str(), "buffer %zu: %zu bytes at %zu, steps %zu to %zu", &number, &b.bytes, &b.offset,
+                        &b.first, &b.last) == 5);
+    CHECK(number == buffers.size());
+    buffers.push_back(b);
+  }
+  CHECK(buffers.size() > 5);
+  CHECK_FALSE(any_overlap(buffers));
+  std::size_t arena = 0;
+  std::size_t bound = 0;
+  double ratio = 0;
+  REQUIRE(lines_with(plan, "arena: ").size() == 1);
+  REQUIRE(std::sscanf(lines_with(plan, "arena: ")[0].c_str(), "arena: %zu bytes, lower bound %zu bytes, ratio %lf",
+                      &arena, &bound, &ratio) == 3);
+  CHECK(arena == memory.arena_bytes);
+  CHECK(arena == end_of(buffers));
+  CHECK(bound == memory.lower_bound);
+  CHECK(bound == busiest(buffers));
+  CHECK(ratio == Approx(static_cast<double>(arena) / static_cast<double>(bound)).margin(0.0006));
+}
+
+TEST_CASE("explain() of fixed sizes needs no run") {
+  Graph graph;
+  const auto x = graph.input("x", {4, 3});
+  const auto w = graph.parameter("w", ones({3, 2}));
+  const auto v = graph.variable("v", zeros({4, 2}));
+  const auto y = matmul(x, w);
+  State state(graph);
+  Program program(state, {.outputs = {relu(y + 1.0), y}, .updates = {{v, y}}});
+  CHECK(last_plan(program) ==
+        "plan for fixed sizes\n"
+        "step 0: matmul  float64 {4, 2}\n"
+        "    reads x, w\n"
+        "    writes output 1\n"
+        "step 1: fused add relu  float64 {4, 2}\n"
+        "    2 instructions, 1 tile of up to 8\n"
+        "    reads output 1\n"
+        "    writes output 0\n"
+        "    workspace [0+576]\n"
+        "copy output 1 to v, 64 bytes\n"
+        "buffer 0: 576 bytes at 0, steps 1 to 1\n"
+        "arena: 576 bytes, lower bound 576 bytes, ratio 1.000\n");
+}
+
+// ---- updates: simultaneous, though made in place
+
+namespace {
+
+struct Pair {
+  Graph graph;
+  Value a = graph.parameter("a", Array({{1.0, 2.0}, {3.0, 4.0}}));
+  Value b = graph.parameter("b", Array({{10.0, 20.0}, {30.0, 40.0}}));
+  State state{graph};
+  Array old_a = state[a];
+  Array old_b = state[b];
+};
+
+}  // namespace
+
+TEST_CASE_METHOD(Pair, "two variables change places") {
+  Program program(state, {.updates = {{a, b}, {b, a}}});
+  program.run();
+  CHECK(state[a].identical(old_b));
+  CHECK(state[b].identical(old_a));
+  program.run();
+  CHECK(state[a].identical(old_a));
+  CHECK(state[b].identical(old_b));
+}
+
+TEST_CASE_METHOD(Pair, "three variables go round, with outputs of their old values") {
+  const Value c = graph.variable("c", Array({{-1.0, -2.0}, {-3.0, -4.0}}));
+  Program program(state, {.outputs = {a, b, c, a + b}, .updates = {{a, b}, {b, c}, {c, a}}});
+  const Array old_c = state[c];
+  const Results results = program.run();
+  CHECK(results[0].identical(old_a));
+  CHECK(results[1].identical(old_b));
+  CHECK(results[2].identical(old_c));
+  CHECK(results[3].identical(old_a + old_b));
+  CHECK(state[a].identical(old_b));
+  CHECK(state[b].identical(old_c));
+  CHECK(state[c].identical(old_a));
+}
+
+TEST_CASE_METHOD(Pair, "two variables change places by way of ops") {
+  Program program(state, {.updates = {{a, b * 2.0}, {b, a + 1.0}}});
+  program.run();
+  CHECK(state[a].identical(old_b * 2.0));
+  CHECK(state[b].identical(old_a + 1.0));
+}
+
+TEST_CASE_METHOD(Pair, "an update reads another updated variable as it was") {
+  Program program(state, {.outputs = {a + 0.5, b}, .updates = {{a, a * 10.0}, {b, a + b}}});
+  for (int i = 0; i < 3; ++i) {
+    const Array before_a = state[a];
+    const Array before_b = state[b];
+    const Results results = program.run();
+    CHECK(results[0].identical(before_a + 0.5));
+    CHECK(results[1].identical(before_b));
+    CHECK(state[a].identical(before_a * 10.0));
+    CHECK(state[b].identical(before_a + before_b));
+  }
+}
+
+TEST_CASE_METHOD(Pair, "an update that only some other step reads in another layout") {
+  // b's new value reads a transposed and by a product; a's is made in place.
+  Program program(state, {.outputs = {transpose(a), sum(a, 0)},
+                          .updates = {{a, a - 1.0}, {b, matmul(a, transpose(a)) + transpose(a)}}});
+  const Results results = program.run();
+  CHECK(results[0].identical(old_a.transpose()));
+  CHECK(results[1].identical(Array({4.0, 6.0})));
+  CHECK(state[a].identical(old_a - 1.0));
+  CHECK(state[b].identical(Array({{6.0, 14.0}, {13.0, 29.0}})));
+}
+
+TEST_CASE_METHOD(Pair, "an update that reads its own variable in another place than it writes") {
+  Program program(state, {.updates = {{a, a + sum(a, 0)}, {b, b + transpose(b) + reshape(reshape(b, {4}) * 2.0, {2, 2})}}});
+  program.run();
+  CHECK(state[a].identical(Array({{5.0, 8.0}, {7.0, 10.0}})));
+  CHECK(state[b].identical(Array({{40.0, 90.0}, {110.0, 160.0}})));
+}
+
+TEST_CASE("an update that spreads its own variable") {
+  // Every element is written from element 0 or 1 of what is overwritten.
+  Graph graph;
+  const auto v = graph.variable("v", Array({{1.0, 2.0}, {3.0, 4.0}, {5.0, 6.0}}));
+  State state(graph);
+  Program program(state, {.updates = {{v, v * 0.0 + slice(v, 0, {.start = 0, .stop = 1})}}});
+  program.run();
+  CHECK(state[v].identical(Array({{1.0, 2.0}, {1.0, 2.0}, {1.0, 2.0}})));
+  // A square read as itself and as its flat reversal.
+  const auto w = graph.variable("w", Array({1.0, 2.0, 3.0, 4.0}));
+  Program reverse(state, {.updates = {{w, slice(w, 0, {.step = -1})}}});
+  reverse.run();
+  CHECK(state[w].identical(Array({4.0, 3.0, 2.0, 1.0})));
+  Program both(state, {.updates = {{w, w + slice(w, 0, {.step = -1}) * 10.0}}});
+  both.run();
+  CHECK(state[w].identical(Array({14.0, 23.0, 32.0, 41.0})));
+}
+
+TEST_CASE_METHOD(Pair, "one expression for two variables, and for an output") {
+  const auto both = a * b;
+  SECTION("two variables") {
+    Program program(state, {.updates = {{a, both}, {b, both}}});
+    program.run();
+    CHECK(state[a].identical(old_a * old_b));
+    CHECK(state[b].identical(old_a * old_b));
+  }
+  SECTION("and an output of it") {
+    Program program(state, {.outputs = {both, a}, .updates = {{b, both}, {a, both}}});
+    const Results results = program.run();
+    CHECK(results[0].identical(old_a * old_b));
+    CHECK(results[1].identical(old_a));
+    CHECK(state[a].identical(old_a * old_b));
+    CHECK(state[b].identical(old_a * old_b));
+  }
+}
+
+TEST_CASE_METHOD(Pair, "updates from inputs, constants and themselves") {
+  const auto x = graph.input("x", {2, 2});
+  const auto c = graph.constant(Array({{5.0, 6.0}, {7.0, 8.0}}));
+  const auto e = graph.variable("e", zeros({2, 2}));
+  const auto n = graph.variable("n", Array(std::int64_t{3}));
+  const auto flag = graph.variable("flag", Array(false));
+  Program program(state, {.outputs = {x, e},
+                          .updates = {{a, x}, {b, c}, {e, e}, {n, n * 2 + 1}, {flag, n > 5}}});
+  const Array fed({{0.5, 0.25}, {-1.0, 2.0}});
+  const Results results = program.run({{x, fed}});
+  CHECK(results[0].identical(fed));
+  CHECK(results[1].identical(Array(float64, {2, 2})));
+  CHECK(state[a].identical(fed));
+  CHECK(state[b].identical(Array({{5.0, 6.0}, {7.0, 8.0}})));
+  CHECK(state[e].identical(Array(float64, {2, 2})));
+  CHECK(state[n].item() == 7);
+  CHECK(state[flag].item() == 0);
+  program.run({{x, fed}});
+  CHECK(state[flag].item() == 1);
+}
+
+TEST_CASE_METHOD(Pair, "reshaped views of updated variables") {
+  const auto flat = graph.variable("flat", zeros({4}));
+  const auto column = graph.variable("column", zeros({4, 1}));
+  Program program(state, {.outputs = {reshape(a, {4})},
+                          .updates = {{flat, reshape(a, {4})}, {column, reshape(a + b, {4, 1})},
+                                      {a, reshape(flat, {2, 2})}, {b, reshape(reshape(b, {4}) + flat, {2, 2})}}});
+  for (int i = 0; i < 3; ++i) {
+    const Array before_a = state[a];
+    const Array before_b = state[b];
+    const Array before_flat = state[flat];
+    const Results results = program.run();
+    CHECK(results[0].identical(before_a.reshape({4})));
+    CHECK(state[flat].identical(before_a.reshape({4})));
+    CHECK(state[column].identical((before_a + before_b).reshape({4, 1})));
+    CHECK(state[a].identical(before_flat.reshape({2, 2})));
+    CHECK(state[b].identical((before_b.reshape({4}) + before_flat).reshape({2, 2})));
+  }
+}
+
+TEST_CASE("random updates are simultaneous") {
+  // Expressions of five variables, an input and each other; what the updates leave is compared with what a program
+  // without updates says that the expressions are.
+  for (std::uint32_t seed = 0; seed < 400; ++seed) {
+    INFO("seed " << seed);
+    std::mt19937 random_bits(seed);
+    const auto below = [&](std::size_t n) { return std::uniform_int_distribution<std::size_t>(0, n - 1)(random_bits); };
+    Graph graph({.seed = seed});
+    const auto x = graph.input("x", {3, 3});
+    Values variables;
+    for (int i = 0; i < 5; ++i)
+      variables.push_back(graph.variable(std::string(1, static_cast<char>('a' + i)), uniform({3, 3}, -1, 1)));
+    Values pool = variables;
+    pool.push_back(x);
+    const auto any = [&] { return pool[below(pool.size())]; };
+    const std::size_t nodes = below(14);
+    for (std::size_t i = 0; i < nodes; ++i) {
+      const Value p = any();
+      const Value q = any();
+      switch (below(9)) {
+        case 0: pool.push_back(p + q); break;
+        case 1: pool.push_back(p * q); break;
+        case 2: pool.push_back(tanh(p - q)); break;
+        case 3: pool.push_back(transpose(p)); break;
+        case 4: pool.push_back(matmul(p, q)); break;
+        case 5: pool.push_back(p * sum(q, 0)); break;
+        case 6: pool.push_back(reshape(reshape(p, {9}) - reshape(transpose(q), {9}), {3, 3})); break;
+        case 7: pool.push_back(slice(p, 0, {.step = -1}) + q); break;
+        default: pool.push_back(relu(p) + broadcast_to(slice(q, 1, {.start = 1, .stop = 2}), {3, 3})); break;
+      }
+    }
+    Updates updates;
+    Values outputs;
+    Values expressions;
+    for (const Value v : variables) {
+      if (below(4) == 0) continue;
+      updates.push_back({v, any()});
+      expressions.push_back(updates.back().expression);
+    }
+    for (std::size_t i = below(4); i > 0; --i) outputs.push_back(any());
+    if (updates.empty()) continue;
+    State state(graph);
+    Values all = outputs;
+    all.insert(all.end(), expressions.begin(), expressions.end());
+    Program look(state, {.outputs = all});
+    Program move(state, {.outputs = outputs, .updates = updates});
+    for (std::uint64_t run = 0; run < 2; ++run) {
+      const Array fed = random({3, 3}, seed + 1000 * run);
+      const Results expected = look.run({{x, fed}});
+      std::vector<Array> old;
+      for (const Value v : variables) old.push_back(state[v]);
+      const Results results = move.run({{x, fed}});
+      for (std::size_t i = 0; i < outputs.size(); ++i) REQUIRE(allclose(results[i], expected[i], 1e-12, 1e-12));
+      for (std::size_t v = 0; v < variables.size(); ++v) {
+        const auto at = std::find_if(updates.begin(), updates.end(),
+                                     [&](const Update& u) { return u.variable == variables[v]; });
+        const Array& wanted =
+            at == updates.end() ? old[v] : expected[outputs.size() + static_cast<std::size_t>(at - updates.begin())];
+        REQUIRE(allclose(state[variables[v]], wanted, 1e-12, 1e-12));
+      }
+    }
+  }
+}
+
+// ---- steps that may throw
+
+TEST_CASE("an index out of range leaves the State as it was, to the bit") {
+  const Built built = build({{12, 8}, true, 0.8});
+  Graph graph = built.graph;
+  // Updates that have nothing to do with the labels could be written before these are looked at.
+  const auto runs = graph.variable("runs", Array(0.0));
+  const auto total = graph.variable("total", zeros({20}));
+  State state(graph);
+  Updates updates = optim::Adam{}.minimize(built.loss);
+  updates.push_back({runs, runs + 1.0});
+  updates.push_back({total, total + sum(built.x, 0)});
+  Program train(state, {.outputs = {built.loss}, .updates = updates});
+  const std::vector<std::string> names = [&] {
+    std::vector<std::string> out;
+    for (const auto& variable : graph.data()->leaves->variables) out.push_back(variable.name);
+    return out;
+  }();
+  CHECK(names.size() > 20);
+  const Array x = random({6, 20}, 1);
+  const Array good = labels_of(6, 10);
+  train.run({{built.x, x}, {built.labels, good}});
+
+  for (const double wrong : {10.0, -1.0, 1e15}) {
+    Array labels = good;
+    labels.set(5, wrong);
+    std::vector<Array> before;
+    for (const auto& name : names) before.push_back(state.get(name));
+    const std::int64_t step = state.step();
+    CHECK_THROWS_WITH(train.run({{built.x, x}, {built.labels, labels}}),
+                      ContainsSubstring("one_hot: requires class indices from 0 to 9, got ") &&
+                          ContainsSubstring(" at element 5"));
+    CHECK(state.step() == step);
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      INFO(names[i]);
+      CHECK(state.get(names[i]).identical(before[i]));
+    }
+    // And then goes on as if nothing had been.
+    State copy = state;
+    Program twin(copy, {.outputs = {built.loss}, .updates = updates});
+    const double loss = train.run({{built.x, x}, {built.labels, good}}).scalar();
+    CHECK(twin.run({{built.x, x}, {built.labels, good}}).scalar() == loss);
+    for (const auto& name : names) {
+      INFO(name);
+      CHECK(state.get(name).identical(copy.get(name)));
+    }
+  }
+}
+
+TEST_CASE("indices that follow from an updated variable") {
+  Graph graph;
+  const auto index = graph.variable("index", Array(std::vector<std::int64_t>{0, 1}));
+  const auto count = graph.variable("count", zeros({2, 3}));
+  State state(graph);
+  Program program(state, {.updates = {{index, index + 1}, {count, count + one_hot(index, 3, float64)}}});
+  program.run();
+  program.run();
+  CHECK(state[index].identical(Array(std::vector<std::int64_t>{2, 3})));
+  const Array before = state[count];
+  CHECK_THROWS_WITH(program.run(), ContainsSubstring("got 3 at element 1"));
+  CHECK(state[index].identical(Array(std::vector<std::int64_t>{2, 3})));
+  CHECK(state[count].identical(before));
+  CHECK(state.step() == 2);
+}
