@@ -3,8 +3,8 @@
 // Two heuristics, the better result taken. In turn: those of the busiest step first, each in the gap that fits it best
 // during its whole life; as long as that needs more than the lower bound, the buffer that reaches highest goes to the
 // front and all are placed again. It nearly always meets the bound, and takes time in proportion to the square of the
-// buffers. In time: as a best-fit allocator would, from the first step to the last; n log n, for graphs of many thousand
-// steps.
+// buffers. In time: as a best-fit allocator would, from the first step to the last; n log n, for graphs of many
+// thousand steps.
 #include <algorithm>
 #include <map>
 #include <numeric>
@@ -17,9 +17,9 @@ namespace chainrule::detail {
 
 namespace {
 
-constexpr std::size_t most_in_turn = 3000;              // buffers
+constexpr std::size_t most_in_turn = 3000;  // buffers
 constexpr std::size_t most_attempts = 100;
-constexpr std::size_t most_comparisons = 20'000'000;    // of two buffers, in all attempts: some 50 ms
+constexpr std::size_t most_comparisons = 20'000'000;  // of two buffers, in all attempts: some 50 ms
 
 bool overlap(const Buffer& a, const Buffer& b) { return a.first <= b.last && b.first <= a.last; }
 
@@ -63,8 +63,9 @@ std::size_t place_in_order(std::vector<Buffer>& buffers, const std::vector<std::
     }
     buffer.offset = best == ~std::size_t{0} ? offset : best;
     arena = std::max(arena, buffer.offset + buffer.bytes);
-    const auto at = std::upper_bound(placed.begin(), placed.end(), i,
-                                     [&](std::size_t a, std::size_t b) { return buffers[a].offset < buffers[b].offset; });
+    const auto at = std::upper_bound(placed.begin(), placed.end(), i, [&](std::size_t a, std::size_t b) {
+      return buffers[a].offset < buffers[b].offset;
+    });
     placed.insert(at, i);
   }
   return arena;
@@ -83,9 +84,8 @@ std::size_t place_in_turn(std::vector<Buffer>& buffers) {
       least = arena;
       best = buffers;
     }
-    const auto highest = std::find_if(order.begin(), order.end(), [&](std::size_t i) {
-      return buffers[i].offset + buffers[i].bytes == arena;
-    });
+    const auto highest = std::find_if(order.begin(), order.end(),
+                                      [&](std::size_t i) { return buffers[i].offset + buffers[i].bytes == arena; });
     if (highest != order.end()) std::rotate(order.begin(), highest, highest + 1);
   }
   buffers = std::move(best);

@@ -18,6 +18,10 @@ void detail::throw_wrong_element_type(DType have, DType wanted) {
   throw Error("array", fmt::format("requires the element type of its dtype {}, got {}", name(have), name(wanted)));
 }
 
+void detail::throw_does_not_hold(const Dims& shape) {
+  throw Error("array", fmt::format("requires a container that can have shape {}", to_string(shape)));
+}
+
 void Array::Free::operator()(void* p) const { ::operator delete(p, alignment); }
 
 Array::Array(DType dtype, const Dims& shape) : dtype_(dtype), shape_(shape), size_(count(shape)) {
@@ -29,9 +33,7 @@ Array::Array(DType dtype, const Dims& shape) : dtype_(dtype), shape_(shape), siz
   std::memset(storage_.get(), 0, room);
 }
 
-Array::Array(const Array& other) : Array(other.dtype_, other.shape_) {
-  std::memcpy(raw(), other.raw(), bytes());
-}
+Array::Array(const Array& other) : Array(other.dtype_, other.shape_) { std::memcpy(raw(), other.raw(), bytes()); }
 
 Array& Array::operator=(const Array& other) {
   if (this == &other) return *this;
@@ -62,9 +64,8 @@ Array::Array(std::initializer_list<std::initializer_list<double>> rows)
 
 Array Array::full(DType dtype, const Dims& shape, double value) {
   Array out(dtype, shape);
-  visit_dtype(dtype, [&](auto t) {
-    std::fill_n(out.data<decltype(t)>(), out.size(), static_cast<decltype(t)>(value));
-  });
+  visit_dtype(dtype,
+              [&](auto t) { std::fill_n(out.data<decltype(t)>(), out.size(), static_cast<decltype(t)>(value)); });
   return out;
 }
 
@@ -82,8 +83,8 @@ void Array::set(std::int64_t flat_index, double value) {
 
 double Array::element(const Dims& indices) const {
   if (indices.rank() != rank())
-    throw Error("array", fmt::format("requires {} indices for shape {}, got {}", rank(),
-                                     chainrule::to_string(shape_), indices.rank()));
+    throw Error("array", fmt::format("requires {} indices for shape {}, got {}", rank(), chainrule::to_string(shape_),
+                                     indices.rank()));
   std::int64_t flat = 0;
   for (std::size_t i = 0; i < rank(); ++i) {
     if (indices[i] < 0 || indices[i] >= shape_[i])
@@ -175,8 +176,8 @@ template <class F>
 Array combine(const Array& a, const Array& b, std::string_view op, F f) {
   Shape shape;
   if (!broadcast(to_shape(a.shape()), to_shape(b.shape()), shape))
-    throw Error(op, fmt::format("requires shapes that broadcast, got {} and {}", to_string(a.shape()),
-                                to_string(b.shape())));
+    throw Error(
+        op, fmt::format("requires shapes that broadcast, got {} and {}", to_string(a.shape()), to_string(b.shape())));
   // float64 > float32 > int64 > bool, but a scalar does not widen an array of floats.
   const auto rank_of = [](const Array& x) {
     return x.dtype() == float64 ? 3 : x.dtype() == float32 ? 2 : x.dtype() == int64 ? 1 : 0;

@@ -4,6 +4,7 @@
 // xt::xarray and xt::xtensor, converts to an Array and back, so a program computes on its data with what it likes.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <initializer_list>
 #include <memory>
@@ -38,13 +39,13 @@ concept ForeignContainer = ForeignArray<T> && requires(T& t, std::vector<std::si
 };
 
 [[noreturn]] void throw_wrong_element_type(DType have, DType wanted);
+[[noreturn]] void throw_does_not_hold(const Dims& shape);
 
 // An element of a one-dimensional literal. Its conversion from {1.0} is a worse match than that of {1.0} to a row, so
 // that {{1.0}, {2.0}} is a column.
 struct Element {
   template <class T>
-    requires std::is_arithmetic_v<T>
-  Element(T number) : value(static_cast<double>(number)) {}
+  requires std::is_arithmetic_v<T> Element(T number) : value(static_cast<double>(number)) {}
   double value;
 };
 
@@ -63,16 +64,16 @@ class Array {
 
   // A scalar (shape {}): double and float keep their type, integers become int64.
   template <class T>
-    requires std::is_arithmetic_v<T>
-  Array(T value) : Array(dtype_of<T>(), Dims{}) {  // NOLINT: a number is an array of shape {}
+  requires std::is_arithmetic_v<T> Array(T value)
+      : Array(dtype_of<T>(), Dims{}) {  // NOLINT: a number is an array of shape {}
     visit_dtype(dtype(), [&](auto t) { data<decltype(t)>()[0] = static_cast<decltype(t)>(value); });
   }
   // One- and two-dimensional literals: Array({1.0, 2.0}), Array({{1.0, 2.0}, {3.0, 4.0}}), float64.
   Array(std::initializer_list<detail::Element> values);
   Array(std::initializer_list<std::initializer_list<double>> rows);
   template <class T>
-    requires std::is_arithmetic_v<T>
-  Array(const std::vector<T>& values) : Array(dtype_of<T>(), Dims{static_cast<std::int64_t>(values.size())}) {
+  requires std::is_arithmetic_v<T> Array(const std::vector<T>& values)
+      : Array(dtype_of<T>(), Dims{static_cast<std::int64_t>(values.size())}) {
     fill_from(values.begin(), values.end());
   }
   // A copy of another library's array or expression.
@@ -135,7 +136,12 @@ class Array {
     T out;
     std::vector<std::size_t> shape;
     for (const auto d : shape_) shape.push_back(static_cast<std::size_t>(d));
+    // A container of fixed rank or shape may take what it cannot hold without a word.
+    if constexpr (requires { std::tuple_size<typename T::shape_type>::value; })
+      if (std::tuple_size<typename T::shape_type>::value != shape.size()) detail::throw_does_not_hold(shape_);
     out.resize(shape);
+    if (!std::equal(out.shape().begin(), out.shape().end(), shape.begin(), shape.end()))
+      detail::throw_does_not_hold(shape_);
     std::int64_t i = 0;
     visit_dtype(dtype_, [&](auto t) {
       const auto* from = data<decltype(t)>();

@@ -26,7 +26,8 @@ std::string Attribute::to_string() const {
                         [](const std::string& v) { return v; },
                         [](const Axes& v) {
                           std::string out = "(";
-                          for (std::size_t i = 0; i < v.size(); ++i) out += fmt::format("{}{}", i > 0 ? ", " : "", v[i]);
+                          for (std::size_t i = 0; i < v.size(); ++i)
+                            out += fmt::format("{}{}", i > 0 ? ", " : "", v[i]);
                           return out + ")";
                         },
                         [](const Shape& v) { return chainrule::to_string(v); },

@@ -23,8 +23,7 @@ class Attribute {
 
   Attribute(bool v) : value_(v) {}
   template <std::integral I>
-    requires(!std::same_as<I, bool>)
-  Attribute(I v) : value_(static_cast<std::int64_t>(v)) {}
+  requires(!std::same_as<I, bool>) Attribute(I v) : value_(static_cast<std::int64_t>(v)) {}
   Attribute(double v) : value_(v) {}
   Attribute(DType v) : value_(v) {}
   Attribute(std::string v) : value_(std::move(v)) {}

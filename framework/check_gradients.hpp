@@ -4,9 +4,9 @@
 // (C.J.F. Ridders, "Accurate computation of F'(x) and F'(x) F''(x)", 1982), which estimates their error: a difference
 // within ten times that estimate is no evidence against a gradient, and where the estimate is too large to decide, the
 // verdict says so. Outputs are weighted by random numbers of both signs, since a bare sum is blind to what conserves it
-// (softmax); differences are taken of each output before they are summed, so that unmoved ones cancel exactly. The steps
-// are in proportion to each element. At a kink the slopes to either side stay apart as the step shrinks; a gradient
-// between them is a subgradient, and is reported as one.
+// (softmax); differences are taken of each output before they are summed, so that unmoved ones cancel exactly. The
+// steps are in proportion to each element. At a kink the slopes to either side stay apart as the step shrinks; a
+// gradient between them is a subgradient, and is reported as one.
 #pragma once
 
 #include <cstdint>
@@ -27,10 +27,10 @@ struct CheckOptions {
   // An element passes where |analytic - numeric| <= tolerance * scale + 10 * the estimated error of the numeric value;
   // scale is the greater of both, but at least a hundredth of the largest element of the gradient.
   double tolerance = 1e-6;
-  int orders = 2;              // 2: gradients of gradients too
-  bool float32 = true;         // of an op: its float32 gradient against its float64 one
-  bool preconditions = true;   // of an op: whether its kernel can be trusted at all (see check_gradients(op))
-  std::uint64_t seed = 1;      // of the samples' random inputs, weights and directions; a report names it
+  int orders = 2;             // 2: gradients of gradients too
+  bool float32 = true;        // of an op: its float32 gradient against its float64 one
+  bool preconditions = true;  // of an op: whether its kernel can be trusted at all (see check_gradients(op))
+  std::uint64_t seed = 1;     // of the samples' random inputs, weights and directions; a report names it
   Mode mode = Mode::training;
   // An array of more elements than this is checked along random directions of +-1 in every element (which a single
   // wrong element cannot escape) and at some sampled elements; a failure is bisected to its element.

@@ -88,8 +88,8 @@ Array jacobian(Value y, Value x, const State& state, std::initializer_list<Feed>
 }
 
 Array hessian(Value loss, Value x, const State& state, std::initializer_list<Feed> feeds, Location at) {
-  return rows(loss, x, state, std::span<const Feed>(feeds.begin(), feeds.size()), at, "hessian", x ? x.shape() : Shape{},
-              [&](Value of, Value in, Value v) { return hvp(of, {in}, {v}, at)[0]; });
+  return rows(loss, x, state, std::span<const Feed>(feeds.begin(), feeds.size()), at, "hessian",
+              x ? x.shape() : Shape{}, [&](Value of, Value in, Value v) { return hvp(of, {in}, {v}, at)[0]; });
 }
 
 }  // namespace chainrule

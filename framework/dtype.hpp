@@ -31,7 +31,7 @@ constexpr bool is_floating(DType dtype) { return dtype == DType::float32 || dtyp
 
 // The dtype that holds a C++ arithmetic type: integers become int64.
 template <class T>
-  requires std::is_arithmetic_v<T>
+requires std::is_arithmetic_v<T>
 constexpr DType dtype_of() {
   if constexpr (std::same_as<T, bool>) return DType::boolean;
   if constexpr (std::same_as<T, float>) return DType::float32;

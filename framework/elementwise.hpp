@@ -1,10 +1,10 @@
 // The language in which elementwise ops are written.
 //
-// An elementwise op is one functor over `auto` operands: `auto operator()(auto x) const { return x / (1 + simd::abs(x)); }`.
-// The functor is run once, on simd::Traced operands, which record it as a short program of micro-operations. The
-// library has every micro-operation as a vector kernel for each instruction set and floating dtype, so an op written
-// in a user's file, whatever flags that file is compiled with, runs in float32 and float64 at full width and fuses
-// with its neighbours in the graph.
+// An elementwise op is one functor over `auto` operands: `auto operator()(auto x) const { return x / (1 +
+// simd::abs(x)); }`. The functor is run once, on simd::Traced operands, which record it as a short program of
+// micro-operations. The library has every micro-operation as a vector kernel for each instruction set and floating
+// dtype, so an op written in a user's file, whatever flags that file is compiled with, runs in float32 and float64 at
+// full width and fuses with its neighbours in the graph.
 #pragma once
 
 #include <cmath>
@@ -21,9 +21,36 @@ namespace chainrule {
 // The micro-operations, by number of operands. Booleans are 1 and 0 in the type of the computation.
 enum class Micro : std::uint8_t {
   // one operand
-  copy, neg, abs, sign, square, sqrt, exp, expm1, log, log1p, sin, cos, tanh, sigmoid, erf, floor, ceil, logical_not,
+  copy,
+  neg,
+  abs,
+  sign,
+  square,
+  sqrt,
+  exp,
+  expm1,
+  log,
+  log1p,
+  sin,
+  cos,
+  tanh,
+  sigmoid,
+  erf,
+  floor,
+  ceil,
+  logical_not,
   // two operands
-  add, sub, mul, div, maximum, minimum, pow, less, less_equal, equal, not_equal,
+  add,
+  sub,
+  mul,
+  div,
+  maximum,
+  minimum,
+  pow,
+  less,
+  less_equal,
+  equal,
+  not_equal,
   // three operands: c != 0 ? a : b
   select,
 };

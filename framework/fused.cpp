@@ -368,8 +368,10 @@ class FusedStep {
       const std::int64_t inner = strides[i].empty() ? 0 : strides[i].back();
       const bool one = count(e.type.shape) == 1;
       Way way = Way::loaded;
-      if (plain && (one || (by_row_ && inner == 0))) way = Way::scalar;
-      else if (plain && (strides[i] == whole || (by_row_ && inner == 1))) way = Way::direct;
+      if (plain && (one || (by_row_ && inner == 0)))
+        way = Way::scalar;
+      else if (plain && (strides[i] == whole || (by_row_ && inner == 1)))
+        way = Way::direct;
       ways_.push_back(way);
       views_.push_back({joined, strides[i]});
       loads_.push_back(e.generator ? nullptr : load_of(e.type.dtype, dtype_));

@@ -62,7 +62,8 @@ class Attempt {
 
 void check(Value v, GraphData* graph, std::string_view what, Location at) {
   if (!v) throw Error(at, "gradients", fmt::format("requires {} of a graph, got an empty Value", what));
-  if (v.data() != graph) throw Error(at, "gradients", fmt::format("requires values of one graph, got {} of another", v.name()));
+  if (v.data() != graph)
+    throw Error(at, "gradients", fmt::format("requires values of one graph, got {} of another", v.name()));
   if (!is_floating(v.dtype()))
     throw Error(at, "gradients",
                 fmt::format("requires {} of dtype float32 or float64, got {} of {}", what, v.name(), name(v.dtype())));
@@ -73,8 +74,9 @@ void check(Value v, GraphData* graph, std::string_view what, Location at) {
 Values gradients(Value y, const Values& xs, Location at) {
   check(y, y.data(), "y", at);
   if (!count(y.shape()).is(1))
-    throw Error(at, "gradients", fmt::format("requires a scalar y, or a cotangent of y's shape, got y of shape {}",
-                                             to_string(y.shape())));
+    throw Error(
+        at, "gradients",
+        fmt::format("requires a scalar y, or a cotangent of y's shape, got y of shape {}", to_string(y.shape())));
   const detail::LocationScope scope(detail::scoped(at));
   Attempt attempt(y.data());
   Value one = y.graph().constant(1.0, y.dtype());

@@ -74,7 +74,13 @@ std::string GraphData::line(NodeId id) const {
     if (!arguments.empty()) arguments += ", ";
     // A small constant is easier to read than its number.
     const Array* value = constant_value({const_cast<GraphData*>(this), input});
-    arguments += value && value->rank() == 0 ? fmt::format("{}", (*value)[0]) : display_name(input);
+    if (!value || value->rank() != 0) {
+      arguments += display_name(input);
+    } else if (value->dtype() == float32) {
+      arguments += fmt::format("{}", *value->data<float>());  // 0.1, not the double nearest to its float
+    } else {
+      arguments += fmt::format("{}", (*value)[0]);
+    }
   }
   if (n.op == &constant_op()) {
     const Array& value = *constants[n.payload];
@@ -178,8 +184,9 @@ void claim_name(GraphData& graph, std::string_view name, std::string_view op, Lo
   if (name.empty()) throw Error(at, op, "requires a name, got an empty one");
   if (const auto it = graph.names.find(std::string(name)); it != graph.names.end()) {
     const Location first = graph.node(it->second).at;
-    throw Error(at, op, fmt::format("requires a name that is not in use, got '{}'{}", name,
-                                    first.known() ? ", used at " + first.to_string() : ""));
+    throw Error(at, op,
+                fmt::format("requires a name that is not in use, got '{}'{}", name,
+                            first.known() ? ", used at " + first.to_string() : ""));
   }
   graph.names.emplace(name, static_cast<NodeId>(graph.nodes.size()));
 }
@@ -193,7 +200,8 @@ Value add_variable(GraphData& graph, std::string_view name, const Initial& initi
   node.type = {dtype, to_shape(initial.shape())};
   node.at = detail::scoped(at);
   node.payload = static_cast<std::uint32_t>(graph.leaves->variables.size());
-  graph.leaves->variables.push_back({std::string(name), initial, dtype, static_cast<NodeId>(graph.nodes.size()), trained});
+  graph.leaves->variables.push_back(
+      {std::string(name), initial, dtype, static_cast<NodeId>(graph.nodes.size()), trained});
   return graph.append(std::move(node));
 }
 
@@ -205,7 +213,9 @@ Value Graph::input(std::string_view name, const Shape& shape, Location at) {
 
 Value Graph::input(std::string_view name, const Shape& shape, DType dtype, Location at) {
   for (const auto d : shape)
-    if (d.is_inferred()) throw Error(at, "input", fmt::format("requires a size or a named dimension, got {}", chainrule::to_string(shape)));
+    if (d.is_inferred())
+      throw Error(at, "input",
+                  fmt::format("requires a size or a named dimension, got {}", chainrule::to_string(shape)));
   claim_name(*data_, name, "input", at);
   NodeData node;
   node.op = &detail::input_op();
@@ -225,7 +235,8 @@ Value Graph::variable(std::string_view name, const Initial& initial, Location at
 }
 
 Value Graph::variable(std::string_view name, const Initial& initial, DType dtype, Location at) {
-  if (initial.dtype(dtype) != dtype) return add_variable(*data_, name, Initial(initial.draw(dtype, 0, 0).astype(dtype)), dtype, false, at);
+  if (initial.dtype(dtype) != dtype)
+    return add_variable(*data_, name, Initial(initial.draw(dtype, 0, 0).astype(dtype)), dtype, false, at);
   if (!is_floating(dtype) && initial.dtype(float64) != dtype)
     return add_variable(*data_, name, Initial(initial.draw(float64, 0, 0).astype(dtype)), dtype, false, at);
   return add_variable(*data_, name, initial, dtype, false, at);
@@ -254,9 +265,10 @@ void Graph::update_with(Value owner, Value variable, Value expression, Location 
   if (node.op != &detail::variable_op())
     throw Error(at, "update_with", fmt::format("requires a variable, got {}", variable.name()));
   if (!(node.type == data_->node(expression.id()).type))
-    throw Error(at, "update_with", fmt::format("requires {} {} for {}, got {} {}", name(node.type.dtype),
-                                               chainrule::to_string(node.type.shape), variable.name(),
-                                               name(expression.dtype()), chainrule::to_string(expression.shape())));
+    throw Error(
+        at, "update_with",
+        fmt::format("requires {} {} for {}, got {} {}", name(node.type.dtype), chainrule::to_string(node.type.shape),
+                    variable.name(), name(expression.dtype()), chainrule::to_string(expression.shape())));
   data_->attached.push_back({owner.id(), variable.id(), expression.id()});
 }
 
@@ -266,8 +278,9 @@ Value Graph::find(std::string_view name, Location at) const {
     std::string known;
     for (const auto& input : data_->leaves->inputs) known += (known.empty() ? "" : ", ") + input.name;
     for (const auto& variable : data_->leaves->variables) known += (known.empty() ? "" : ", ") + variable.name;
-    throw Error(at, "graph", fmt::format("has no input, parameter or variable '{}'; it has {}", name,
-                                         known.empty() ? "none" : known));
+    throw Error(
+        at, "graph",
+        fmt::format("has no input, parameter or variable '{}'; it has {}", name, known.empty() ? "none" : known));
   }
   return {data_.get(), it->second};
 }

@@ -59,11 +59,10 @@ using Values = std::vector<Value>;
 class Operand {
  public:
   template <class T>
-    requires(std::convertible_to<const T&, Value>)
-  Operand(const T& value, Location at = Location::here()) : value_(value), at_(at) {}
+  requires(std::convertible_to<const T&, Value>) Operand(const T& value, Location at = Location::here())
+      : value_(value), at_(at) {}
   template <class T>
-    requires std::is_arithmetic_v<T>
-  Operand(T number, Location at = Location::here())
+  requires std::is_arithmetic_v<T> Operand(T number, Location at = Location::here())
       : number_(static_cast<double>(number)), kind_(Kind::number), at_(at) {}
   Operand(Array array, Location at = Location::here())
       : array_(std::make_shared<const Array>(std::move(array))), kind_(Kind::array), at_(at) {}

@@ -13,8 +13,8 @@ class Initial {
   // Given numbers. Floating ones are rounded to the dtype of whatever they initialise.
   Initial(Array values);
   template <class T>
-    requires(std::convertible_to<const T&, Array> && !std::same_as<T, Array>)
-  Initial(const T& values) : Initial(Array(values)) {}
+  requires(std::convertible_to<const T&, Array> && !std::same_as<T, Array>) Initial(const T& values)
+      : Initial(Array(values)) {}
 
   [[nodiscard]] const Dims& shape() const { return shape_; }
   // int64 for integers() and arrays of integers, boolean for arrays of bool, else whatever floating type is asked for.

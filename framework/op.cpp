@@ -86,7 +86,8 @@ const Op& register_op(Op op, Location at) {
   if (all.by_name.contains(op.name)) refuse("an op of this name exists");
   if (op.doc.empty()) refuse("it has no doc");
   if (!op.shape) refuse("it has no shape rule");
-  if (!op.forward.micro && !op.forward.kernel && !op.forward.generator && !op.forward.expansion) refuse("it has no forward rule");
+  if (!op.forward.micro && !op.forward.kernel && !op.forward.generator && !op.forward.expansion)
+    refuse("it has no forward rule");
   if (op.samples.empty()) refuse("it has no samples, so that nothing could check it");
   if (op.forward.micro)
     for (const auto& sample : op.samples)
@@ -132,8 +133,7 @@ Value apply(Graph graph, const Op& op, const Values& inputs, const Attributes& a
   for (const Value input : inputs) {
     if (!input) throw Error(node.at, op.name, "requires values of a graph, got an empty Value");
     if (input.data() != &data)
-      throw Error(node.at, op.name,
-                  fmt::format("requires values of one graph, got {} of another graph", input.name()));
+      throw Error(node.at, op.name, fmt::format("requires values of one graph, got {} of another graph", input.name()));
     types.push_back(data.node(input.id()).type);
     node.inputs.push_back(input.id());
   }

@@ -38,8 +38,8 @@ class Planner {
     FusedGroup group;
     bool fused = false;
     bool may_throw = false;
-    std::vector<NodeId> inputs;   // values read, through reshapes: the nodes whose memory it is
-    std::vector<Unit> readers;    // units that must come later
+    std::vector<NodeId> inputs;  // values read, through reshapes: the nodes whose memory it is
+    std::vector<Unit> readers;   // units that must come later
     std::uint32_t waits = 0;
     // Variables that this unit writes in place, and the units that still have to read them first.
     std::vector<std::size_t> overwrites;
@@ -112,7 +112,8 @@ class Planner {
       }
       if (seen_by[id] == unit) return;
       seen_by[id] = unit;
-      if (const Array* c = constant_value({const_cast<GraphData*>(&graph_), id}); c && c->size() == 1 && units_[unit].fused)
+      if (const Array* c = constant_value({const_cast<GraphData*>(&graph_), id});
+          c && c->size() == 1 && units_[unit].fused)
         return;  // a number in the instructions
       units_[unit].group.inputs.push_back(id);
       units_[unit].inputs.push_back(from);
@@ -174,12 +175,14 @@ class Planner {
     // A variable that is itself a result is read when all steps have run, and must still be what it was.
     std::vector<std::size_t> read_at_the_end;
     for (const Value result : results)
-      if (const NodeId from = base(result.id()); unit_of_[from] == no_unit && storage_[from].kind == Storage::Kind::variable)
+      if (const NodeId from = base(result.id());
+          unit_of_[from] == no_unit && storage_[from].kind == Storage::Kind::variable)
         read_at_the_end.push_back(storage_[from].index);
     for (std::size_t i = 0; i < compiled_.updated.size(); ++i) {
       const NodeId from = base(results[compiled_.outputs + i].id());
       const Unit u = unit_of_[from];
-      if (std::find(read_at_the_end.begin(), read_at_the_end.end(), compiled_.updated[i]) != read_at_the_end.end()) continue;
+      if (std::find(read_at_the_end.begin(), read_at_the_end.end(), compiled_.updated[i]) != read_at_the_end.end())
+        continue;
       if (storage_[from].kind != Storage::Kind::none || u == no_unit || !units_[u].fused) continue;
       if (!reads_plainly(u, compiled_.updated[i])) continue;
       storage_[from] = {Storage::Kind::variable, compiled_.updated[i]};
@@ -231,7 +234,8 @@ class Planner {
       if (ready.empty()) {
         // Two updates each wait to overwrite what the other has yet to read: one writes elsewhere, and is copied.
         Unit stuck = 0;
-        while (stuck < units_.size() && (done[stuck] || units_[stuck].waits != 0 || units_[stuck].anti_waits == 0)) ++stuck;
+        while (stuck < units_.size() && (done[stuck] || units_[stuck].waits != 0 || units_[stuck].anti_waits == 0))
+          ++stuck;
         invariant(stuck < units_.size(), "the steps of a program wait for each other");
         units_[stuck].anti_waits = 0;
         give_up_overwriting(stuck);
@@ -307,7 +311,8 @@ class Planner {
       if (read.type.dtype != dtype || !(read.type.shape == first.type.shape)) continue;
       // Another way of reading the same memory (a reshape of it, broadcast) forbids it.
       bool once = true;
-      for (std::size_t k = 0; k < unit.inputs.size(); ++k) once = once && (k == i || !(storage_[unit.inputs[k]] == storage_[from]));
+      for (std::size_t k = 0; k < unit.inputs.size(); ++k)
+        once = once && (k == i || !(storage_[unit.inputs[k]] == storage_[from]));
       if (once) return i;
     }
     return no_input;
@@ -337,8 +342,9 @@ class Planner {
     const Values& results = compiled_.computation.results;
     for (std::size_t i = 0; i < results.size(); ++i) {
       const NodeId from = base(results[i].id());
-      const Storage to = i < compiled_.outputs ? Storage{Storage::Kind::output, i}
-                                               : Storage{Storage::Kind::variable, compiled_.updated[i - compiled_.outputs]};
+      const Storage to = i < compiled_.outputs
+                             ? Storage{Storage::Kind::output, i}
+                             : Storage{Storage::Kind::variable, compiled_.updated[i - compiled_.outputs]};
       if (i < compiled_.outputs) plan_.outputs.push_back({results[i].dtype(), evaluate(results[i].shape(), sizes_)});
       if (!(storage_[from] == to)) plan_.copies.push_back({storage_[from], to, bytes_of(results[i].id())});
     }
@@ -378,8 +384,7 @@ std::string print(const Storage& s, const Plan& plan, const GraphData& graph) {
     case Storage::Kind::variable: return graph.leaves->variables[s.index].name;
     case Storage::Kind::constant: return "constant";
     case Storage::Kind::output: return fmt::format("output {}", s.index);
-    case Storage::Kind::arena:
-      return fmt::format("[{}+{}]", plan.buffers[s.index].offset, plan.buffers[s.index].bytes);
+    case Storage::Kind::arena: return fmt::format("[{}+{}]", plan.buffers[s.index].offset, plan.buffers[s.index].bytes);
     case Storage::Kind::none: break;
   }
   return "?";
@@ -402,7 +407,8 @@ std::string Plan::explain(const passes::Computation& c, const Sizes& sizes) cons
     const NodeData& first = graph.node(step.group.nodes.front());
     std::string ops;
     if (step.fused) {
-      for (const NodeId id : step.group.nodes) ops += fmt::format("{}{}", ops.empty() ? "" : " ", graph.node(id).op->name);
+      for (const NodeId id : step.group.nodes)
+        ops += fmt::format("{}{}", ops.empty() ? "" : " ", graph.node(id).op->name);
     } else {
       ops = first.op->name;
     }

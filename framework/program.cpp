@@ -27,8 +27,9 @@ const Array& Results::at(std::size_t i, Location at) const {
 const Array& Results::at(Value output, Location at) const {
   for (std::size_t i = 0; i < outputs_->size(); ++i)
     if ((*outputs_)[i] == output) return (*arrays_)[i];
-  throw Error(at, "results", fmt::format("requires an output of the program, got {}",
-                                         output ? output.name() : std::string("an empty Value")));
+  throw Error(
+      at, "results",
+      fmt::format("requires an output of the program, got {}", output ? output.name() : std::string("an empty Value")));
 }
 
 namespace {
@@ -85,11 +86,10 @@ class Instance {
       }
       const std::size_t outputs = pointers_.size();
       for (const Storage& s : step.outputs) pointers_.push_back(resolve(s));
-      void* workspace = step.workspace == PlannedStep::none
-                            ? nullptr
-                            : resolve({Storage::Kind::arena, step.workspace});
-      steps_.push_back({std::move(step.step.run),
-                        {const_cast<const void* const*>(pointers_.data() + inputs), pointers_.data() + outputs, workspace}});
+      void* workspace = step.workspace == PlannedStep::none ? nullptr : resolve({Storage::Kind::arena, step.workspace});
+      steps_.push_back(
+          {std::move(step.step.run),
+           {const_cast<const void* const*>(pointers_.data() + inputs), pointers_.data() + outputs, workspace}});
     }
     for (const FinalCopy& copy : plan_.copies)
       copies_.push_back({copy.from, resolve(copy.from), resolve(copy.to), copy.bytes});
@@ -100,7 +100,8 @@ class Instance {
     for (const Patch& patch : patches_) pointers_[patch.pointer] = const_cast<void*>(feeds[patch.input]);
     for (const ReadyStep& step : steps_) step.run(step.buffers);
     for (const ReadyCopy& copy : copies_)
-      std::memcpy(copy.to, copy.storage.kind == Storage::Kind::feed ? feeds[copy.storage.index] : copy.from, copy.bytes);
+      std::memcpy(copy.to, copy.storage.kind == Storage::Kind::feed ? feeds[copy.storage.index] : copy.from,
+                  copy.bytes);
   }
 
   [[nodiscard]] const Sizes& sizes() const { return sizes_; }
@@ -150,13 +151,14 @@ class Executable {
     }
     compiled_.outputs = outputs_.size();
     make_slots();
-    compiled_.computation = passes::optimize(request_, mode_, [this](std::string_view pass, const passes::Computation& made) {
-      // Needed is what the request reads in this mode, even where later passes find that it cancels out.
-      if (pass != "select_mode") return;
-      const passes::Computation live = passes::remove_dead(made);
-      for (const NodeData& node : live.graph.data()->nodes)
-        if (node.op == &input_op()) slots_[node.payload].needed = true;
-    });
+    compiled_.computation =
+        passes::optimize(request_, mode_, [this](std::string_view pass, const passes::Computation& made) {
+          // Needed is what the request reads in this mode, even where later passes find that it cancels out.
+          if (pass != "select_mode") return;
+          const passes::Computation live = passes::remove_dead(made);
+          for (const NodeData& node : live.graph.data()->nodes)
+            if (node.op == &input_op()) slots_[node.payload].needed = true;
+        });
     compiled_.groups = passes::fuse_elementwise(compiled_.computation);
     for (const NodeData& node : compiled_.computation.graph.data()->nodes)
       for (const Dimension d : node.type.shape) symbolic_ = symbolic_ || !d.is_number();
@@ -213,7 +215,8 @@ class Executable {
     const auto require = [&](Value v, std::string_view what) {
       if (!v) throw Error(at_, "program", fmt::format("requires {} of the State's graph, got an empty Value", what));
       if (v.data() != graph)
-        throw Error(at_, "program", fmt::format("requires {} of the State's graph, got {} of another graph", what, v.name()));
+        throw Error(at_, "program",
+                    fmt::format("requires {} of the State's graph, got {} of another graph", what, v.name()));
     };
     for (const Value output : outputs_) require(output, "outputs");
     std::vector<NodeId> seen;
@@ -223,18 +226,20 @@ class Executable {
       const NodeData& variable = graph->node(update.variable.id());
       const NodeData& expression = graph->node(update.expression.id());
       if (variable.op != &variable_op())
-        throw Error(at_, "program", fmt::format("requires updates of parameters and variables, got one of {}",
-                                                update.variable.name()));
-      if (update.variable.id() == graph->step || update.variable.id() == graph->epoch)
-        throw Error(at_, "program", fmt::format("requires updates of variables that the State does not count itself, got one of '{}'",
-                                                update.variable.name()));
-      if (std::find(seen.begin(), seen.end(), update.variable.id()) != seen.end())
-        throw Error(at_, "program", fmt::format("requires one update of each variable, got two of '{}'", update.variable.name()));
-      if (!(variable.type == expression.type))
         throw Error(at_, "program",
-                    fmt::format("requires {} {} for '{}', got {} {}", name(variable.type.dtype),
-                                to_string(variable.type.shape), update.variable.name(), name(expression.type.dtype),
-                                to_string(expression.type.shape)));
+                    fmt::format("requires updates of parameters and variables, got one of {}", update.variable.name()));
+      if (update.variable.id() == graph->step || update.variable.id() == graph->epoch)
+        throw Error(at_, "program",
+                    fmt::format("requires updates of variables that the State does not count itself, got one of '{}'",
+                                update.variable.name()));
+      if (std::find(seen.begin(), seen.end(), update.variable.id()) != seen.end())
+        throw Error(at_, "program",
+                    fmt::format("requires one update of each variable, got two of '{}'", update.variable.name()));
+      if (!(variable.type == expression.type))
+        throw Error(
+            at_, "program",
+            fmt::format("requires {} {} for '{}', got {} {}", name(variable.type.dtype), to_string(variable.type.shape),
+                        update.variable.name(), name(expression.type.dtype), to_string(expression.type.shape)));
       seen.push_back(update.variable.id());
     }
     if (outputs_.empty() && updates.empty())
@@ -291,9 +296,10 @@ class Executable {
         throw Error(at, "run", fmt::format("requires one feed for each input, got two for '{}'", input));
       const Shape& shape = node.type.shape;
       const auto wrong = [&](std::string_view why) {
-        throw Error(at, "run", fmt::format("requires {} {} for input '{}' ({}), got {} {}{}", name(node.type.dtype),
-                                           to_string(shape), input, node.at.to_string(), name(feed.dtype()),
-                                           to_string(feed.shape()), why));
+        throw Error(
+            at, "run",
+            fmt::format("requires {} {} for input '{}' ({}), got {} {}{}", name(node.type.dtype), to_string(shape),
+                        input, node.at.to_string(), name(feed.dtype()), to_string(feed.shape()), why));
       };
       if (feed.dtype() != node.type.dtype && !feed.is_number()) wrong("");
       if (feed.shape().rank() != shape.rank()) wrong("");
@@ -301,16 +307,16 @@ class Executable {
         const std::int64_t extent = feed.shape()[i];
         if (shape[i].is_number() && extent != shape[i].extent()) wrong("");
         if (slot.symbols[i] < 0) continue;
-        if (extent == 0) wrong(fmt::format(": {} must be at least 1, an empty batch has no mean", shape[i].to_string()));
+        if (extent == 0)
+          wrong(fmt::format(": {} must be at least 1, an empty batch has no mean", shape[i].to_string()));
         if (!sizes_.bind(slot.symbols[i], extent))
           wrong(fmt::format(": {} is {} in another input", shape[i].to_string(), *sizes_.find(slot.symbols[i])));
       }
       // An array of no elements has no numbers to point to.
       pointers_[number] = feed.data() ? feed.data() : static_cast<const void*>(&no_elements_);
       if (feed.is_number() && feed.dtype() != node.type.dtype) {
-        const double value = visit_dtype(feed.dtype(), [&](auto t) {
-          return static_cast<double>(*static_cast<const decltype(t)*>(feed.data()));
-        });
+        const double value = visit_dtype(
+            feed.dtype(), [&](auto t) { return static_cast<double>(*static_cast<const decltype(t)*>(feed.data())); });
         if (!holds(node.type.dtype, value)) wrong(fmt::format(": {}", value));
         numbers_[number].set(0, value);
         pointers_[number] = numbers_[number].raw();
@@ -319,8 +325,9 @@ class Executable {
     for (std::size_t i = 0; i < slots_.size(); ++i) {
       if (!slots_[i].needed || pointers_[i]) continue;
       const NodeData& node = graph.node(slots_[i].node);
-      throw Error(at, "run", fmt::format("requires a feed for input '{}', {} {} ({}), got none", graph.leaves->inputs[i].name,
-                                         name(node.type.dtype), to_string(node.type.shape), node.at.to_string()));
+      throw Error(at, "run",
+                  fmt::format("requires a feed for input '{}', {} {} ({}), got none", graph.leaves->inputs[i].name,
+                              name(node.type.dtype), to_string(node.type.shape), node.at.to_string()));
     }
     // Sums over inputs that bind a compound extent ("batch + 1") are checked when all symbols are known.
     for (const Feed& feed : feeds) {
@@ -328,8 +335,9 @@ class Executable {
       const Shape& shape = graph.node(slots_[number].node).type.shape;
       for (std::size_t i = 0; i < shape.rank(); ++i)
         if (!shape[i].is_number() && slots_[number].symbols[i] < 0 && evaluate_at(shape[i], at) != feed.shape()[i])
-          throw Error(at, "run", fmt::format("requires {} for input '{}', got {} ({})", to_string(shape),
-                                             graph.leaves->inputs[number].name, to_string(feed.shape()), sizes_.to_string()));
+          throw Error(at, "run",
+                      fmt::format("requires {} for input '{}', got {} ({})", to_string(shape),
+                                  graph.leaves->inputs[number].name, to_string(feed.shape()), sizes_.to_string()));
     }
   }
 
@@ -349,13 +357,16 @@ class Executable {
     const Value input = feed.name().empty() ? feed.input() : user_graph_.find(feed.name(), at);
     if (!input) throw Error(at, "run", "requires feeds of inputs, got one of an empty Value");
     if (input.data() != graph)
-      throw Error(at, "run", fmt::format("requires feeds of inputs of the program's graph, got '{}' of another", input.name()));
+      throw Error(at, "run",
+                  fmt::format("requires feeds of inputs of the program's graph, got '{}' of another", input.name()));
     const NodeData& node = graph->node(input.id());
     if (node.op != &input_op())
       throw Error(at, "run", fmt::format("requires feeds of inputs, got one of {} ({})", input.name(), node.op->name));
     if (node.payload >= slots_.size())
-      throw Error(at, "run", fmt::format("requires feeds of inputs that the program knows, got '{}', which was added to "
-                                         "the graph after the program was compiled", input.name()));
+      throw Error(at, "run",
+                  fmt::format("requires feeds of inputs that the program knows, got '{}', which was added to "
+                              "the graph after the program was compiled",
+                              input.name()));
     return node.payload;
   }
 

@@ -42,14 +42,11 @@ class Feed {
   Feed(Value input, const Array& array) : input_(input) { view(array.dtype(), array.shape(), array.raw()); }
   Feed(Value input, Array&& array) : input_(input) { own(std::move(array)); }
   template <class T>
-    requires std::is_arithmetic_v<T>
-  Feed(Value input, T number) : input_(input), number_(true) {
-    own(Array(number));
-  }
+  requires std::is_arithmetic_v<T> Feed(Value input, T number) : input_(input), number_(true) { own(Array(number)); }
   template <class T>
-    requires(!std::is_arithmetic_v<std::remove_cvref_t<T>> && !std::same_as<std::remove_cvref_t<T>, Array> &&
-             std::convertible_to<T, Array>)
-  Feed(Value input, T&& numbers) : input_(input) {
+  requires(!std::is_arithmetic_v<std::remove_cvref_t<T>> && !std::same_as<std::remove_cvref_t<T>, Array> &&
+           std::convertible_to<T, Array>) Feed(Value input, T&& numbers)
+      : input_(input) {
     using Container = std::remove_cvref_t<T>;
     if constexpr (std::is_lvalue_reference_v<T> && viewable<Container>) {
       view(dtype_of<typename Container::value_type>(), Dims(numbers.shape()), numbers.data());
@@ -59,8 +56,8 @@ class Feed {
   }
   // By the input's name.
   template <class T>
-    requires std::convertible_to<T, Array>
-  Feed(std::string_view name, T&& numbers) : Feed(Value{}, std::forward<T>(numbers)) {
+  requires std::convertible_to<T, Array> Feed(std::string_view name, T&& numbers)
+      : Feed(Value{}, std::forward<T>(numbers)) {
     name_ = name;
   }
 
@@ -79,7 +76,7 @@ class Feed {
     c.data();
     requires static_cast<int>(C::static_layout) == 1;
     requires std::same_as<typename C::value_type, float> || std::same_as<typename C::value_type, double> ||
-                 std::same_as<typename C::value_type, std::int64_t> || std::same_as<typename C::value_type, bool>;
+        std::same_as<typename C::value_type, std::int64_t> || std::same_as<typename C::value_type, bool>;
   };
   void view(DType dtype, const Dims& shape, const void* data) {
     dtype_ = dtype;

@@ -38,8 +38,9 @@ void Progress::update(std::int64_t done, std::string_view note) {
   if (now < due_) return;
   due_ = now + std::chrono::milliseconds(100);
   const double elapsed = std::chrono::duration<double>(now - start_).count();
-  const std::string left =
-      done > 0 && done < total_ ? in_words(elapsed / static_cast<double>(done) * static_cast<double>(total_ - done)) : "";
+  const std::string left = done > 0 && done < total_
+                               ? in_words(elapsed / static_cast<double>(done) * static_cast<double>(total_ - done))
+                               : "";
   constexpr std::int64_t width = 24;
   const std::int64_t filled = total_ > 0 ? done * width / total_ : width;
   std::string bar;

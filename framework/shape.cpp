@@ -42,8 +42,8 @@ struct Term {
 using Polynomial = std::vector<Term>;
 
 struct Atom {
-  std::string symbol;      // empty for a quotient
-  Polynomial numerator;    // of a quotient
+  std::string symbol;    // empty for a quotient
+  Polynomial numerator;  // of a quotient
   Polynomial denominator;
   friend auto operator<=>(const Atom&, const Atom&) = default;
 };
@@ -212,16 +212,15 @@ void Dimension::throw_negative(std::int64_t extent) {
 
 std::int64_t Dimension::extent(Location at) const {
   if (!is_number())
-    throw Error(at, "dimension", fmt::format("requires a number, got '{}', whose size is known only in a run",
-                                             to_string()));
+    throw Error(at, "dimension",
+                fmt::format("requires a number, got '{}', whose size is known only in a run", to_string()));
   return code_;
 }
 
 std::int64_t Dimension::evaluate(const Sizes& sizes) const {
   if (is_number()) return code_;
   const auto value = evaluate_polynomial(DimensionTable::instance().polynomial(*this), sizes);
-  if (value < 0)
-    throw Error("dimension", fmt::format("requires {} to be 0 or more, got {}", to_string(), value));
+  if (value < 0) throw Error("dimension", fmt::format("requires {} to be 0 or more, got {}", to_string(), value));
   return value;
 }
 
@@ -350,8 +349,9 @@ bool broadcast(const Shape& a, const Shape& b, Shape& out) {
 std::size_t normalize_axis(std::int64_t axis, std::size_t rank, std::string_view op, Location at) {
   const auto n = static_cast<std::int64_t>(rank);
   if (axis < -n || axis >= n)
-    throw Error(at, op, n == 0 ? fmt::format("requires no axis for a scalar, got {}", axis)
-                               : fmt::format("requires an axis from {} to {}, got {}", -n, n - 1, axis));
+    throw Error(at, op,
+                n == 0 ? fmt::format("requires no axis for a scalar, got {}", axis)
+                       : fmt::format("requires an axis from {} to {}, got {}", -n, n - 1, axis));
   return static_cast<std::size_t>(axis < 0 ? axis + n : axis);
 }
 

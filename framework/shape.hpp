@@ -91,11 +91,10 @@ class Extents {
     for (const T& e : extents) push_back(e);
   }
   template <class Range>
-    requires requires(const Range& r) {
-      { *r.begin() } -> std::convertible_to<T>;
-      r.end();
-    } && (!std::same_as<std::remove_cvref_t<Range>, Extents>)
-  explicit Extents(const Range& range) {
+  requires requires(const Range& r) {
+    { *r.begin() } -> std::convertible_to<T>;
+    r.end();
+  } &&(!std::same_as<std::remove_cvref_t<Range>, Extents>)explicit Extents(const Range& range) {
     for (const auto& e : range) push_back(static_cast<T>(e));
   }
   static Extents filled(std::size_t rank, T value) {

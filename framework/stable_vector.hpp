@@ -1,5 +1,5 @@
-// A vector whose elements stay where they are while it grows: rules and passes hold references to nodes and their shapes
-// while they append others. Not installed.
+// A vector whose elements stay where they are while it grows: rules and passes hold references to nodes and their
+// shapes while they append others. Not installed.
 #pragma once
 
 #include <cstddef>

@@ -13,10 +13,10 @@ namespace {
 const Sample matrix{.inputs = {uniform({3, 4}, -4, 4)}};
 const Sample steep{.inputs = {uniform({2, 3}, -40, 40)}};
 const Sample empty{.inputs = {zeros({0, 2})}};
-const Sample edges{.inputs = {Array({0.0, -0.0, 1e4, -1e4, 1e300, -1e300, 1e-300,
-                                     std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity(),
-                                     std::numeric_limits<double>::quiet_NaN()})},
-                   .differentiate = false};
+const Sample edges{
+    .inputs = {Array({0.0, -0.0, 1e4, -1e4, 1e300, -1e300, 1e-300, std::numeric_limits<double>::infinity(),
+                      -std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()})},
+    .differentiate = false};
 
 const Op& relu_op = register_op({
     .name = "relu",
@@ -45,9 +45,7 @@ const Op& sigmoid_op = register_op({
     .shape = same_shape,
     .forward = elementwise([](auto x) { return simd::sigmoid(x); }),
     // sigmoid(-x), not 1 - y: that loses all its digits in float32 where y is near 1.
-    .gradient = [](const Node& node, Value dy) -> Values {
-      return {dy * (node.output() * sigmoid(-node.input(0)))};
-    },
+    .gradient = [](const Node& node, Value dy) -> Values { return {dy * (node.output() * sigmoid(-node.input(0)))}; },
     .samples = {matrix, steep, empty, edges},
 });
 

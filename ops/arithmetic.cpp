@@ -37,7 +37,9 @@ const Op& add_op = register_op({
     .doc = "a + b, broadcast.",
     .shape = number_shape,
     .forward = elementwise([](auto a, auto b) { return a + b; }),
-    .gradient = [](const Node&, Value dy) -> Values { return {dy, dy}; },
+    .gradient = [](const Node&, Value dy) -> Values {
+      return {dy, dy};
+    },
     .samples = {matrix_and_row, column_and_row, matrix_and_scalar, empty, whole},
 });
 
@@ -46,7 +48,9 @@ const Op& sub_op = register_op({
     .doc = "a - b, broadcast.",
     .shape = number_shape,
     .forward = elementwise([](auto a, auto b) { return a - b; }),
-    .gradient = [](const Node&, Value dy) -> Values { return {dy, -dy}; },
+    .gradient = [](const Node&, Value dy) -> Values {
+      return {dy, -dy};
+    },
     .samples = {matrix_and_row, column_and_row, matrix_and_scalar, empty, whole},
 });
 
@@ -136,8 +140,7 @@ const Op& pow_op = register_op({
     },
     .samples = {{.inputs = {uniform({3, 4}, 0.5, 2), uniform({4}, -2, 2)}},
                 {.inputs = {uniform({5}, -2, 2), Array(3.0)}, .differentiate = false},
-                {.inputs = {Array({0.0, 0.0, 2.0, -1.0}), Array({0.0, 2.0, 0.0, 2.0})},
-                 .differentiate = false}},
+                {.inputs = {Array({0.0, 0.0, 2.0, -1.0}), Array({0.0, 2.0, 0.0, 2.0})}, .differentiate = false}},
 });
 
 }  // namespace

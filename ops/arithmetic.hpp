@@ -19,8 +19,8 @@ Value neg(Operand x);
 Value maximum(Operand a, Operand b);
 Value minimum(Operand a, Operand b);
 
-// a to the power of b as C's pow: pow(x, 0) = 1, pow of a negative number to a fraction is NaN. d/da = b a^(b-1), 0 where
-// b is 0; d/db = a^b log a, 0 where a is 0 and b >= 0. Floating only.
+// a to the power of b as C's pow: pow(x, 0) = 1, pow of a negative number to a fraction is NaN. d/da = b a^(b-1), 0
+// where b is 0; d/db = a^b log a, 0 where a is 0 and b >= 0. Floating only.
 Value pow(Operand a, Operand b);
 
 inline Value operator+(Operand a, Operand b) { return add(a, b); }

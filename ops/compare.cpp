@@ -64,7 +64,7 @@ const Op& comparison(const char* name, const char* doc, F functor) {
       .doc = doc,
       .shape = comparison_shape,
       .forward = elementwise(functor),
-        .samples = comparison_samples,
+      .samples = comparison_samples,
   });
 }
 

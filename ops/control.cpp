@@ -60,18 +60,19 @@ const Op& extent_op = register_op({
     .shape = [](const OpCall& call) -> Type {
       return {call.attributes().get<DType>("dtype"), {}};
     },
-    .forward = [] {
-      Forward forward;
-      forward.kernel = [](KernelCall& call) -> KernelRun {
-        const auto number = count(evaluate(call.attributes.get<Shape>("shape"), Sizes{}));
-        return visit_dtype(call.output.dtype, [&](auto t) -> KernelRun {
-          return [value = static_cast<decltype(t)>(number)](const KernelBuffers& buffers) {
-            *static_cast<decltype(t)*>(buffers.output) = value;
+    .forward =
+        [] {
+          Forward forward;
+          forward.kernel = [](KernelCall& call) -> KernelRun {
+            const auto number = count(evaluate(call.attributes.get<Shape>("shape"), Sizes{}));
+            return visit_dtype(call.output.dtype, [&](auto t) -> KernelRun {
+              return [value = static_cast<decltype(t)>(number)](const KernelBuffers& buffers) {
+                *static_cast<decltype(t)*>(buffers.output) = value;
+              };
+            });
           };
-        });
-      };
-      return forward;
-    }(),
+          return forward;
+        }(),
     .samples = {{.inputs = {}, .attributes = {{"shape", Shape{3, 4}}, {"dtype", float64}}}},
 });
 

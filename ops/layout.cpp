@@ -145,8 +145,8 @@ const Op& slice_op = register_op({
       out.shape[call.axis(call.attributes().get<std::int64_t>("axis"))] = dimension_of(call.attributes(), "size");
       return out;
     },
-    .forward = kernels::strided_copy(
-        [](const KernelCall& call) { return slice_view(call.inputs[0].shape, call.attributes); }),
+    .forward =
+        kernels::strided_copy([](const KernelCall& call) { return slice_view(call.inputs[0].shape, call.attributes); }),
     .gradient = [](const Node& node, Value dy) -> Values {
       const auto axis = static_cast<std::size_t>(node.attribute<std::int64_t>("axis"));
       const Op& scatter = *find_op("slice_scatter");
@@ -167,8 +167,8 @@ const Op& slice_scatter_op = register_op({
       out.shape[call.axis(call.attributes().get<std::int64_t>("axis"))] = dimension_of(call.attributes(), "whole");
       return out;
     },
-    .forward = kernels::strided_scatter(
-        [](const KernelCall& call) { return slice_view(call.output.shape, call.attributes); }),
+    .forward =
+        kernels::strided_scatter([](const KernelCall& call) { return slice_view(call.output.shape, call.attributes); }),
     .gradient = [](const Node& node, Value dy) -> Values { return {apply(slice_op, {dy}, node.attributes())}; },
     .samples = {{.inputs = {uniform({3, 2})}, .attributes = slice_attributes(0, 1, 3, 1).with("whole", Shape{5})},
                 {.inputs = {uniform({2, 2})}, .attributes = slice_attributes(1, 4, 2, -2).with("whole", Shape{6})}},
@@ -185,8 +185,7 @@ const Op& concat_op = register_op({
       Type out = call.type(0);
       for (std::size_t i = 1; i < call.size(); ++i) {
         bool fits = call.shape(i).rank() == out.shape.rank();
-        for (std::size_t k = 0; fits && k < out.shape.rank(); ++k)
-          fits = k == axis || call.shape(i)[k] == out.shape[k];
+        for (std::size_t k = 0; fits && k < out.shape.rank(); ++k) fits = k == axis || call.shape(i)[k] == out.shape[k];
         if (!fits)
           call.fail(fmt::format("shapes that agree but for axis {}", axis),
                     fmt::format("{} and {}", to_string(call.shape(0)), to_string(call.shape(i))));
@@ -245,8 +244,10 @@ Value slice(Value x, std::int64_t axis, Slice range, Location at) {
   if (!extent.is_number()) {
     const std::int64_t first = range.start.value_or(0);
     if (range.step != 1 || (range.stop && *range.stop >= 0))
-      throw Error(at, "slice", fmt::format("requires step 1 and no stop or one from the end for an extent that is only "
-                                           "known in a run, {}", extent.to_string()));
+      throw Error(at, "slice",
+                  fmt::format("requires step 1 and no stop or one from the end for an extent that is only "
+                              "known in a run, {}",
+                              extent.to_string()));
     const Dimension start = first >= 0 ? Dimension(first) : extent - Dimension(-first);
     const Dimension stop = range.stop ? extent - Dimension(-*range.stop) : extent;
     return apply(slice_op, {x}, slice_attributes(a, start, stop - start, 1), at);

@@ -86,8 +86,9 @@ Forward one_hot_kernel() {
           for (std::int64_t i = 0; i < inner; ++i) {
             const std::int64_t k = index[o * inner + i];
             if (k < 0 || k >= classes)
-              throw Error(at, "one_hot", fmt::format("requires class indices from 0 to {}, got {} at element {}",
-                                                     classes - 1, k, o * inner + i));
+              throw Error(at, "one_hot",
+                          fmt::format("requires class indices from 0 to {}, got {} at element {}", classes - 1, k,
+                                      o * inner + i));
             out[(o * classes + k) * inner + i] = 1;
           }
         }
@@ -114,7 +115,8 @@ const Op& one_hot_op = register_op({
       return out;
     },
     .forward = one_hot_kernel(),
-    .samples = {{.inputs = {integers({4}, 0, 3)}, .attributes = {{"classes", Shape{3}}, {"dtype", float64}, {"axis", 1}}},
+    .samples = {{.inputs = {integers({4}, 0, 3)},
+                 .attributes = {{"classes", Shape{3}}, {"dtype", float64}, {"axis", 1}}},
                 {.inputs = {integers({2, 3}, 0, 5)},
                  .attributes = {{"classes", Shape{5}}, {"dtype", float64}, {"axis", 0}}}},
 });
@@ -182,7 +184,8 @@ Value softmax_cross_entropy(Value logits, Value labels, std::int64_t axis, Locat
       throw Error(detail::scoped(at), "softmax_cross_entropy",
                   fmt::format("requires class indices of shape {} for logits {}, got {}", to_string(expected),
                               to_string(logits.shape()), to_string(labels.shape())));
-    labels = apply(one_hot_op, {labels}, {{"classes", Shape{logits.shape()[a]}}, {"dtype", logits.dtype()}, {"axis", a}}, at);
+    labels = apply(one_hot_op, {labels},
+                   {{"classes", Shape{logits.shape()[a]}}, {"dtype", logits.dtype()}, {"axis", a}}, at);
   }
   return apply(softmax_cross_entropy_op, {logits, labels}, {{"axis", axis}}, at);
 }

@@ -31,9 +31,9 @@ const Sample edges{.inputs = {Array({0.0, -0.0, 1e-300, -1e-300, 1e300, -1e300, 
                                      std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity(),
                                      std::numeric_limits<double>::quiet_NaN(), 5e-324})},
                    .differentiate = false};
-const Sample moderate_edges{.inputs = {Array({0.0, -0.0, 1e-300, -1e-300, 1e-8, 1000.0, -1000.0,
-                                              std::numeric_limits<double>::quiet_NaN()})},
-                            .differentiate = false};
+const Sample moderate_edges{
+    .inputs = {Array({0.0, -0.0, 1e-300, -1e-300, 1e-8, 1000.0, -1000.0, std::numeric_limits<double>::quiet_NaN()})},
+    .differentiate = false};
 
 const Op& square_op = register_op({
     .name = "square",
@@ -170,7 +170,8 @@ const Op& clip_op = register_op({
     .name = "clip",
     .doc = "min(max(x, low), high); slope 1 at the bounds.",
     .shape = same_shape,
-    .forward = elementwise([](auto x, auto low, auto high) { return simd::min(simd::max(x, low), high); }, {"low", "high"}),
+    .forward =
+        elementwise([](auto x, auto low, auto high) { return simd::min(simd::max(x, low), high); }, {"low", "high"}),
     .gradient = [](const Node& node, Value dy) -> Values {
       const Value x = node.input(0);
       const Value within = logical_and(x >= node.attributes().number("low"), x <= node.attributes().number("high"));

@@ -64,8 +64,10 @@ const Op& matmul_op = register_op({
       const bool tb = flag(node.attributes(), "transpose_b");
       const Op& product = node.op();
       Values out(2);
-      if (node.wants(0)) out[0] = ta ? apply(product, {b, dy}, flags(tb, true)) : apply(product, {dy, b}, flags(false, !tb));
-      if (node.wants(1)) out[1] = tb ? apply(product, {dy, a}, flags(true, ta)) : apply(product, {a, dy}, flags(!ta, false));
+      if (node.wants(0))
+        out[0] = ta ? apply(product, {b, dy}, flags(tb, true)) : apply(product, {dy, b}, flags(false, !tb));
+      if (node.wants(1))
+        out[1] = tb ? apply(product, {dy, a}, flags(true, ta)) : apply(product, {a, dy}, flags(!ta, false));
       return out;
     },
     .samples = {{.inputs = {uniform({3, 4}, -1, 1), uniform({4, 2}, -1, 1)}},
@@ -77,8 +79,7 @@ const Op& matmul_op = register_op({
                 {.inputs = {uniform({5, 4, 3}, -1, 1), uniform({4, 2}, -1, 1)}, .attributes = flags(true, false)},
                 {.inputs = {uniform({1, 1}), uniform({1, 1})}},
                 {.inputs = {uniform({2, 0}), uniform({0, 3})}},
-                {.inputs = {uniform({40, 70}, -1, 1), uniform({70, 33}, -1, 1)},
-                 .differentiate = false}},
+                {.inputs = {uniform({40, 70}, -1, 1), uniform({70, 33}, -1, 1)}, .differentiate = false}},
 });
 
 }  // namespace

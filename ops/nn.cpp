@@ -26,21 +26,25 @@ Dimension features_of(Value x, std::int64_t axis, std::string_view layer, Locati
   if (!x) throw Error(at, layer, "requires values of a graph, got an empty Value");
   const Dimension features = x.shape()[normalize_axis(axis, x.rank(), layer, at)];
   if (!features.is_number())
-    throw Error(at, layer, fmt::format("requires a number of features, got {} in {}", features.to_string(), to_string(x.shape())));
+    throw Error(at, layer,
+                fmt::format("requires a number of features, got {} in {}", features.to_string(), to_string(x.shape())));
   return features;
 }
 
 }  // namespace
 
-Dense dense(Value x, std::size_t units, const init::Initializer& initializer, const LayerOptions& options, Location at) {
+Dense dense(Value x, std::size_t units, const init::Initializer& initializer, const LayerOptions& options,
+            Location at) {
   const Dimension features = features_of(x, -1, "dense", at);
-  if (x.rank() < 2) throw Error(at, "dense", fmt::format("requires {{examples, features}}, got {}", to_string(x.shape())));
+  if (x.rank() < 2)
+    throw Error(at, "dense", fmt::format("requires {{examples, features}}, got {}", to_string(x.shape())));
   const detail::LocationScope scope(detail::scoped(at));
   Graph graph = x.graph();
   const std::string name = layer_name(graph, options, "dense", "weight");
   const auto fan_in = static_cast<double>(features.extent());
   Dense out;
-  out.weight = graph.parameter(name + "/weight", initializer({features, units}, fan_in, static_cast<double>(units)), at);
+  out.weight =
+      graph.parameter(name + "/weight", initializer({features, units}, fan_in, static_cast<double>(units)), at);
   out.bias = graph.parameter(name + "/bias", zeros({units}), at);
   out.output = matmul(x, out.weight) + out.bias;
   return out;

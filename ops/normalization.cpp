@@ -81,8 +81,7 @@ const Op& batch_norm_op = register_op({
       const Value count = extent(dy.graph(), s.reduced, dy.dtype());
       Values out(5);
       if (node.wants(0))
-        out[0] = s.spread(node.input(1)) * s.scale *
-                 by_mode(dy - dbeta / count - s.normalized * (dgamma / count), dy);
+        out[0] = s.spread(node.input(1)) * s.scale * by_mode(dy - dbeta / count - s.normalized * (dgamma / count), dy);
       if (node.wants(1)) out[1] = reshape(dgamma, node.input(1).shape());
       if (node.wants(2)) out[2] = reshape(dbeta, node.input(2).shape());
       // y depends on the running statistics in inference only.
@@ -104,7 +103,8 @@ const Op& batch_norm_op = register_op({
 
 Value batch_norm(Value x, Value gamma, Value beta, Value running_mean, Value running_variance,
                  const BatchNormOptions& options, Location at) {
-  if (!(options.epsilon > 0)) throw Error(at, "batch_norm", fmt::format("requires epsilon > 0, got {}", options.epsilon));
+  if (!(options.epsilon > 0))
+    throw Error(at, "batch_norm", fmt::format("requires epsilon > 0, got {}", options.epsilon));
   const Value y = apply(batch_norm_op, {x, gamma, beta, running_mean, running_variance},
                         {{"axis", options.axis}, {"epsilon", options.epsilon}}, at);
   const detail::LocationScope scope(detail::scoped(at));

@@ -6,8 +6,8 @@
 namespace chainrule {
 
 struct BatchNormOptions {
-  std::int64_t axis = 1;    // where the features are: 1 for rows of examples and NCHW images, 0 for the course's columns
-  double momentum = 0.1;    // running = (1 - momentum) * running + momentum * batch
+  std::int64_t axis = 1;  // where the features are: 1 for rows of examples and NCHW images, 0 for the course's columns
+  double momentum = 0.1;  // running = (1 - momentum) * running + momentum * batch
   double epsilon = 1e-5;
 };
 

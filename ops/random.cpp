@@ -55,12 +55,14 @@ const Op& dropout_mask_op = register_op({
     .doc = "1 with probability keep, else 0, by Philox 4x32-10 of (seed, stream, step, element).",
     .shape = [](const OpCall& call) -> Type {
       call.require_inputs(1);
-      if (call.dtype(0) != int64 || !(call.shape(0) == Shape{})) call.fail("the step, an int64 scalar", to_string(call.shape(0)));
+      if (call.dtype(0) != int64 || !(call.shape(0) == Shape{}))
+        call.fail("the step, an int64 scalar", to_string(call.shape(0)));
       return {call.attributes().get<DType>("dtype"), call.attributes().get<Shape>("shape")};
     },
     .forward = mask_generator(),
-    .samples = {{.inputs = {Array(std::int64_t{3})},
-                 .attributes = {{"shape", Shape{1000}}, {"dtype", float64}, {"keep", 0.8}, {"seed", 7}, {"stream", 1}}}},
+    .samples =
+        {{.inputs = {Array(std::int64_t{3})},
+          .attributes = {{"shape", Shape{1000}}, {"dtype", float64}, {"keep", 0.8}, {"seed", 7}, {"stream", 1}}}},
 });
 
 void check(Value x, const DropoutOptions& options, Location at) {
@@ -91,8 +93,9 @@ Value dropout(Value x, Value mask, const DropoutOptions& options, Location at) {
   if (!mask) throw Error(at, "dropout", "requires values of a graph, got an empty Value");
   Shape both;
   if (!broadcast(x.shape(), mask.shape(), both) || !(both == x.shape()))
-    throw Error(at, "dropout", fmt::format("requires a mask that broadcasts to {}, got {}", to_string(x.shape()),
-                                           to_string(mask.shape())));
+    throw Error(
+        at, "dropout",
+        fmt::format("requires a mask that broadcasts to {}, got {}", to_string(x.shape()), to_string(mask.shape())));
   const detail::LocationScope scope(detail::scoped(at));
   return by_mode(x * cast(mask, x.dtype()) * (1.0 / options.keep), x);
 }

@@ -82,7 +82,8 @@ Forward reduction(kernels::Reduction kind) {
     if (kind != kernels::Reduction::sum)
       for (std::size_t i = 0; i < reduced.size(); ++i)
         if (reduced[i] && call.inputs[0].shape[i] == 0)
-          throw Error(call.at, call.op, fmt::format("requires at least one element, got {}", to_string(call.inputs[0].shape)));
+          throw Error(call.at, call.op,
+                      fmt::format("requires at least one element, got {}", to_string(call.inputs[0].shape)));
     return kernels::make_reduction(kind, call.inputs[0].dtype, call.inputs[0].shape, reduced, call.workspace);
   };
   return forward;

@@ -25,8 +25,9 @@ class AxisList {
 };
 
 // Over the given axes, or all; with keepdims these stay with extent 1. An axis out of range or twice throws Error.
-Value sum(Value x, const AxisList& axes = {}, bool keepdims = false, Location at = Location::here());   // 0 of nothing
-Value mean(Value x, const AxisList& axes = {}, bool keepdims = false, Location at = Location::here());  // NaN of nothing
+Value sum(Value x, const AxisList& axes = {}, bool keepdims = false, Location at = Location::here());  // 0 of nothing
+Value mean(Value x, const AxisList& axes = {}, bool keepdims = false,
+           Location at = Location::here());  // NaN of nothing
 // The greatest / least element, NaN if any is NaN; of nothing: Error. Ties share the gradient equally.
 Value max(Value x, const AxisList& axes = {}, bool keepdims = false, Location at = Location::here());
 Value min(Value x, const AxisList& axes = {}, bool keepdims = false, Location at = Location::here());

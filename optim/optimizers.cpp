@@ -32,8 +32,9 @@ Values parameters_below(Value loss, std::string_view optimizer, Location at) {
 
 void check(const Values& parameters, const Values& gradients, std::string_view optimizer, Location at) {
   if (parameters.size() != gradients.size() || parameters.empty())
-    throw Error(at, optimizer, fmt::format("requires a gradient for each parameter, got {} gradients for {} parameters",
-                                           gradients.size(), parameters.size()));
+    throw Error(at, optimizer,
+                fmt::format("requires a gradient for each parameter, got {} gradients for {} parameters",
+                            gradients.size(), parameters.size()));
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     if (!parameters[i] || !gradients[i]) throw Error(at, optimizer, "requires values, got an empty Value");
     for (const Value v : {parameters[i], gradients[i]})
@@ -42,13 +43,13 @@ void check(const Values& parameters, const Values& gradients, std::string_view o
     if (parameters[i].node().op().name != "variable")
       throw Error(at, optimizer, fmt::format("requires parameters or variables, got {}", parameters[i].name()));
     if (!(parameters[i].shape() == gradients[i].shape()))
-      throw Error(at, optimizer, fmt::format("requires a gradient of shape {} for '{}', got {}",
-                                             to_string(parameters[i].shape()), parameters[i].name(),
-                                             to_string(gradients[i].shape())));
+      throw Error(at, optimizer,
+                  fmt::format("requires a gradient of shape {} for '{}', got {}", to_string(parameters[i].shape()),
+                              parameters[i].name(), to_string(gradients[i].shape())));
     if (parameters[i].dtype() != gradients[i].dtype())
-      throw Error(at, optimizer, fmt::format("requires a gradient of dtype {} for '{}', got {}",
-                                             name(parameters[i].dtype()), parameters[i].name(),
-                                             name(gradients[i].dtype())));
+      throw Error(at, optimizer,
+                  fmt::format("requires a gradient of dtype {} for '{}', got {}", name(parameters[i].dtype()),
+                              parameters[i].name(), name(gradients[i].dtype())));
   }
 }
 
@@ -76,7 +77,9 @@ Updates each(const Values& parameters, const Values& gradients, const LearningRa
 
 Updates GradientDescent::apply(const Values& parameters, const Values& gradients, Location at) const {
   return each(parameters, gradients, learning_rate, "gradient_descent", at,
-              [](Updates& updates, Value w, Value g, Value rate) { updates.push_back({w, w - rate * g}); });
+              [](Updates& updates, Value w, Value g, Value rate) {
+                updates.push_back({w, w - rate * g});
+              });
 }
 
 Updates Momentum::apply(const Values& parameters, const Values& gradients, Location at) const {
@@ -114,40 +117,39 @@ Updates Adam::apply(const Values& parameters, const Values& gradients, Location 
   check(parameters, gradients, "adam", at);
   const detail::LocationScope scope(detail::scoped(at));
   Graph graph = parameters[0].graph();
-  // Its own count of updates: another optimizer of the same State may run more or less often. Made with the first slots,
-  // once nothing can be wrong any more.
+  // Its own count of updates: another optimizer of the same State may run more or less often. Made with the first
+  // slots, once nothing can be wrong any more.
   Value t;
   Value next_t;
-  Updates updates = each(parameters, gradients, learning_rate, "adam", at,
-                         [&](Updates& out, Value w, Value g, Value rate) {
-                           if (!t) {
-                             t = graph.variable(graph.unique_name("adam/t"), Initial(Array(std::int64_t{0})));
-                             next_t = t + 1;
-                           }
-                           const Value v = slot(w, "adam/v");
-                           const Value s = slot(w, "adam/s");
-                           const Value power = cast(next_t, w.dtype());
-                           const Value next_v = beta1 * v + (1 - beta1) * g;
-                           const Value next_s = beta2 * s + (1 - beta2) * square(g);
-                           const Value v_corrected = next_v / (1.0 - pow(beta1, power));
-                           const Value s_corrected = next_s / (1.0 - pow(beta2, power));
-                           const Value root = epsilon_inside_root ? sqrt(s_corrected + epsilon)
-                                                                  : sqrt(s_corrected) + epsilon;
-                           out.push_back({v, next_v});
-                           out.push_back({s, next_s});
-                           out.push_back({w, w - rate * v_corrected / root});
-                         });
+  Updates updates =
+      each(parameters, gradients, learning_rate, "adam", at, [&](Updates& out, Value w, Value g, Value rate) {
+        if (!t) {
+          t = graph.variable(graph.unique_name("adam/t"), Initial(Array(std::int64_t{0})));
+          next_t = t + 1;
+        }
+        const Value v = slot(w, "adam/v");
+        const Value s = slot(w, "adam/s");
+        const Value power = cast(next_t, w.dtype());
+        const Value next_v = beta1 * v + (1 - beta1) * g;
+        const Value next_s = beta2 * s + (1 - beta2) * square(g);
+        const Value v_corrected = next_v / (1.0 - pow(beta1, power));
+        const Value s_corrected = next_s / (1.0 - pow(beta2, power));
+        const Value root = epsilon_inside_root ? sqrt(s_corrected + epsilon) : sqrt(s_corrected) + epsilon;
+        out.push_back({v, next_v});
+        out.push_back({s, next_s});
+        out.push_back({w, w - rate * v_corrected / root});
+      });
   updates.push_back({t, next_t});
   return updates;
 }
 
 // minimize() is the same for all: the gradients of the loss, then apply().
-#define CHAINRULE_MINIMIZE(Optimizer, label)                                                         \
-  Updates Optimizer::minimize(Value loss, Location at) const {                                       \
-    return minimize(loss, parameters_below(loss, label, at), at);                                    \
-  }                                                                                                  \
-  Updates Optimizer::minimize(Value loss, const Values& parameters, Location at) const {             \
-    return apply(parameters, gradients(loss, parameters, at), at);                                   \
+#define CHAINRULE_MINIMIZE(Optimizer, label)                                             \
+  Updates Optimizer::minimize(Value loss, Location at) const {                           \
+    return minimize(loss, parameters_below(loss, label, at), at);                        \
+  }                                                                                      \
+  Updates Optimizer::minimize(Value loss, const Values& parameters, Location at) const { \
+    return apply(parameters, gradients(loss, parameters, at), at);                       \
   }
 
 CHAINRULE_MINIMIZE(GradientDescent, "gradient_descent")

@@ -8,13 +8,13 @@
 
 namespace chainrule::optim {
 
-// What every optimizer has. Derived gives rule(parameter, gradient, rate, slots): see GradientDescent.
-//   minimize(loss)              the updates of all parameters that the loss depends on
-//   minimize(loss, parameters)  of these
+// What every optimizer has.
+//   minimize(loss)               the updates of all parameters that the loss depends on
+//   minimize(loss, parameters)   of these
 //   apply(parameters, gradients) from gradients made elsewhere (clipped, summed)
 // Throw Error where the loss is no scalar, or depends on no parameter.
-#define CHAINRULE_OPTIMIZER_FUNCTIONS                                                                        \
-  [[nodiscard]] Updates minimize(Value loss, Location at = Location::here()) const;                          \
+#define CHAINRULE_OPTIMIZER_FUNCTIONS                                                                         \
+  [[nodiscard]] Updates minimize(Value loss, Location at = Location::here()) const;                           \
   [[nodiscard]] Updates minimize(Value loss, const Values& parameters, Location at = Location::here()) const; \
   [[nodiscard]] Updates apply(const Values& parameters, const Values& gradients, Location at = Location::here()) const;
 

@@ -15,8 +15,7 @@ using Schedule = std::function<Value(Graph graph)>;
 class LearningRate {
  public:
   template <class T>
-    requires std::is_arithmetic_v<T>
-  LearningRate(T rate) : number_(static_cast<double>(rate)) {}
+  requires std::is_arithmetic_v<T> LearningRate(T rate) : number_(static_cast<double>(rate)) {}
   LearningRate(Value rate) : value_(rate) {}
   LearningRate(Schedule schedule) : schedule_(std::move(schedule)) {}
 

@@ -387,7 +387,6 @@ inline const std::map<std::string, Reference>& references() {
       {"floor", one([](const X& x) -> X { return xt::floor(x); }, 0)},
       {"ceil", one([](const X& x) -> X { return xt::ceil(x); }, 0)},
       {"sign", one([](const X& x) -> X { return xt::where(x > 0.0, 1.0, xt::where(x < 0.0, -1.0, x)); }, 0)},
-
       {"clip", unsigned_zero({.value = [](const Inputs& x, const Attributes& a) -> X {
                                 const double low = a.number("low");
                                 const double high = a.number("high");

@@ -153,7 +153,10 @@ struct Told {
 
  private:
   explicit Told(Graph g)
-      : graph(g), rate(graph.input("rate", {})), count(graph.input("count", {}, int64)), state(graph),
+      : graph(g),
+        rate(graph.input("rate", {})),
+        count(graph.input("count", {}, int64)),
+        state(graph),
         program(make()) {}
   Program make() {
     const auto w = graph.parameter("w", ones({5}));

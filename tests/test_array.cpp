@@ -134,9 +134,11 @@ TEST_CASE("elements are read and written by index") {
   CHECK_THROWS_AS(a(0), Error);
   CHECK_THROWS_AS(a(0, 0, 0), Error);
   CHECK_THROWS_WITH(a.item(), ContainsSubstring("array: item() requires one element, got shape {2, 3}"));
-  CHECK_THROWS_WITH(a.data<float>(), ContainsSubstring("array: requires the element type of its dtype float64, got float32"));
+  CHECK_THROWS_WITH(a.data<float>(),
+                    ContainsSubstring("array: requires the element type of its dtype float64, got float32"));
   const Array& constant = a;
-  CHECK_THROWS_WITH(constant.data<bool>(), ContainsSubstring("array: requires the element type of its dtype float64, got bool"));
+  CHECK_THROWS_WITH(constant.data<bool>(),
+                    ContainsSubstring("array: requires the element type of its dtype float64, got bool"));
   CHECK(Array({{7.0}}).item() == 7);
 }
 
@@ -183,8 +185,10 @@ TEST_CASE("arithmetic broadcasts") {
   CHECK((1 - a).identical(Array({{0.0, -1.0}, {-2.0, -3.0}})));
   CHECK((Array({{1.0}, {2.0}}) + Array({10.0, 20.0, 30.0})).identical(Array({{11.0, 21.0, 31.0}, {12.0, 22.0, 32.0}})));
   CHECK((Array(float64, {0, 2}) + a.reshape({2, 1, 2})).shape() == Dims{2, 0, 2});
-  CHECK_THROWS_WITH(a + Array({1.0, 2.0, 3.0}), ContainsSubstring("add: requires shapes that broadcast, got {2, 2} and {3}"));
-  CHECK_THROWS_WITH(a / Array(float64, {3, 2}), ContainsSubstring("divide: requires shapes that broadcast, got {2, 2} and {3, 2}"));
+  CHECK_THROWS_WITH(a + Array({1.0, 2.0, 3.0}),
+                    ContainsSubstring("add: requires shapes that broadcast, got {2, 2} and {3}"));
+  CHECK_THROWS_WITH(a / Array(float64, {3, 2}),
+                    ContainsSubstring("divide: requires shapes that broadcast, got {2, 2} and {3, 2}"));
 }
 
 TEST_CASE("arithmetic has the wider dtype of both") {

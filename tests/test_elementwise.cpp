@@ -46,7 +46,8 @@ const std::vector<Sample> one_vector = {{.inputs = {uniform({3}, -2, 2)}}};
 std::size_t fused_steps(const std::string& explained) {
   const auto plan = explained.rfind("plan for ");
   std::size_t count = 0;
-  for (auto at = explained.find(": fused ", plan); at != std::string::npos; at = explained.find(": fused ", at + 1)) ++count;
+  for (auto at = explained.find(": fused ", plan); at != std::string::npos; at = explained.find(": fused ", at + 1))
+    ++count;
   return count;
 }
 
@@ -79,8 +80,11 @@ TEST_CASE("what returns an operand or a number still writes its output") {
     REQUIRE(forward.micro->instructions.size() == 1);
     CHECK(forward.micro->instructions[0].micro == Micro::copy);
   }
-  const Op& three = register_op({.name = "three", .doc = "3.", .shape = same_shape,
-                                 .forward = elementwise([](auto /*x*/) { return 3.0; }), .samples = one_vector});
+  const Op& three = register_op({.name = "three",
+                                 .doc = "3.",
+                                 .shape = same_shape,
+                                 .forward = elementwise([](auto /*x*/) { return 3.0; }),
+                                 .samples = one_vector});
   Graph graph;
   const auto x = graph.input("x", {5});
   const Array at = numbers({5}, 1);
@@ -99,7 +103,8 @@ TEST_CASE("named attributes are operands after the inputs") {
   Graph graph;
   const auto x = graph.input("x", {2});
   // Two uses with numbers of their own, in one group; a whole number serves as well.
-  const auto y = apply(affine, {apply(affine, {x}, {{"scale", 3.0}, {"shift", -1.0}})}, {{"shift", 0.5}, {"scale", 10}});
+  const auto y =
+      apply(affine, {apply(affine, {x}, {{"scale", 3.0}, {"shift", -1.0}})}, {{"shift", 0.5}, {"scale", 10}});
   CHECK(run(graph, {y}, {{x, Array({1.0, 2.0})}})[0].identical(Array({20.5, 50.5})));
   const auto without = apply(affine, {x}, {{"scale", 3.0}});
   State state(graph);
@@ -119,7 +124,8 @@ TEST_CASE("functions of simd:: outside of a functor") {
   CHECK(simd::sigmoid(800.0) == 1);
   // On an operand that is of no trace there is nothing to record to.
   const simd::Traced stray(2.0);
-  CHECK_THROWS_WITH(simd::exp(stray), ContainsSubstring("simd: functions of chainrule::simd are for the functor of an elementwise op"));
+  CHECK_THROWS_WITH(simd::exp(stray),
+                    ContainsSubstring("simd: functions of chainrule::simd are for the functor of an elementwise op"));
   CHECK_THROWS_AS(stray + 1.0, Error);
   CHECK_THROWS_AS(simd::select(stray, stray, stray), Error);
   // A functor that throws ends its trace.
@@ -150,8 +156,11 @@ const UserOps& user_ops() {
     UserOps out;
     const auto add = [&](const char* name, Forward forward, double (*f)(double, double)) {
       const std::vector<Sample> samples = {{.inputs = {uniform({3}), uniform({3})}}};
-      out.emplace_back(&register_op({.name = name, .doc = "A micro-operation.", .shape = broadcast_shape,
-                                     .forward = std::move(forward), .samples = samples}),
+      out.emplace_back(&register_op({.name = name,
+                                     .doc = "A micro-operation.",
+                                     .shape = broadcast_shape,
+                                     .forward = std::move(forward),
+                                     .samples = samples}),
                        f);
     };
     using simd::abs, simd::select;
@@ -160,25 +169,44 @@ const UserOps& user_ops() {
     add("u_mul", elementwise([](auto x, auto y) { return x * y; }), [](double x, double y) { return x * y; });
     add("u_div", elementwise([](auto x, auto y) { return x / y; }), [](double x, double y) { return x / y; });
     add("u_neg", elementwise([](auto x, auto y) { return -x + y; }), [](double x, double y) { return y - x; });
-    add("u_max", elementwise([](auto x, auto y) { return simd::max(x, y); }), [](double x, double y) { return simd::max(x, y); });
-    add("u_min", elementwise([](auto x, auto y) { return simd::min(x, y); }), [](double x, double y) { return simd::min(x, y); });
-    add("u_pow", elementwise([](auto x, auto y) { return simd::pow(abs(x), y); }), [](double x, double y) { return std::pow(std::abs(x), y); });
-    add("u_less", elementwise([](auto x, auto y) { return x < y; }), [](double x, double y) { return x < y ? 1.0 : 0.0; });
-    add("u_le", elementwise([](auto x, auto y) { return x <= y; }), [](double x, double y) { return x <= y ? 1.0 : 0.0; });
-    add("u_gt", elementwise([](auto x, auto y) { return x > y; }), [](double x, double y) { return x > y ? 1.0 : 0.0; });
-    add("u_ge", elementwise([](auto x, auto y) { return x >= y; }), [](double x, double y) { return x >= y ? 1.0 : 0.0; });
-    add("u_eq", elementwise([](auto x, auto y) { return x == y; }), [](double x, double y) { return x == y ? 1.0 : 0.0; });
-    add("u_ne", elementwise([](auto x, auto y) { return x != y; }), [](double x, double y) { return x != y ? 1.0 : 0.0; });
-    add("u_and", elementwise([](auto x, auto y) { return (x > 0) && (y > 0); }), [](double x, double y) { return x > 0 && y > 0 ? 1.0 : 0.0; });
-    add("u_or", elementwise([](auto x, auto y) { return (x > 0) || !(y > 0); }), [](double x, double y) { return x > 0 || !(y > 0) ? 1.0 : 0.0; });
-    add("u_select", elementwise([](auto x, auto y) { return select(x < y, 2 * x, y); }), [](double x, double y) { return x < y ? 2 * x : y; });
-    add("u_square", elementwise([](auto x, auto y) { return simd::square(x) + simd::sign(y); }), [](double x, double y) { return x * x + simd::sign(y); });
-    add("u_root", elementwise([](auto x, auto y) { return simd::sqrt(abs(x)) + simd::floor(y); }), [](double x, double y) { return std::sqrt(std::abs(x)) + std::floor(y); });
-    add("u_exp", elementwise([](auto x, auto y) { return simd::exp(x) + simd::expm1(y); }), [](double x, double y) { return std::exp(x) + std::expm1(y); });
-    add("u_log", elementwise([](auto x, auto y) { return simd::log(abs(x) + 1) * simd::log1p(abs(y)); }), [](double x, double y) { return std::log(std::abs(x) + 1) * std::log1p(std::abs(y)); });
-    add("u_sin", elementwise([](auto x, auto y) { return simd::sin(x) * simd::cos(y); }), [](double x, double y) { return std::sin(x) * std::cos(y); });
-    add("u_tanh", elementwise([](auto x, auto y) { return simd::tanh(x) * simd::sigmoid(y); }), [](double x, double y) { return std::tanh(x) * simd::sigmoid(y); });
-    add("u_erf", elementwise([](auto x, auto y) { return simd::erf(x) + simd::ceil(y); }), [](double x, double y) { return std::erf(x) + std::ceil(y); });
+    add("u_max", elementwise([](auto x, auto y) { return simd::max(x, y); }),
+        [](double x, double y) { return simd::max(x, y); });
+    add("u_min", elementwise([](auto x, auto y) { return simd::min(x, y); }),
+        [](double x, double y) { return simd::min(x, y); });
+    add("u_pow", elementwise([](auto x, auto y) { return simd::pow(abs(x), y); }),
+        [](double x, double y) { return std::pow(std::abs(x), y); });
+    add("u_less", elementwise([](auto x, auto y) { return x < y; }),
+        [](double x, double y) { return x < y ? 1.0 : 0.0; });
+    add("u_le", elementwise([](auto x, auto y) { return x <= y; }),
+        [](double x, double y) { return x <= y ? 1.0 : 0.0; });
+    add("u_gt", elementwise([](auto x, auto y) { return x > y; }),
+        [](double x, double y) { return x > y ? 1.0 : 0.0; });
+    add("u_ge", elementwise([](auto x, auto y) { return x >= y; }),
+        [](double x, double y) { return x >= y ? 1.0 : 0.0; });
+    add("u_eq", elementwise([](auto x, auto y) { return x == y; }),
+        [](double x, double y) { return x == y ? 1.0 : 0.0; });
+    add("u_ne", elementwise([](auto x, auto y) { return x != y; }),
+        [](double x, double y) { return x != y ? 1.0 : 0.0; });
+    add("u_and", elementwise([](auto x, auto y) { return (x > 0) && (y > 0); }),
+        [](double x, double y) { return x > 0 && y > 0 ? 1.0 : 0.0; });
+    add("u_or", elementwise([](auto x, auto y) { return (x > 0) || !(y > 0); }),
+        [](double x, double y) { return x > 0 || !(y > 0) ? 1.0 : 0.0; });
+    add("u_select", elementwise([](auto x, auto y) { return select(x < y, 2 * x, y); }),
+        [](double x, double y) { return x < y ? 2 * x : y; });
+    add("u_square", elementwise([](auto x, auto y) { return simd::square(x) + simd::sign(y); }),
+        [](double x, double y) { return x * x + simd::sign(y); });
+    add("u_root", elementwise([](auto x, auto y) { return simd::sqrt(abs(x)) + simd::floor(y); }),
+        [](double x, double y) { return std::sqrt(std::abs(x)) + std::floor(y); });
+    add("u_exp", elementwise([](auto x, auto y) { return simd::exp(x) + simd::expm1(y); }),
+        [](double x, double y) { return std::exp(x) + std::expm1(y); });
+    add("u_log", elementwise([](auto x, auto y) { return simd::log(abs(x) + 1) * simd::log1p(abs(y)); }),
+        [](double x, double y) { return std::log(std::abs(x) + 1) * std::log1p(std::abs(y)); });
+    add("u_sin", elementwise([](auto x, auto y) { return simd::sin(x) * simd::cos(y); }),
+        [](double x, double y) { return std::sin(x) * std::cos(y); });
+    add("u_tanh", elementwise([](auto x, auto y) { return simd::tanh(x) * simd::sigmoid(y); }),
+        [](double x, double y) { return std::tanh(x) * simd::sigmoid(y); });
+    add("u_erf", elementwise([](auto x, auto y) { return simd::erf(x) + simd::ceil(y); }),
+        [](double x, double y) { return std::erf(x) + std::ceil(y); });
     return out;
   }();
   return ops;
@@ -203,7 +231,8 @@ TEMPLATE_TEST_CASE("every micro-operation by the op of a user's", "", float, dou
     const auto got = run(graph, outputs, {{x, a}, {y, b}});
     for (std::size_t k = 0; k < ops.size(); ++k) {
       INFO(ops[k].first->name << " of " << n);
-      for (std::int64_t i = 0; i < n; ++i) REQUIRE(got[k][i] == Approx(ops[k].second(a[i], b[i])).epsilon(eps).margin(eps));
+      for (std::int64_t i = 0; i < n; ++i)
+        REQUIRE(got[k][i] == Approx(ops[k].second(a[i], b[i])).epsilon(eps).margin(eps));
     }
   }
 }
@@ -214,7 +243,8 @@ TEMPLATE_TEST_CASE("groups with operands that are broadcast", "", float, double)
   constexpr DType dtype = dtype_of<TestType>();
   const double eps = dtype == float32 ? 1e-5 : 1e-13;
   // Short rows are loaded, long ones (from 128) run row by row; with and without axes that collapse.
-  const auto dims = GENERATE(Dims{5, 3}, Dims{4, 127}, Dims{4, 128}, Dims{3, 700}, Dims{1, 200}, Dims{200, 1}, Dims{1, 1});
+  const auto dims =
+      GENERATE(Dims{5, 3}, Dims{4, 127}, Dims{4, 128}, Dims{3, 700}, Dims{1, 200}, Dims{200, 1}, Dims{1, 1});
   const std::int64_t m = dims[0];
   const std::int64_t n = dims[1];
   INFO("shape " << to_string(dims));
@@ -231,14 +261,14 @@ TEMPLATE_TEST_CASE("groups with operands that are broadcast", "", float, double)
   const Array rows = numbers({n}, 2, dtype);
   const Array columns = numbers({m, 1}, 3, dtype);
   const Array one = Array::full(dtype, {1, 1}, -0.75);
-  const auto got = run(graph, {y, z, only_row}, {{x, xs}, {row, rows}, {column, columns}, {number, 1.5}, {single, one}});
+  const auto got =
+      run(graph, {y, z, only_row}, {{x, xs}, {row, rows}, {column, columns}, {number, 1.5}, {single, one}});
   using Index = std::vector<std::int64_t>;
   const auto y_at = [&](const Index& i) { return (xs(i[0], i[1]) * rows[i[1]] + columns[i[0]]) * 1.5 + 1.5; };
   CHECK(allclose(got[0], filled(dtype, dims, y_at), eps, eps));
-  CHECK(allclose(got[1], filled(dtype, dims, [&](const Index& i) {
-                   return std::max(y_at(i), 0.0) + columns[i[0]] * rows[i[1]];
-                 }),
-                 eps, eps));
+  CHECK(allclose(
+      got[1], filled(dtype, dims, [&](const Index& i) { return std::max(y_at(i), 0.0) + columns[i[0]] * rows[i[1]]; }),
+      eps, eps));
   CHECK(allclose(got[2], filled(dtype, dims, [&](const Index& i) { return std::exp(rows[i[1]] / 2) + xs(i[0], i[1]); }),
                  eps, eps));
 }
@@ -259,10 +289,13 @@ TEST_CASE("groups of three and four axes") {
   const Array os = numbers({2, 1, 1, inner}, 4);
   const Array hs = numbers({2, 1, 4, 1}, 5);
   const auto got = run(graph, {y}, {{x, xs}, {channel, cs}, {middle, ms}, {outer, os}, {holes, hs}});
-  CHECK(allclose(got[0], filled(float64, {2, 3, 4, inner}, [&](const std::vector<std::int64_t>& i) {
-                   const double h = hs(i[0], 0, i[2], 0);
-                   return xs(i[0], i[1], i[2], i[3]) * cs[i[1]] + ms(i[1], i[2], i[3]) - os(i[0], 0, 0, i[3]) / (h * h + 1);
-                 }),
+  CHECK(allclose(got[0],
+                 filled(float64, {2, 3, 4, inner},
+                        [&](const std::vector<std::int64_t>& i) {
+                          const double h = hs(i[0], 0, i[2], 0);
+                          return xs(i[0], i[1], i[2], i[3]) * cs[i[1]] + ms(i[1], i[2], i[3]) -
+                                 os(i[0], 0, 0, i[3]) / (h * h + 1);
+                        }),
                  1e-13, 1e-13));
 }
 
@@ -498,7 +531,27 @@ TEST_CASE("masks are made inside of groups, tile by tile, as they are outside") 
   Program two(state, {.outputs = {y, masked}});
   const Array together = one.run({{x, xs}, {row, rows}})[0];
   const Array alone = two.run({{x, xs}})[0];
-  for (std::int64_t i = 0; i < 5 * n; ++i) REQUIRE(together[i] == Approx(std::tanh(alone[i] * rows[i % n])).epsilon(1e-14));
+  for (std::int64_t i = 0; i < 5 * n; ++i)
+    REQUIRE(together[i] == Approx(std::tanh(alone[i] * rows[i % n])).epsilon(1e-14));
+}
+
+TEST_CASE("a mask that kernels read, too") {
+  Graph graph;
+  const auto x = graph.input("x", {3, 50});
+  const auto mask = apply(*find_op("dropout_mask"), {graph.step()},
+                          {{"shape", Shape{3, 50}}, {"dtype", float64}, {"keep", 0.4}, {"seed", 9}, {"stream", 2}});
+  const Array xs = numbers({3, 50}, 1);
+  const auto got = run(graph, {mask, x * mask, sum(mask), reshape(mask, {150}) * reshape(x, {150}), sum(mask * 2.0)},
+                       {{x, xs}});
+  double kept = 0;
+  for (std::int64_t i = 0; i < 150; ++i) {
+    CHECK((got[0][i] == 0 || got[0][i] == 1));
+    kept += got[0][i];
+    CHECK(got[1][i] == xs[i] * got[0][i]);
+    CHECK(got[3][i] == xs[i] * got[0][i]);
+  }
+  CHECK(got[2].item() == kept);
+  CHECK(got[4].item() == 2 * kept);
 }
 
 // ---- ops of a user's own
@@ -507,24 +560,24 @@ TEST_CASE("kernel(): an op that is not elementwise") {
   // The running sum along a vector, and its reverse as the gradient.
   static const Op* reverse_sum = nullptr;
   const auto running = [](bool backwards) {
-    return kernel([backwards]<class T>(const std::vector<Tensor<const T>>& x, Tensor<T> y, const Attributes& attributes) {
-      const T scale = static_cast<T>(attributes.get<double>("scale", 1.0));
-      const std::int64_t n = y.size();
-      T total = 0;
-      for (std::int64_t i = 0; i < n; ++i) {
-        const std::int64_t k = backwards ? n - 1 - i : i;
-        y[k] = total += scale * x[0][k];
-      }
-    });
+    return kernel(
+        [backwards]<class T>(const std::vector<Tensor<const T>>& x, Tensor<T> y, const Attributes& attributes) {
+          const T scale = static_cast<T>(attributes.get<double>("scale", 1.0));
+          const std::int64_t n = y.size();
+          T total = 0;
+          for (std::int64_t i = 0; i < n; ++i) {
+            const std::int64_t k = backwards ? n - 1 - i : i;
+            y[k] = total += scale * x[0][k];
+          }
+        });
   };
-  const Op& forward_sum = register_op({.name = "running_sum",
-                                       .doc = "The sum of all elements so far.",
-                                       .shape = same_shape,
-                                       .forward = running(false),
-                                       .gradient = [](const Node& node, Value dy) -> Values {
-                                         return {apply(*reverse_sum, {dy}, node.attributes())};
-                                       },
-                                       .samples = one_vector});
+  const Op& forward_sum = register_op(
+      {.name = "running_sum",
+       .doc = "The sum of all elements so far.",
+       .shape = same_shape,
+       .forward = running(false),
+       .gradient = [](const Node& node, Value dy) -> Values { return {apply(*reverse_sum, {dy}, node.attributes())}; },
+       .samples = one_vector});
   reverse_sum = &register_op({.name = "reverse_running_sum",
                               .doc = "The sum of all elements from here on.",
                               .shape = same_shape,
@@ -544,36 +597,39 @@ TEST_CASE("kernel(): an op that is not elementwise") {
   }
   CHECK(check_gradients(forward_sum).passed());
 
-  const Op& whole = register_op({.name = "whole_kernel",
-                                 .doc = "Int64, which kernel() has no functor for.",
-                                 .shape = [](const OpCall& call) -> Type { return call.type(0); },
-                                 .forward = kernel([]<class T>(const std::vector<Tensor<const T>>&, Tensor<T>, const Attributes&) {}),
-                                 .samples = {{.inputs = {ones({2})}, .differentiate = false}}});
+  const Op& whole =
+      register_op({.name = "whole_kernel",
+                   .doc = "Int64, which kernel() has no functor for.",
+                   .shape = [](const OpCall& call) -> Type { return call.type(0); },
+                   .forward = kernel([]<class T>(const std::vector<Tensor<const T>>&, Tensor<T>, const Attributes&) {}),
+                   .samples = {{.inputs = {ones({2})}, .differentiate = false}}});
   Graph graph;
   const auto n = graph.input("n", {2}, int64);
   State state(graph);
   const int line = __LINE__ + 1;
   Program program(state, {.outputs = {apply(whole, {n})}});
   CHECK_THROWS_WITH(program.run({{n, Array(int64, {2})}}),
-                    ContainsSubstring("test_elementwise.cpp:" + std::to_string(line) + ": whole_kernel: kernel() requires a floating output"));
+                    ContainsSubstring("test_elementwise.cpp:" + std::to_string(line) +
+                                      ": whole_kernel: kernel() requires a floating output"));
 }
 
 TEST_CASE("a kernel with several inputs of several shapes") {
-  const Op& outer = register_op({.name = "outer",
-                                 .doc = "x_i y_j.",
-                                 .shape = [](const OpCall& call) -> Type {
-                                   call.require_inputs(2);
-                                   call.require_same_dtype();
-                                   return {call.dtype(0), {call.shape(0)[0], call.shape(1)[0]}};
-                                 },
-                                 .forward = kernel([]<class T>(const std::vector<Tensor<const T>>& x, Tensor<T> y, const Attributes&) {
-                                   for (std::int64_t i = 0; i < y.shape[0]; ++i)
-                                     for (std::int64_t j = 0; j < y.shape[1]; ++j) y[i * y.shape[1] + j] = x[0][i] * x[1][j];
-                                 }),
-                                 .gradient = [](const Node& node, Value dy) -> Values {
-                                   return {sum(dy * node.input(1), 1), sum(dy * reshape(node.input(0), {-1, 1}), 0)};
-                                 },
-                                 .samples = {{.inputs = {uniform({3}), uniform({2})}}}});
+  const Op& outer = register_op(
+      {.name = "outer",
+       .doc = "x_i y_j.",
+       .shape = [](const OpCall& call) -> Type {
+         call.require_inputs(2);
+         call.require_same_dtype();
+         return {call.dtype(0), {call.shape(0)[0], call.shape(1)[0]}};
+       },
+       .forward = kernel([]<class T>(const std::vector<Tensor<const T>>& x, Tensor<T> y, const Attributes&) {
+         for (std::int64_t i = 0; i < y.shape[0]; ++i)
+           for (std::int64_t j = 0; j < y.shape[1]; ++j) y[i * y.shape[1] + j] = x[0][i] * x[1][j];
+       }),
+       .gradient = [](const Node& node, Value dy) -> Values {
+         return {sum(dy * node.input(1), 1), sum(dy * reshape(node.input(0), {-1, 1}), 0)};
+       },
+       .samples = {{.inputs = {uniform({3}), uniform({2})}}}});
   CHECK(check_gradients(outer).passed());
   Graph graph;
   const auto x = graph.input("x", {graph.dimension("m")});
@@ -587,19 +643,18 @@ TEST_CASE("a kernel with several inputs of several shapes") {
 
 TEST_CASE("expand(): an op that is made of others keeps its own gradient rule") {
   static int asked = 0;
-  const Op& hypot = register_op({.name = "hypotenuse",
-                                 .doc = "sqrt(x^2 + y^2), with a slope of 0 at the origin.",
-                                 .shape = broadcast_shape,
-                                 .forward = expand([](const Node& node) -> Value {
-                                   return sqrt(square(node.input(0)) + square(node.input(1)));
-                                 }),
-                                 .gradient = [](const Node& node, Value dy) -> Values {
-                                   ++asked;
-                                   const Value y = node.output();
-                                   const Value safe = where(y > 0.0, y, 1.0);
-                                   return {dy * node.input(0) / safe, dy * node.input(1) / safe};
-                                 },
-                                 .samples = {{.inputs = {uniform({3}, 1, 2), uniform({3}, 1, 2)}}}});
+  const Op& hypot = register_op(
+      {.name = "hypotenuse",
+       .doc = "sqrt(x^2 + y^2), with a slope of 0 at the origin.",
+       .shape = broadcast_shape,
+       .forward = expand([](const Node& node) -> Value { return sqrt(square(node.input(0)) + square(node.input(1))); }),
+       .gradient = [](const Node& node, Value dy) -> Values {
+         ++asked;
+         const Value y = node.output();
+         const Value safe = where(y > 0.0, y, 1.0);
+         return {dy * node.input(0) / safe, dy * node.input(1) / safe};
+       },
+       .samples = {{.inputs = {uniform({3}, 1, 2), uniform({3}, 1, 2)}}}});
   Graph graph;
   const auto x = graph.input("x", {3});
   const auto y = graph.input("y", {});
@@ -626,8 +681,11 @@ TEST_CASE("an op that cannot be checked or run is not registered") {
     }
   };
   const std::size_t before = registry().size();
-  const Op good = {.name = "good", .doc = "Good.", .shape = same_shape,
-                   .forward = elementwise([](auto x) { return x; }), .samples = one_vector};
+  const Op good = {.name = "good",
+                   .doc = "Good.",
+                   .shape = same_shape,
+                   .forward = elementwise([](auto x) { return x; }),
+                   .samples = one_vector};
   Op op = good;
   op.name = "";
   refuse(op, "register_op: cannot be registered: it has no name");

@@ -54,20 +54,20 @@ const Op& opaque = register_op({.name = "opaque",
                                 .samples = {{.inputs = {ones({2})}, .differentiate = false}}});
 
 // Its rule is wrong in the way that its attribute names.
-const Op& faulty = register_op({.name = "faulty",
-                                .doc = "x, with a broken gradient rule.",
-                                .shape = same_shape,
-                                .forward = elementwise([](auto x) { return x; }),
-                                .gradient = [](const Node& node, Value dy) -> Values {
-                                  const auto& fault = node.attribute<std::string>("fault");
-                                  if (fault == "count") return {dy, dy};
-                                  if (fault == "dtype") return {cast(dy, float32)};
-                                  if (fault == "shape") return {concat({dy, dy}, 0)};
-                                  if (fault == "input") return {dy * node.input(1)};
-                                  return {Value{}};
-                                },
-                                .samples = {{.inputs = {ones({2})}, .attributes = {{"fault", "none"}},
-                                             .differentiate = false}}});
+const Op& faulty =
+    register_op({.name = "faulty",
+                 .doc = "x, with a broken gradient rule.",
+                 .shape = same_shape,
+                 .forward = elementwise([](auto x) { return x; }),
+                 .gradient = [](const Node& node, Value dy) -> Values {
+                   const auto& fault = node.attribute<std::string>("fault");
+                   if (fault == "count") return {dy, dy};
+                   if (fault == "dtype") return {cast(dy, float32)};
+                   if (fault == "shape") return {concat({dy, dy}, 0)};
+                   if (fault == "input") return {dy * node.input(1)};
+                   return {Value{}};
+                 },
+                 .samples = {{.inputs = {ones({2})}, .attributes = {{"fault", "none"}}, .differentiate = false}}});
 
 }  // namespace
 
@@ -94,8 +94,7 @@ TEST_CASE("derivatives of functions against their closed forms") {
        [](double x) { return 2 / (x * x * x); }, [](double x) { return -6 / (x * x * x * x); }},
       {"sin", [](Value x) { return sin(x); }, [](double x) { return std::cos(x); },
        [](double x) { return -std::sin(x); }, [](double x) { return -std::cos(x); }},
-      {"tanh", [](Value x) { return tanh(x); }, sech2,
-       [&](double x) { return -2 * std::tanh(x) * sech2(x); },
+      {"tanh", [](Value x) { return tanh(x); }, sech2, [&](double x) { return -2 * std::tanh(x) * sech2(x); },
        [&](double x) { return sech2(x) * (4 * std::tanh(x) * std::tanh(x) - 2 * sech2(x)); }},
       {"sigmoid", [](Value x) { return sigmoid(x); }, [&](double x) { return s(x) * (1 - s(x)); },
        [&](double x) { return s(x) * (1 - s(x)) * (1 - 2 * s(x)); },
@@ -154,8 +153,8 @@ TEST_CASE("what was broadcast is summed back") {
   const Array shift = Array({0.25, -0.75}).reshape({2, 1});
   const auto got = compute(graph, d, {{x, fed}, {column, shift}});
   // y is the same in both halves of the first axis, since thin and deep are 0.
-  Array expected[6] = {Array(float64, {2, 3}), Array(float64, {3}),       Array(float64, {1, 3}),
-                       Array(0.0),             Array(float64, {2, 1, 1}), Array(float64, {2, 1})};
+  Array expected[6] = {Array(float64, {2, 3}),    Array(float64, {3}),   Array(float64, {1, 3}), Array(0.0),
+                       Array(float64, {2, 1, 1}), Array(float64, {2, 1})};
   const double rows[] = {1, 2, 3};
   const auto add = [](Array& to, std::int64_t i, double value) { to.set(i, to[i] + value); };
   for (std::int64_t k = 0; k < 2; ++k) {
@@ -281,16 +280,22 @@ TEST_CASE("gradients refuses what has none, and leaves the graph as it was") {
   const auto refuse = [&](const std::function<void()>& f, int line, const std::string& message) {
     require_refusal(graph, f, line, message);
   };
-  refuse([&] { gradients(vector, {x}); }, __LINE__, "gradients: requires a scalar y, or a cotangent of y's shape, got y of shape {3}");
-  refuse([&] { gradients(counted, {x}); }, __LINE__, "gradients: requires y of dtype float32 or float64, got " + counted.name() + " of int64");
+  refuse([&] { gradients(vector, {x}); }, __LINE__,
+         "gradients: requires a scalar y, or a cotangent of y's shape, got y of shape {3}");
+  refuse([&] { gradients(counted, {x}); }, __LINE__,
+         "gradients: requires y of dtype float32 or float64, got " + counted.name() + " of int64");
   refuse([&] { gradients(y, {n}); }, __LINE__, "gradients: requires an x of dtype float32 or float64, got n of int64");
   refuse([&] { gradients(y, {x, Value{}}); }, __LINE__, "gradients: requires an x of a graph, got an empty Value");
   refuse([&] { gradients(Value{}, {x}); }, __LINE__, "gradients: requires y of a graph, got an empty Value");
   refuse([&] { gradients(y, {stranger}); }, __LINE__, "gradients: requires values of one graph, got z of another");
-  refuse([&] { gradients(vector, {x}, Value{}); }, __LINE__, "gradients: requires a cotangent of a graph, got an empty Value");
-  refuse([&] { gradients(vector, {x}, stranger); }, __LINE__, "gradients: requires values of one graph, got z of another");
-  refuse([&] { gradients(vector, {x}, two); }, __LINE__, "gradients: requires a cotangent like y, float64 {3}, got float64 {2}");
-  refuse([&] { gradients(vector, {x}, single); }, __LINE__, "gradients: requires a cotangent like y, float64 {3}, got float32 {3}");
+  refuse([&] { gradients(vector, {x}, Value{}); }, __LINE__,
+         "gradients: requires a cotangent of a graph, got an empty Value");
+  refuse([&] { gradients(vector, {x}, stranger); }, __LINE__,
+         "gradients: requires values of one graph, got z of another");
+  refuse([&] { gradients(vector, {x}, two); }, __LINE__,
+         "gradients: requires a cotangent like y, float64 {3}, got float64 {2}");
+  refuse([&] { gradients(vector, {x}, single); }, __LINE__,
+         "gradients: requires a cotangent like y, float64 {3}, got float32 {3}");
 }
 
 TEST_CASE("errors on the way name the op and the line where it was built") {
@@ -302,17 +307,21 @@ TEST_CASE("errors on the way name the op and the line where it was built") {
   const int line = __LINE__ + 1;
   const auto hidden = apply(opaque, {exp(x)});
   const auto y = sum(square(hidden) * 3.0);
-  refuse([&] { gradients(y, {x}); }, line, "opaque: requires a gradient rule, which this op has not: " + y.name() + " depends on it");
+  refuse([&] { gradients(y, {x}); }, line,
+         "opaque: requires a gradient rule, which this op has not: " + y.name() + " depends on it");
   // Nothing to differentiate behind it, or it is cut off: no rule is needed.
   CHECK(gradients(y, {hidden}).size() == 1);
   CHECK(gradients(sum(stop_gradient(hidden) * x), {x}).size() == 1);
 
   const auto fault = [&](const char* kind) { return sum(apply(faulty, {x}, {{"fault", kind}})); };
   const int at = __LINE__ - 1;
-  refuse([&, v = fault("count")] { gradients(v, {x}); }, at, "faulty: requires a gradient rule that returns 1 values, one for each input, got 2");
-  refuse([&, v = fault("dtype")] { gradients(v, {x}); }, at, "faulty: requires a gradient of the dtype of input 0, float64, got float32");
+  refuse([&, v = fault("count")] { gradients(v, {x}); }, at,
+         "faulty: requires a gradient rule that returns 1 values, one for each input, got 2");
+  refuse([&, v = fault("dtype")] { gradients(v, {x}); }, at,
+         "faulty: requires a gradient of the dtype of input 0, float64, got float32");
   refuse([&, v = fault("input")] { gradients(v, {x}); }, at, "faulty: has 1 inputs, and its rule asked for input 1");
-  refuse([&, v = fault("shape")] { gradients(v, {x}); }, at, "faulty: requires a gradient of a shape that fits input 0, {2}, got {4}");
+  refuse([&, v = fault("shape")] { gradients(v, {x}); }, at,
+         "faulty: requires a gradient of a shape that fits input 0, {2}, got {4}");
   // A rule may say that it contributes nothing.
   CHECK(compute(graph, gradients(fault("none"), {x}), {{x, Array({1.0, 2.0})}})[0].identical(Array(float64, {2})));
 }

@@ -54,18 +54,14 @@ TEST_CASE("a graph prints one line a node, with the user's line") {
   const auto y = relu(matmul(x, w) + 1.0);
   const auto m = sum(leaky_relu(y, 0.125), 1, true);
   CHECK(graph.to_string() ==
-        "x = input  float32 {batch, 3}" + at_line(first + 1) +
-        "labels = input  int64 {batch}" + at_line(first + 2) +
-        "w = parameter  float32 {3, 2}" + at_line(first + 3) +
-        "running = variable  float32 {2}" + at_line(first + 4) +
-        "flag = variable  bool {}" + at_line(first + 5) +
-        "%5 = constant([1, 2.5])  float64 {2}" + at_line(first + 6) +
-        "%6 = constant(...)  int64 {5}" + at_line(first + 7) +
-        "%7 = matmul(x, w)  float32 {batch, 2}" + at_line(first + 8) +
-        "%9 = add(%7, 1)  float32 {batch, 2}" + at_line(first + 8) +
-        "%10 = relu(%9)  float32 {batch, 2}" + at_line(first + 8) +
-        "%11 = leaky_relu(%10, slope=0.125)  float32 {batch, 2}" + at_line(first + 9) +
-        "%12 = sum(%11, axes=(1), keepdims=true)  float32 {batch, 1}" + at_line(first + 9));
+        "x = input  float32 {batch, 3}" + at_line(first + 1) + "labels = input  int64 {batch}" + at_line(first + 2) +
+            "w = parameter  float32 {3, 2}" + at_line(first + 3) + "running = variable  float32 {2}" +
+            at_line(first + 4) + "flag = variable  bool {}" + at_line(first + 5) +
+            "%5 = constant([1, 2.5])  float64 {2}" + at_line(first + 6) + "%6 = constant(...)  int64 {5}" +
+            at_line(first + 7) + "%7 = matmul(x, w)  float32 {batch, 2}" + at_line(first + 8) +
+            "%9 = add(%7, 1)  float32 {batch, 2}" + at_line(first + 8) + "%10 = relu(%9)  float32 {batch, 2}" +
+            at_line(first + 8) + "%11 = leaky_relu(%10, slope=0.125)  float32 {batch, 2}" + at_line(first + 9) +
+            "%12 = sum(%11, axes=(1), keepdims=true)  float32 {batch, 1}" + at_line(first + 9));
   CHECK(graph.size() == 13);
   CHECK(x.name() == "x");
   CHECK(running.name() == "running");
@@ -96,26 +92,39 @@ TEST_CASE("names are found, and unique") {
   CHECK(graph.unique_name("v") == "v_3");
   CHECK(graph.parameters() == Values{w});
 
-  require_refusal(graph, [&] { static_cast<void>(graph.find("u")); }, __LINE__,
-                  "graph: has no input, parameter or variable 'u'; it has x, layer/w, v, v_2");
+  require_refusal(
+      graph, [&] { static_cast<void>(graph.find("u")); }, __LINE__,
+      "graph: has no input, parameter or variable 'u'; it has x, layer/w, v, v_2");
   const Graph empty;
-  require_refusal(empty, [&] { static_cast<void>(empty.find("u")); }, __LINE__,
-                  "graph: has no input, parameter or variable 'u'; it has none");
+  require_refusal(
+      empty, [&] { static_cast<void>(empty.find("u")); }, __LINE__,
+      "graph: has no input, parameter or variable 'u'; it has none");
 }
 
 TEST_CASE("doubled and empty names are errors that say where the first one is") {
   Graph graph;
   const int line = __LINE__ + 1;
   static_cast<void>(graph.input("x", {2}));
-  const std::string used = "requires a name that is not in use, got 'x', used at test_graph.cpp:" + std::to_string(line);
-  require_refusal(graph, [&] { static_cast<void>(graph.input("x", {2})); }, __LINE__, "input: " + used);
-  require_refusal(graph, [&] { static_cast<void>(graph.parameter("x", zeros({2}))); }, __LINE__, "parameter: " + used);
-  require_refusal(graph, [&] { static_cast<void>(graph.variable("x", zeros({2}))); }, __LINE__, "variable: " + used);
-  require_refusal(graph, [&] { static_cast<void>(graph.input("", {2})); }, __LINE__, "input: requires a name, got an empty one");
-  require_refusal(graph, [&] { static_cast<void>(graph.parameter("", zeros({2}))); }, __LINE__, "parameter: requires a name");
-  require_refusal(graph, [&] { static_cast<void>(graph.dimension("")); }, __LINE__, "dimension: requires a name");
-  require_refusal(graph, [&] { static_cast<void>(graph.input("y", {2, -1})); }, __LINE__,
-                  "input: requires a size or a named dimension, got {2, -1}");
+  const std::string used =
+      "requires a name that is not in use, got 'x', used at test_graph.cpp:" + std::to_string(line);
+  require_refusal(
+      graph, [&] { static_cast<void>(graph.input("x", {2})); }, __LINE__, "input: " + used);
+  require_refusal(
+      graph, [&] { static_cast<void>(graph.parameter("x", zeros({2}))); }, __LINE__, "parameter: " + used);
+  require_refusal(
+      graph, [&] { static_cast<void>(graph.variable("x", zeros({2}))); }, __LINE__, "variable: " + used);
+  require_refusal(
+      graph, [&] { static_cast<void>(graph.input("", {2})); }, __LINE__, "input: requires a name, got an empty one");
+  require_refusal(
+      graph, [&] { static_cast<void>(graph.parameter("", zeros({2}))); }, __LINE__, "parameter: requires a name");
+  require_refusal(
+      graph, [&] { static_cast<void>(graph.dimension("")); }, __LINE__, "dimension: requires a name");
+  require_refusal(
+      graph,
+      [&] {
+        static_cast<void>(graph.input("y", {2, -1}));
+      },
+      __LINE__, "input: requires a size or a named dimension, got {2, -1}");
   // What was refused has left no name behind.
   CHECK(graph.input("y", {2}).name() == "y");
 }
@@ -196,7 +205,8 @@ TEST_CASE("operators know the line where they are written") {
   // And so do errors, with both shapes.
   const auto wide = graph.input("wide", {4});
   const auto refuse = [&](const std::function<Value()>& f, int line, const std::string& message) {
-    require_refusal(graph, [&] { static_cast<void>(f()); }, line, message);
+    require_refusal(
+        graph, [&] { static_cast<void>(f()); }, line, message);
   };
   refuse([&] { return a + wide; }, __LINE__, "add: requires shapes that broadcast, got {3} and {4}");
   refuse([&] { return a * wide; }, __LINE__, "mul: requires shapes that broadcast, got {3} and {4}");
@@ -217,7 +227,8 @@ TEST_CASE("numbers take the dtype of the value beside them") {
   CHECK((d / graph.dimension("n")).dtype() == float64);
   CHECK((d / Dimension(5)).dtype() == float64);
   const auto refuse = [&](const std::function<Value()>& f, int line, const std::string& message) {
-    require_refusal(graph, [&] { static_cast<void>(f()); }, line, message);
+    require_refusal(
+        graph, [&] { static_cast<void>(f()); }, line, message);
   };
   refuse([&] { return n * 0.5; }, __LINE__, "operand: requires a whole number beside an int64 value, got 0.5");
   refuse([&] { return x + d; }, __LINE__, "add: requires inputs of one dtype, got float32 and float64");
@@ -233,7 +244,8 @@ TEST_CASE("values of another graph and empty values are refused") {
   const auto flags = a > 0.0;
   const Value nothing;
   const auto refuse = [&](const std::function<Value()>& f, int line, const std::string& message) {
-    require_refusal(graph, [&] { static_cast<void>(f()); }, line, message);
+    require_refusal(
+        graph, [&] { static_cast<void>(f()); }, line, message);
     CHECK(other.size() == 1);
   };
   refuse([&] { return a + z; }, __LINE__, "add: requires values of one graph, got z of another graph");
@@ -247,7 +259,8 @@ TEST_CASE("values of another graph and empty values are refused") {
   refuse([&] { return softmax(nothing); }, __LINE__, "softmax: requires values of a graph, got an empty Value");
   refuse([&] { return matmul(a, nothing); }, __LINE__, "matmul: requires values of a graph, got an empty Value");
   refuse([&] { return concat({}, 0); }, __LINE__, "concat: requires an input, got none");
-  refuse([&] { return dropout(nothing, {.keep = 0.5}); }, __LINE__, "dropout: requires values of a graph, got an empty Value");
+  refuse([&] { return dropout(nothing, {.keep = 0.5}); }, __LINE__,
+         "dropout: requires values of a graph, got an empty Value");
   refuse([&] { return where(nothing, a, a); }, __LINE__, "where: requires values of a graph, got an empty Value");
   refuse([&] { return nn::dense(nothing, 3); }, __LINE__, "dense: requires values of a graph, got an empty Value");
   refuse([&] { return cast(nothing, float32); }, __LINE__, "cast: requires values of a graph, got an empty Value");
@@ -255,11 +268,14 @@ TEST_CASE("values of another graph and empty values are refused") {
   refuse([&] { return reshape(nothing, {3}); }, __LINE__, "reshape: requires values of a graph, got an empty Value");
   refuse([&] { return by_mode(nothing, 1.0); }, __LINE__, "operand: requires values of a graph, got an empty Value");
   refuse([&] { return by_mode(a, nothing); }, __LINE__, "by_mode: requires values of a graph, got an empty Value");
-  refuse([&] { return softmax_cross_entropy(a, nothing); }, __LINE__, "softmax_cross_entropy: requires values of a graph");
+  refuse([&] { return softmax_cross_entropy(a, nothing); }, __LINE__,
+         "softmax_cross_entropy: requires values of a graph");
   refuse([&] { return l2({}); }, __LINE__, "l2: requires at least one weight, got none");
   refuse([&] { return l2({nothing}); }, __LINE__, "square: requires values of a graph, got an empty Value");
-  refuse([&] { return one_hot(nothing, 3, float64); }, __LINE__, "one_hot: requires values of a graph, got an empty Value");
-  refuse([&] { return add(Operand(1.0), Operand(2.0)); }, __LINE__, "add: requires a value of a graph among its operands, got numbers only");
+  refuse([&] { return one_hot(nothing, 3, float64); }, __LINE__,
+         "one_hot: requires values of a graph, got an empty Value");
+  refuse([&] { return add(Operand(1.0), Operand(2.0)); }, __LINE__,
+         "add: requires a value of a graph among its operands, got numbers only");
   refuse([&] { return neg(Operand(1.0)); }, __LINE__, "neg: requires");
   refuse([&] { return maximum(1.0, nothing); }, __LINE__, "maximum: requires values of a graph, got an empty Value");
 }
@@ -274,24 +290,37 @@ TEST_CASE("shape errors name the op, the line, what is required and what was got
   const auto counts = graph.input("counts", {3, 4}, int64);
   const auto scalar = sum(x);
   const auto refuse = [&](const std::function<Value()>& f, int line, const std::string& message) {
-    require_refusal(graph, [&] { static_cast<void>(f()); }, line, message);
+    require_refusal(
+        graph, [&] { static_cast<void>(f()); }, line, message);
   };
   refuse([&] { return x + y; }, __LINE__, "add: requires shapes that broadcast, got {batch, 3} and {time, 3}");
-  refuse([&] { return matmul(x, y); }, __LINE__, "matmul: requires inner extents that agree, got {batch, 3} and {time, 3} (3 against time)");
+  refuse([&] { return matmul(x, y); }, __LINE__,
+         "matmul: requires inner extents that agree, got {batch, 3} and {time, 3} (3 against time)");
   refuse([&] { return matmul(x, scalar); }, __LINE__, "matmul: requires matrices, got {}");
   refuse([&] { return matmul(x, counts); }, __LINE__, "matmul: requires float32 or float64, got int64");
   refuse([&] { return sum(x, 2); }, __LINE__, "sum: requires an axis from -2 to 1, got 2");
   refuse([&] { return sum(x, {0, -2}); }, __LINE__, "sum: requires each axis once");
-  refuse([&] { return reshape(x, {batch, 4}); }, __LINE__, "reshape: requires a shape of 3*batch elements as {batch, 3}, got {batch, 4}");
+  refuse(
+      [&] {
+        return reshape(x, {batch, 4});
+      },
+      __LINE__, "reshape: requires a shape of 3*batch elements as {batch, 3}, got {batch, 4}");
   refuse([&] { return reshape(x, {-1, -1}); }, __LINE__, "reshape: requires at most one extent of -1, got {-1, -1}");
   refuse([&] { return transpose(x, {0, 0}); }, __LINE__, "transpose: requires a permutation of 2 axes");
-  refuse([&] { return broadcast_to(x, {3}); }, __LINE__, "broadcast_to: requires a shape that broadcasts to {3}, got {batch, 3}");
-  refuse([&] { return concat({x, y}, 1); }, __LINE__, "concat: requires shapes that agree but for axis 1, got {batch, 3} and {time, 3}");
+  refuse([&] { return broadcast_to(x, {3}); }, __LINE__,
+         "broadcast_to: requires a shape that broadcasts to {3}, got {batch, 3}");
+  refuse(
+      [&] {
+        return concat({x, y}, 1);
+      },
+      __LINE__, "concat: requires shapes that agree but for axis 1, got {batch, 3} and {time, 3}");
   refuse([&] { return exp(n); }, __LINE__, "exp: requires float32 or float64, got int64");
   refuse([&] { return softmax(x, -3); }, __LINE__, "softmax: requires an axis from -2 to 1, got -3");
   refuse([&] { return argmax(scalar, 0); }, __LINE__, "argmax: requires no axis for a scalar, got 0");
-  refuse([&] { return mean_squared_error(x, y); }, __LINE__, "mean_squared_error: requires inputs of one shape, got {batch, 3} and {time, 3}");
-  refuse([&] { return softmax_cross_entropy(y, n); }, __LINE__, "softmax_cross_entropy: requires class indices of shape {time} for logits {time, 3}, got {batch}");
+  refuse([&] { return mean_squared_error(x, y); }, __LINE__,
+         "mean_squared_error: requires inputs of one shape, got {batch, 3} and {time, 3}");
+  refuse([&] { return softmax_cross_entropy(y, n); }, __LINE__,
+         "softmax_cross_entropy: requires class indices of shape {time} for logits {time, 3}, got {batch}");
   refuse([&] { return dropout(x, {.keep = 0}); }, __LINE__, "dropout: requires 0 < keep <= 1, got 0");
   refuse([&] { return logical_not(x); }, __LINE__, "logical_not: requires bool inputs, got float64");
   refuse([&] { return where(x, x, x); }, __LINE__, "where: requires a bool condition, got float64");
@@ -305,10 +334,15 @@ TEST_CASE("functions that build several nodes leave none behind after an error",
   const auto counts = graph.input("counts", {batch, 3}, int64);
   const auto refuse = [&](const std::function<Value()>& f, int line, const std::string& message) {
     const std::size_t nodes = graph.size();
-    require_refusal(graph, [&] { static_cast<void>(f()); }, line, message);
+    require_refusal(
+        graph, [&] { static_cast<void>(f()); }, line, message);
     CHECK(graph.size() == nodes);
   };
-  refuse([&] { return x + Array({1.0, 2.0}); }, __LINE__, "add: requires shapes that broadcast, got {batch, 3} and {2}");
+  refuse(
+      [&] {
+        return x + Array({1.0, 2.0});
+      },
+      __LINE__, "add: requires shapes that broadcast, got {batch, 3} and {2}");
   refuse([&] { return matmul(x, n); }, __LINE__, "matmul: requires");
   refuse([&] { return nn::dense(counts, 4); }, __LINE__, "matmul: requires");
   refuse([&] { return nn::batch_norm(x, {.epsilon = 0}); }, __LINE__, "batch_norm: requires epsilon > 0");
@@ -323,10 +357,15 @@ TEST_CASE("update_with refuses what is no update") {
   const auto v = graph.variable("v", zeros({2}));
   const auto total = sum(x);
   const auto z = other.input("z", {2});
-  require_refusal(graph, [&] { graph.update_with(x, v, z); }, __LINE__, "update_with: requires values of this graph");
-  require_refusal(graph, [&] { graph.update_with(Value{}, v, x); }, __LINE__, "update_with: requires values of this graph");
-  require_refusal(graph, [&] { graph.update_with(x, x, v); }, __LINE__, "update_with: requires a variable, got x");
-  require_refusal(graph, [&] { graph.update_with(x, v, total); }, __LINE__, "update_with: requires float64 {2} for v, got float64 {}");
+  require_refusal(
+      graph, [&] { graph.update_with(x, v, z); }, __LINE__, "update_with: requires values of this graph");
+  require_refusal(
+      graph, [&] { graph.update_with(Value{}, v, x); }, __LINE__, "update_with: requires values of this graph");
+  require_refusal(
+      graph, [&] { graph.update_with(x, x, v); }, __LINE__, "update_with: requires a variable, got x");
+  require_refusal(
+      graph, [&] { graph.update_with(x, v, total); }, __LINE__,
+      "update_with: requires float64 {2} for v, got float64 {}");
   graph.update_with(total, v, x);
   State state(graph);
   Program train(state, {.outputs = {total}, .updates = {{v, v}}});
@@ -352,7 +391,8 @@ TEST_CASE("a node tells its op, inputs and attributes") {
   CHECK(node.output() == y);
   CHECK(node.attribute<bool>("keepdims"));
   CHECK(node.attribute<Axes>("axes") == Axes{1});
-  CHECK_THROWS_WITH(node.attribute<bool>("axes"), ContainsSubstring("attributes: requires attribute 'axes' of another type"));
+  CHECK_THROWS_WITH(node.attribute<bool>("axes"),
+                    ContainsSubstring("attributes: requires attribute 'axes' of another type"));
   CHECK_THROWS_WITH(node.attribute<bool>("slope"), ContainsSubstring("attributes: requires attribute 'slope'"));
   CHECK_THROWS_WITH(node.input(1), ContainsSubstring("sum: has 1 inputs, and its rule asked for input 1"));
   CHECK(node.wants(0));

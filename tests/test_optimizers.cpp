@@ -122,21 +122,23 @@ TEMPLATE_TEST_CASE("each optimizer against a plain loop", "", float, double) {
 TEST_CASE("the default numbers are the field's") {
   OneParameter net;
   SECTION("Adam") {
-    compare(net, optim::Adam{}.minimize(net.loss),
-            [](int t, double& w, double g, double& v, double& s) {
-              v = 0.9 * v + (1 - 0.9) * g;
-              s = 0.999 * s + (1 - 0.999) * g * g;
-              w -= 1e-3 * (v / (1 - std::pow(0.9, t))) / (std::sqrt(s / (1 - std::pow(0.999, t))) + 1e-8);
-            },
-            1e-14);
+    compare(
+        net, optim::Adam{}.minimize(net.loss),
+        [](int t, double& w, double g, double& v, double& s) {
+          v = 0.9 * v + (1 - 0.9) * g;
+          s = 0.999 * s + (1 - 0.999) * g * g;
+          w -= 1e-3 * (v / (1 - std::pow(0.9, t))) / (std::sqrt(s / (1 - std::pow(0.999, t))) + 1e-8);
+        },
+        1e-14);
   }
   SECTION("RMSProp") {
-    compare(net, optim::RMSProp{}.minimize(net.loss),
-            [](int, double& w, double g, double& s, double&) {
-              s = 0.9 * s + (1 - 0.9) * g * g;
-              w -= 1e-3 * g / (std::sqrt(s) + 1e-8);
-            },
-            1e-14);
+    compare(
+        net, optim::RMSProp{}.minimize(net.loss),
+        [](int, double& w, double g, double& s, double&) {
+          s = 0.9 * s + (1 - 0.9) * g * g;
+          w -= 1e-3 * g / (std::sqrt(s) + 1e-8);
+        },
+        1e-14);
   }
   SECTION("the others") {
     compare(net, optim::GradientDescent{}.minimize(net.loss),
@@ -229,7 +231,7 @@ TEST_CASE("momentum makes the step that the notes print") {
         id,
         [](CourseStep& s, const nlohmann::json& p) {
           return optim::Momentum{.learning_rate = number(p, "lr"), .beta = number(p, "beta")}.apply(s.parameters,
-                                                                                                   s.gradients);
+                                                                                                    s.gradients);
         },
         "/momentum");
 }
@@ -325,7 +327,8 @@ TEST_CASE("schedules by their formulas") {
     CHECK(rate_in(optim::inverse_time_decay({.initial = 0.3, .decay = 0.2}), epoch, float32) ==
           Approx(0.3 / (1 + 0.2 * e)).epsilon(1e-6));
   }
-  CHECK_THROWS_WITH(optim::interval_decay({.interval = 0}), ContainsSubstring("interval_decay: requires interval > 0, got 0"));
+  CHECK_THROWS_WITH(optim::interval_decay({.interval = 0}),
+                    ContainsSubstring("interval_decay: requires interval > 0, got 0"));
 }
 
 TEST_CASE("rates: a number, a value, a schedule") {
@@ -341,7 +344,8 @@ TEST_CASE("rates: a number, a value, a schedule") {
   using optim::GradientDescent;
   CHECK(allclose(moved(GradientDescent{.learning_rate = 2}.minimize(net.loss), {{net.g, g}}, 0), g * 2.0));
   const auto fed = net.graph.input("rate", {});
-  CHECK(allclose(moved(GradientDescent{.learning_rate = fed}.minimize(net.loss), {{net.g, g}, {fed, 0.25}}, 0), g * 0.25));
+  CHECK(allclose(moved(GradientDescent{.learning_rate = fed}.minimize(net.loss), {{net.g, g}, {fed, 0.25}}, 0),
+                 g * 0.25));
   const auto schedule = optim::inverse_time_decay({.initial = 0.5, .decay = 1});
   CHECK(allclose(moved(GradientDescent{.learning_rate = schedule}.minimize(net.loss), {{net.g, g}}, 3), g * 0.125));
   // A schedule of one's own, of the step.
@@ -349,7 +353,8 @@ TEST_CASE("rates: a number, a value, a schedule") {
   CHECK(allclose(moved(GradientDescent{.learning_rate = own}.minimize(net.loss), {{net.g, g}}, 3), g * 0.5));
   // A rate in another dtype takes the parameter's.
   const auto single = net.graph.input("single", {}, float32);
-  CHECK(allclose(moved(GradientDescent{.learning_rate = single}.minimize(net.loss), {{net.g, g}, {single, 0.25}}, 0), g * 0.25));
+  CHECK(allclose(moved(GradientDescent{.learning_rate = single}.minimize(net.loss), {{net.g, g}, {single, 0.25}}, 0),
+                 g * 0.25));
 }
 
 TEST_CASE("a rate that is fed may change from run to run") {
@@ -455,19 +460,36 @@ TEST_CASE("wrong uses of an optimizer are clear errors at the user's line, and l
   using optim::GradientDescent;
   using optim::Momentum;
   using optim::RMSProp;
-  require([&] { static_cast<void>(Adam{}.minimize(data_only)); }, __LINE__, "adam: requires a loss that depends on a parameter, got one that does not");
-  require([&] { static_cast<void>(Momentum{}.minimize(Value{})); }, __LINE__, "momentum: requires a loss, got an empty Value");
+  require([&] { static_cast<void>(Adam{}.minimize(data_only)); }, __LINE__,
+          "adam: requires a loss that depends on a parameter, got one that does not");
+  require([&] { static_cast<void>(Momentum{}.minimize(Value{})); }, __LINE__,
+          "momentum: requires a loss, got an empty Value");
   require([&] { static_cast<void>(Adam{}.minimize(vector)); }, __LINE__, "gradients: requires a scalar y");
-  require([&] { static_cast<void>(Adam{}.minimize(net.loss, {stranger})); }, __LINE__, "gradients: requires values of one graph, got v of another");
-  require([&] { static_cast<void>(RMSProp{}.minimize(net.loss, Values{})); }, __LINE__, "rmsprop: requires a gradient for each parameter, got 0 gradients for 0 parameters");
-  require([&] { static_cast<void>(RMSProp{}.minimize(net.loss, {net.g})); }, __LINE__, "rmsprop: requires parameters or variables, got g");
-  require([&] { static_cast<void>(Adam{}.apply({net.w}, {})); }, __LINE__, "adam: requires a gradient for each parameter, got 0 gradients for 1 parameters");
-  require([&] { static_cast<void>(Adam{}.apply({net.w}, {scalar})); }, __LINE__, "adam: requires a gradient of shape {3} for 'w', got {}");
-  require([&] { static_cast<void>(Adam{}.apply({net.w}, {Value{}})); }, __LINE__, "adam: requires values, got an empty Value");
-  require([&] { static_cast<void>(Adam{}.apply({net.w}, {stranger})); }, __LINE__, "adam: requires values of one graph, got v of another");
-  require([&] { static_cast<void>(Adam{}.apply({net.w, stranger}, {net.g, net.g})); }, __LINE__, "adam: requires values of one graph, got v of another");
-  require([&] { static_cast<void>(Adam{}.apply({net.w}, {single})); }, __LINE__, "adam: requires a gradient of dtype float64 for 'w', got float32");
-  require([&] { static_cast<void>(Adam{.learning_rate = foreign_rate}.minimize(net.loss)); }, __LINE__, "learning_rate: requires a value of the loss's graph");
-  require([&] { static_cast<void>(Adam{.learning_rate = vector_rate}.minimize(net.loss)); }, __LINE__, "learning_rate: requires a scalar, got {3}");
-  require([&] { static_cast<void>(Momentum{.learning_rate = foreign_rate}.minimize(net.loss)); }, __LINE__, "learning_rate: requires a value of the loss's graph");
+  require([&] { static_cast<void>(Adam{}.minimize(net.loss, {stranger})); }, __LINE__,
+          "gradients: requires values of one graph, got v of another");
+  require([&] { static_cast<void>(RMSProp{}.minimize(net.loss, Values{})); }, __LINE__,
+          "rmsprop: requires a gradient for each parameter, got 0 gradients for 0 parameters");
+  require([&] { static_cast<void>(RMSProp{}.minimize(net.loss, {net.g})); }, __LINE__,
+          "rmsprop: requires parameters or variables, got g");
+  require([&] { static_cast<void>(Adam{}.apply({net.w}, {})); }, __LINE__,
+          "adam: requires a gradient for each parameter, got 0 gradients for 1 parameters");
+  require([&] { static_cast<void>(Adam{}.apply({net.w}, {scalar})); }, __LINE__,
+          "adam: requires a gradient of shape {3} for 'w', got {}");
+  require([&] { static_cast<void>(Adam{}.apply({net.w}, {Value{}})); }, __LINE__,
+          "adam: requires values, got an empty Value");
+  require([&] { static_cast<void>(Adam{}.apply({net.w}, {stranger})); }, __LINE__,
+          "adam: requires values of one graph, got v of another");
+  require(
+      [&] {
+        static_cast<void>(Adam{}.apply({net.w, stranger}, {net.g, net.g}));
+      },
+      __LINE__, "adam: requires values of one graph, got v of another");
+  require([&] { static_cast<void>(Adam{}.apply({net.w}, {single})); }, __LINE__,
+          "adam: requires a gradient of dtype float64 for 'w', got float32");
+  require([&] { static_cast<void>(Adam{.learning_rate = foreign_rate}.minimize(net.loss)); }, __LINE__,
+          "learning_rate: requires a value of the loss's graph");
+  require([&] { static_cast<void>(Adam{.learning_rate = vector_rate}.minimize(net.loss)); }, __LINE__,
+          "learning_rate: requires a scalar, got {3}");
+  require([&] { static_cast<void>(Momentum{.learning_rate = foreign_rate}.minimize(net.loss)); }, __LINE__,
+          "learning_rate: requires a value of the loss's graph");
 }

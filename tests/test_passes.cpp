@@ -274,9 +274,20 @@ TEST_CASE("simplify_algebra: identities of arithmetic") {
   const auto c = graph.input("c", {2}, boolean, Location{});
   line(1);
   const Values results = {
-      x * 1.0, 1.0 * x, x + 0.0, 0.0 + x, x - 0.0, x / 1.0,  // all x
-      pow(x, 1.0), -(-x), where(c, x, x), maximum(x, x), minimum(x, x), stop_gradient(x),
-      raw("cast", {x}, {{"dtype", float64}}), broadcast_to(x, {2}),
+      x * 1.0,
+      1.0 * x,
+      x + 0.0,
+      0.0 + x,
+      x - 0.0,
+      x / 1.0,  // all x
+      pow(x, 1.0),
+      -(-x),
+      where(c, x, x),
+      maximum(x, x),
+      minimum(x, x),
+      stop_gradient(x),
+      raw("cast", {x}, {{"dtype", float64}}),
+      broadcast_to(x, {2}),
   };
   const Computation of_x{graph, results};
   CHECK(listing(simplify_algebra(of_x)) == R"(
@@ -295,7 +306,8 @@ results: %1 %2
   line(3);
   const auto wide_zero = graph.constant(Array(float64, {1, 1}));
   const auto wide_one = graph.constant(Array::full(float64, {1, 1}, 1));
-  const Computation stays{graph, {x * 0.0, x + wide_zero, wide_one * x, 0.0 - x, 1.0 / x, pow(x, 3.0), where(c, x, -x)}};
+  const Computation stays{graph,
+                          {x * 0.0, x + wide_zero, wide_one * x, 0.0 - x, 1.0 / x, pow(x, 3.0), where(c, x, -x)}};
   CHECK(listing(simplify_algebra(stays)) == listing(stays));
 }
 
@@ -306,11 +318,11 @@ TEST_CASE("simplify_algebra: layout ops that undo each other") {
   const auto x = graph.input("x", {n, 2, 3}, Location{});
   const auto one = graph.input("one", {1, n, 1}, Location{});
   line(1);
-  const Computation c{graph,
-                      {reshape(reshape(x, {n * 6}), {n, 2, 3}), reshape(x, {n, 2, 3}), transpose(transpose(x)),
-                       transpose(x, {0, 1, 2}), transpose(transpose(x, {1, 2, 0}), {1, 2, 0}),
-                       reshape(reshape(x, {n * 6}), {6, n}), sum(one, {0, 2}), sum(one, 2, true), max(one, 0),
-                       raw("sum", {x}, {{"axes", Axes{}}, {"keepdims", false}})}};
+  const Computation c{
+      graph,
+      {reshape(reshape(x, {n * 6}), {n, 2, 3}), reshape(x, {n, 2, 3}), transpose(transpose(x)), transpose(x, {0, 1, 2}),
+       transpose(transpose(x, {1, 2, 0}), {1, 2, 0}), reshape(reshape(x, {n * 6}), {6, n}), sum(one, {0, 2}),
+       sum(one, 2, true), max(one, 0), raw("sum", {x}, {{"axes", Axes{}}, {"keepdims", false}})}};
   CHECK(listing(c) == R"(
 x = input  float64 {n, 2, 3}
 %1 = reshape(x, shape={6*n})  float64 {6*n}  net.cpp:1
@@ -500,13 +512,12 @@ results: %17
 }
 
 TEST_CASE("an expansion into itself is an error, not an endless loop") {
-  const Op& endless = register_op({.name = "endless",
-                                   .doc = "Never done.",
-                                   .shape = same_shape,
-                                   .forward = expand([](const Node& node) -> Value {
-                                     return apply(node.op(), {node.input(0)});
-                                   }),
-                                   .samples = {{.inputs = {ones({2})}}}});
+  const Op& endless =
+      register_op({.name = "endless",
+                   .doc = "Never done.",
+                   .shape = same_shape,
+                   .forward = expand([](const Node& node) -> Value { return apply(node.op(), {node.input(0)}); }),
+                   .samples = {{.inputs = {ones({2})}}}});
   Graph graph;
   const auto x = graph.input("x", {2});
   const Computation c{graph, {apply(endless, {x})}};
@@ -527,7 +538,7 @@ TEST_CASE("fuse_elementwise groups what runs as one step") {
   line(2);
   const auto z = matmul(h, w) + b;  // a kernel, then a row that is broadcast
   line(3);
-  const auto flags = z > 0.0;  // bool, but computed in float64
+  const auto flags = z > 0.0;                    // bool, but computed in float64
   const auto y = where(flags, exp(z), tanh(b));  // tanh(b) has another shape
   line(4);
   const auto single = cast(y, float32);  // another dtype
@@ -627,8 +638,11 @@ class Recipe {
   Built build(Dimension batch, DType dtype, std::uint64_t seed) {
     Graph graph({.dtype = dtype, .seed = seed});
     const std::int64_t features = wide_ ? 130 : 3;
-    Built built{graph, graph.input("x", {batch, features}), graph.input("y", {batch, 1}),
-                graph.input("labels", {batch}, int64), {}};
+    Built built{graph,
+                graph.input("x", {batch, features}),
+                graph.input("y", {batch, 1}),
+                graph.input("labels", {batch}, int64),
+                {}};
     Values pool = {built.x,
                    built.y,
                    graph.parameter("row", uniform({features}, -1, 1)),
@@ -684,7 +698,9 @@ class Recipe {
 
   Step draw(const Values& pool) {
     // Mostly late values, so that graphs are deep.
-    const auto pick = [&] { return below(2) == 0 ? below(pool.size()) : pool.size() - 1 - below(std::min<std::size_t>(5, pool.size())); };
+    const auto pick = [&] {
+      return below(2) == 0 ? below(pool.size()) : pool.size() - 1 - below(std::min<std::size_t>(5, pool.size()));
+    };
     const std::size_t a = pick();
     const std::size_t b = pick();
     const std::size_t c = pick();

@@ -152,10 +152,10 @@ Built build(const Network& network) {
 }  // namespace
 
 TEST_CASE("the arena of a network is within 1.1 of its lower bound") {
-  const auto network = GENERATE(
-      Network{{5, 2}}, Network{{64}}, Network{{64, 64, 64}, false, 1, float32}, Network{{512, 256, 128, 64}, false, 0.5},
-      Network{{30, 40, 50}, true}, Network{{100, 100}, true, 0.8, float32},
-      Network{{256, 128, 64, 32, 16, 8}, true, 0.9}, Network{{8, 16, 32, 64, 128, 256}, true, 0.9, float32});
+  const auto network = GENERATE(Network{{5, 2}}, Network{{64}}, Network{{64, 64, 64}, false, 1, float32},
+                                Network{{512, 256, 128, 64}, false, 0.5}, Network{{30, 40, 50}, true},
+                                Network{{100, 100}, true, 0.8, float32}, Network{{256, 128, 64, 32, 16, 8}, true, 0.9},
+                                Network{{8, 16, 32, 64, 128, 256}, true, 0.9, float32});
   const Built built = build(network);
   State state(built.graph);
   const auto optimizer = GENERATE(0, 1, 2);
@@ -326,7 +326,8 @@ TEST_CASE_METHOD(Pair, "an update that only some other step reads in another lay
 }
 
 TEST_CASE_METHOD(Pair, "an update that reads its own variable in another place than it writes") {
-  Program program(state, {.updates = {{a, a + sum(a, 0)}, {b, b + transpose(b) + reshape(reshape(b, {4}) * 2.0, {2, 2})}}});
+  Program program(state,
+                  {.updates = {{a, a + sum(a, 0)}, {b, b + transpose(b) + reshape(reshape(b, {4}) * 2.0, {2, 2})}}});
   program.run();
   CHECK(state[a].identical(Array({{5.0, 8.0}, {7.0, 10.0}})));
   CHECK(state[b].identical(Array({{40.0, 90.0}, {110.0, 160.0}})));
@@ -374,8 +375,7 @@ TEST_CASE_METHOD(Pair, "updates from inputs, constants and themselves") {
   const auto e = graph.variable("e", zeros({2, 2}));
   const auto n = graph.variable("n", Array(std::int64_t{3}));
   const auto flag = graph.variable("flag", Array(false));
-  Program program(state, {.outputs = {x, e},
-                          .updates = {{a, x}, {b, c}, {e, e}, {n, n * 2 + 1}, {flag, n > 5}}});
+  Program program(state, {.outputs = {x, e}, .updates = {{a, x}, {b, c}, {e, e}, {n, n * 2 + 1}, {flag, n > 5}}});
   const Array fed({{0.5, 0.25}, {-1.0, 2.0}});
   const Results results = program.run({{x, fed}});
   CHECK(results[0].identical(fed));
@@ -393,8 +393,10 @@ TEST_CASE_METHOD(Pair, "reshaped views of updated variables") {
   const auto flat = graph.variable("flat", zeros({4}));
   const auto column = graph.variable("column", zeros({4, 1}));
   Program program(state, {.outputs = {reshape(a, {4})},
-                          .updates = {{flat, reshape(a, {4})}, {column, reshape(a + b, {4, 1})},
-                                      {a, reshape(flat, {2, 2})}, {b, reshape(reshape(b, {4}) + flat, {2, 2})}}});
+                          .updates = {{flat, reshape(a, {4})},
+                                      {column, reshape(a + b, {4, 1})},
+                                      {a, reshape(flat, {2, 2})},
+                                      {b, reshape(reshape(b, {4}) + flat, {2, 2})}}});
   for (int i = 0; i < 3; ++i) {
     const Array before_a = state[a];
     const Array before_b = state[b];
@@ -462,8 +464,8 @@ TEST_CASE("random updates are simultaneous") {
       const Results results = move.run({{x, fed}});
       for (std::size_t i = 0; i < outputs.size(); ++i) REQUIRE(allclose(results[i], expected[i], 1e-12, 1e-12));
       for (std::size_t v = 0; v < variables.size(); ++v) {
-        const auto at = std::find_if(updates.begin(), updates.end(),
-                                     [&](const Update& u) { return u.variable == variables[v]; });
+        const auto at =
+            std::find_if(updates.begin(), updates.end(), [&](const Update& u) { return u.variable == variables[v]; });
         const Array& wanted =
             at == updates.end() ? old[v] : expected[outputs.size() + static_cast<std::size_t>(at - updates.begin())];
         REQUIRE(allclose(state[variables[v]], wanted, 1e-12, 1e-12));
@@ -501,9 +503,9 @@ TEST_CASE("an index out of range leaves the State as it was, to the bit") {
     std::vector<Array> before;
     for (const auto& name : names) before.push_back(state.get(name));
     const std::int64_t step = state.step();
-    CHECK_THROWS_WITH(train.run({{built.x, x}, {built.labels, labels}}),
-                      ContainsSubstring("one_hot: requires class indices from 0 to 9, got ") &&
-                          ContainsSubstring(" at element 5"));
+    CHECK_THROWS_WITH(
+        train.run({{built.x, x}, {built.labels, labels}}),
+        ContainsSubstring("one_hot: requires class indices from 0 to 9, got ") && ContainsSubstring(" at element 5"));
     CHECK(state.step() == step);
     for (std::size_t i = 0; i < names.size(); ++i) {
       INFO(names[i]);
@@ -535,4 +537,21 @@ TEST_CASE("indices that follow from an updated variable") {
   CHECK(state[index].identical(Array(std::vector<std::int64_t>{2, 3})));
   CHECK(state[count].identical(before));
   CHECK(state.step() == 2);
+}
+
+TEST_CASE("indices that follow from what a variable becomes") {
+  // The step that may throw needs what another writes in place, and must come before anything is written.
+  Graph graph;
+  const auto index = graph.variable("index", Array(std::vector<std::int64_t>{0, 1}));
+  const auto next = index + 1;
+  const auto hot = one_hot(next, 3, float64);
+  const auto count = graph.variable("count", zeros({2, 3}));
+  State state(graph);
+  Program program(state, {.outputs = {hot}, .updates = {{index, next}, {count, count + hot}}});
+  CHECK(program.run()[0].identical(Array({{0.0, 1.0, 0.0}, {0.0, 0.0, 1.0}})));
+  const Array before = state[count];
+  CHECK_THROWS_WITH(program.run(), ContainsSubstring("got 3 at element 1"));
+  CHECK(state[index].identical(Array(std::vector<std::int64_t>{1, 2})));
+  CHECK(state[count].identical(before));
+  CHECK(state.step() == 1);
 }

@@ -279,8 +279,7 @@ TEST_CASE("a wrong feed is a clear error that changes nothing") {
       {{{x, random({1, 4, 3}, 1)}}, "got float64 {1, 4, 3}"},
       {{{x, 1.0}}, "requires float64 {batch, 3} for input 'x' " + here + ", got float64 {}"},
       {{{x, good_x}, {fixed, two}, {y, random({5, 1}, 1)}}, "got float64 {5, 1}: batch is 4 in another input"},
-      {{{x, Array(float64, {0, 3})}},
-       "got float64 {0, 3}: batch must be at least 1, an empty batch has no mean"},
+      {{{x, Array(float64, {0, 3})}}, "got float64 {0, 3}: batch must be at least 1, an empty batch has no mean"},
   };
   for (const Case& wrong : cases) {
     INFO(wrong.message);
@@ -312,8 +311,7 @@ TEST_CASE("extents that are computed from others are checked") {
   CHECK(same_bits(program.run({{x, Array({1.0, 2.0})}, {next, Array({0.0, 1.0, 3.0})}})[0], Array({0.0, 1.0})));
   CHECK(same_bits(program.run({{next, Array({0.0, 1.0, 3.0})}, {x, Array({1.0, 2.0})}})[0], Array({0.0, 1.0})));
   const int line = __LINE__ + 2;
-  const Error error =
-      error_of([&] { program.run({{x, Array({1.0, 2.0})}, {next, Array({0.0, 1.0})}}); });
+  const Error error = error_of([&] { program.run({{x, Array({1.0, 2.0})}, {next, Array({0.0, 1.0})}}); });
   CHECK_THAT(error.what(), ContainsSubstring("run: requires {n+1} for input 'next', got {2} (n=2)"));
   CHECK(error.location().line == line);
 
@@ -365,7 +363,8 @@ TEST_CASE("a wrong request is a clear error at the program's line") {
   require({.updates = {{n, cast(sum(x), float64)}}}, "requires int64 {} for 'n', got float64 {}");
   // The counters are the State's own.
   require({.updates = {{graph.step(), graph.step() + 2}}}, "that the State does not count itself, got one of 'step'");
-  require({.updates = {{graph.epoch(), graph.epoch() + 1}}}, "that the State does not count itself, got one of 'epoch'");
+  require({.updates = {{graph.epoch(), graph.epoch() + 1}}},
+          "that the State does not count itself, got one of 'epoch'");
 }
 
 // ---- updates and the State
@@ -460,10 +459,14 @@ TEST_CASE("State: get, set and their errors") {
   };
   require([&] { static_cast<void>(state.get(x)); }, __LINE__, "state: requires a parameter or variable, got x");
   require([&] { static_cast<void>(state.get("v")); }, __LINE__, "has no input, parameter or variable 'v'");
-  require([&] { static_cast<void>(state.get(stranger)); }, __LINE__, "requires a parameter or variable of this State's");
+  require([&] { static_cast<void>(state.get(stranger)); }, __LINE__,
+          "requires a parameter or variable of this State's");
   require([&] { static_cast<void>(state.get(Value{})); }, __LINE__, "requires a parameter or variable of this State's");
-  require([&] { state.set(w, Array(float64, {3, 2})); }, __LINE__,
-          "state: requires float64 {2, 3} for 'w', got float64 {3, 2}");
+  require(
+      [&] {
+        state.set(w, Array(float64, {3, 2}));
+      },
+      __LINE__, "state: requires float64 {2, 3} for 'w', got float64 {3, 2}");
   require([&] { state.set(w, Array(int64, {2, 3})); }, __LINE__, "requires float64 {2, 3} for 'w', got int64 {2, 3}");
   require([&] { state.set("n", Array(float64, {4})); }, __LINE__, "requires int64 {4} for 'n', got float64 {4}");
   CHECK(same_bits(state[w], Array(float64, {2, 3})));
@@ -695,9 +698,9 @@ TEMPLATE_TEST_CASE("batch_norm: PyTorch's conventions on any axis", "", float, d
       for (std::int64_t i = 0; i < fed.size(); ++i) {
         const std::size_t f = feature_of(layout.shape, axis, i);
         const auto at = static_cast<std::int64_t>(f);
-        REQUIRE(got[i] == Approx((fed[i] - m.mean[f]) / std::sqrt(m.biased[f] + epsilon) * g[at] + b[at])
-                              .epsilon(eps)
-                              .margin(eps));
+        REQUIRE(
+            got[i] ==
+            Approx((fed[i] - m.mean[f]) / std::sqrt(m.biased[f] + epsilon) * g[at] + b[at]).epsilon(eps).margin(eps));
       }
     };
     check(evaluate.run({{x, fed}})[0]);
@@ -764,8 +767,7 @@ TEMPLATE_TEST_CASE("training twice gives the same bits", "", float, double) {
     const auto x = graph.input("x", {batch, 9});
     const auto labels = graph.input("labels", {batch}, int64);
     auto h = x;
-    for (const std::size_t units : {33, 17})
-      h = dropout(relu(nn::batch_norm(nn::dense(h, units))), {.keep = 0.8});
+    for (const std::size_t units : {33, 17}) h = dropout(relu(nn::batch_norm(nn::dense(h, units))), {.keep = 0.8});
     const auto loss = softmax_cross_entropy(nn::dense(h, 4), labels);
     State state(graph);
     Program program(state, {.outputs = {loss}, .updates = optim::Adam{}.minimize(loss)});

@@ -80,7 +80,8 @@ TEST_CASE("the number of a symbol is known only in a run") {
     static_cast<void>(n.extent());
     FAIL("nothing was thrown");
   } catch (const Error& error) {
-    CHECK_THAT(error.what(), ContainsSubstring("dimension: requires a number, got 'n', whose size is known only in a run"));
+    CHECK_THAT(error.what(),
+               ContainsSubstring("dimension: requires a number, got 'n', whose size is known only in a run"));
     CHECK(error.location().line == __LINE__ - 4);
   }
 }
@@ -121,7 +122,8 @@ TEST_CASE("floor_divide: exact where it can be, a term of its own otherwise") {
   CHECK((floor_divide(n - 8, 3) + 1).evaluate(sizes(7, 1)) == 0);  // towards minus infinity
   CHECK(floor_divide(n, m).evaluate(sizes(17, 5)) == 3);
   CHECK_THROWS_WITH(floor_divide(n, 0), ContainsSubstring("dimension: requires a divisor that is not 0"));
-  CHECK_THROWS_WITH(floor_divide(n, m - 5).evaluate(sizes(17, 5)), ContainsSubstring("requires a positive divisor, got 0"));
+  CHECK_THROWS_WITH(floor_divide(n, m - 5).evaluate(sizes(17, 5)),
+                    ContainsSubstring("requires a positive divisor, got 0"));
 }
 
 TEST_CASE("dimensions print as people write them") {
@@ -145,7 +147,8 @@ TEST_CASE("dimensions evaluate under the sizes of a run") {
   CHECK(Dimension(3).evaluate(Sizes{}) == 3);
   CHECK((n - 5).evaluate(s) == 0);
   CHECK_THROWS_WITH((n - 6).evaluate(s), ContainsSubstring("dimension: requires n-6 to be 0 or more, got -1"));
-  CHECK_THROWS_WITH((n + batch).evaluate(s), ContainsSubstring("the size of 'batch' follows from no input of this program"));
+  CHECK_THROWS_WITH((n + batch).evaluate(s),
+                    ContainsSubstring("the size of 'batch' follows from no input of this program"));
   CHECK_THROWS_WITH(Dimension(-1) + n, ContainsSubstring("-1 has no size to compute with"));
   CHECK(evaluate(Shape{n, 3, n * m}, s) == Dims{5, 3, 35});
   CHECK(evaluate(Shape{}, Sizes{}) == Dims{});
@@ -159,7 +162,8 @@ TEST_CASE("random dimensions: equal forms are equal numbers, and print different
     Dimension d;
     std::int64_t at[3];
   };
-  std::vector<Made> pool = {{n, {101, 97, 151}}, {m, {103, 211, 89}}, {Dimension(2), {2, 2, 2}}, {Dimension(3), {3, 3, 3}}};
+  std::vector<Made> pool = {
+      {n, {101, 97, 151}}, {m, {103, 211, 89}}, {Dimension(2), {2, 2, 2}}, {Dimension(3), {3, 3, 3}}};
   while (pool.size() < 200) {
     const Made& a = pool[static_cast<std::size_t>(below(static_cast<int>(pool.size())))];
     const Made& b = pool[static_cast<std::size_t>(below(static_cast<int>(pool.size())))];
@@ -268,7 +272,8 @@ TEST_CASE("axes count from either end") {
   CHECK(normalize_axis(-1, 3, "op", {}) == 2);
   CHECK(normalize_axis(-3, 3, "op", {}) == 0);
   const Location at{"/some/net.cpp", 12};
-  CHECK_THROWS_WITH(normalize_axis(3, 3, "flip", at), ContainsSubstring("/some/net.cpp:12: flip: requires an axis from -3 to 2, got 3"));
+  CHECK_THROWS_WITH(normalize_axis(3, 3, "flip", at),
+                    ContainsSubstring("/some/net.cpp:12: flip: requires an axis from -3 to 2, got 3"));
   CHECK_THROWS_WITH(normalize_axis(-4, 3, "flip", at), ContainsSubstring("requires an axis from -3 to 2, got -4"));
   CHECK_THROWS_WITH(normalize_axis(0, 0, "flip", at), ContainsSubstring("flip: requires no axis for a scalar, got 0"));
 }
@@ -288,8 +293,12 @@ TEST_CASE("-1 is whatever fits, also with symbols") {
   CHECK(reshaped({batch + 1, 4}, {-1, 2}) == "{2*batch+2, 2}");
   CHECK(reshaped({batch + 1, 4}, {2, -1}) == "{2, 2*batch+2}");
   CHECK(reshaped({n, batch}, {batch * n}) == "{n*batch}");  // symbols in the order in which they were made
-  CHECK_THROWS_WITH(reshaped({batch, 3}, {2, -1}), ContainsSubstring("reshape: requires a shape of 3*batch elements as {batch, 3}, got {2, -1}"));
-  CHECK_THROWS_WITH(reshaped({4, 6}, {5, -1}), ContainsSubstring("reshape: requires a shape of 24 elements as {4, 6}, got {5, -1}"));
-  CHECK_THROWS_WITH(reshaped({0, 3}, {0, -1}), ContainsSubstring("reshape: requires an extent that -1 can be worked out from, got {0, -1}"));
-  CHECK_THROWS_WITH(reshaped({batch, n}, {n, n}), ContainsSubstring("requires a shape of n*batch elements as {batch, n}, got {n, n}"));
+  CHECK_THROWS_WITH(reshaped({batch, 3}, {2, -1}),
+                    ContainsSubstring("reshape: requires a shape of 3*batch elements as {batch, 3}, got {2, -1}"));
+  CHECK_THROWS_WITH(reshaped({4, 6}, {5, -1}),
+                    ContainsSubstring("reshape: requires a shape of 24 elements as {4, 6}, got {5, -1}"));
+  CHECK_THROWS_WITH(reshaped({0, 3}, {0, -1}),
+                    ContainsSubstring("reshape: requires an extent that -1 can be worked out from, got {0, -1}"));
+  CHECK_THROWS_WITH(reshaped({batch, n}, {n, n}),
+                    ContainsSubstring("requires a shape of n*batch elements as {batch, n}, got {n, n}"));
 }

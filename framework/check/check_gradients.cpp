@@ -23,8 +23,9 @@ namespace {
 Function function_of(const Op& op, const Sample& sample, DType dtype, const CheckOptions& options) {
   check::SampleGraph s = check::graph_of(sample, dtype, options);
   const Value y = apply(s.graph, op, s.inputs, s.attributes);
-  Function f{s.graph, State(s.graph), {}, {y}, {}, s.floating, s.names, std::vector<std::string>(s.names.size()),
-             s.points, {}, options.mode, {}};
+  Function f{
+      s.graph, State(s.graph), {}, {y}, {}, s.floating, s.names, std::vector<std::string>(s.names.size()), s.points,
+      {},      options.mode,   {}};
   if (!is_floating(y.dtype())) return f;
   f.weights.push_back(check::weights_for(evaluate(y.shape(), Sizes{}), options.seed, 0).astype(dtype));
   f.sum = sum(y * f.weights[0]);
@@ -35,7 +36,8 @@ Function function_of(const Op& op, const Sample& sample, DType dtype, const Chec
 // that is small because terms of the size of others cancel has their rounding.
 double ulps_between(double a, double b, double largest) {
   const auto at = static_cast<float>(std::max(std::abs(b), 0.05 * largest));
-  const double ulp = static_cast<double>(std::nextafter(at, std::numeric_limits<float>::infinity())) - static_cast<double>(at);
+  const double ulp =
+      static_cast<double>(std::nextafter(at, std::numeric_limits<float>::infinity())) - static_cast<double>(at);
   return a == b ? 0 : std::abs(a - b) / ulp;
 }
 
@@ -114,10 +116,11 @@ CheckReport check_gradients(const Op& op, const CheckOptions& options) {
       report.errors.push_back(fmt::format("{}: {}", subject, error.what()));
     }
   }
-  const bool differentiated = std::any_of(report.rows.begin(), report.rows.end(),
-                                          [](const CheckRow& row) { return row.check == "gradient"; });
+  const bool differentiated =
+      std::any_of(report.rows.begin(), report.rows.end(), [](const CheckRow& row) { return row.check == "gradient"; });
   if (!differentiated && report.errors.empty())
-    throw Error("check_gradients", fmt::format("requires a sample with something to differentiate, {} has none", op.name));
+    throw Error("check_gradients",
+                fmt::format("requires a sample with something to differentiate, {} has none", op.name));
   return report;
 }
 
@@ -126,8 +129,8 @@ CheckReport check_gradients(const Op& op, const CheckOptions& options) {
 namespace {
 
 // The loss as a function of these values, on a copy of graph and State, which the twin owns.
-Function function_of(Value loss, const Values& values, const State& state, check::Twin& twin, const CheckOptions& options,
-                     Location at) {
+Function function_of(Value loss, const Values& values, const State& state, check::Twin& twin,
+                     const CheckOptions& options, Location at) {
   if (values.empty()) throw Error(at, "check_gradients", "requires at least one value to differentiate in, got none");
   Function f{twin.graph(), twin.state(), twin.of(loss), {twin.of(loss)}, {}, {}, {}, {}, {}, {}, options.mode, at};
   f.weights.push_back(Array::full(float64, evaluate(loss.shape(), twin.sizes()), 1));
@@ -136,7 +139,8 @@ Function function_of(Value loss, const Values& values, const State& state, check
       throw Error(at, "check_gradients", "requires values of the loss's graph");
     const std::string_view op = v.node().op().name;
     if ((op != "input" && op != "variable") || !is_floating(v.dtype()))
-      throw Error(at, "check_gradients", fmt::format("requires floating inputs, parameters or variables, got {}", v.name()));
+      throw Error(at, "check_gradients",
+                  fmt::format("requires floating inputs, parameters or variables, got {}", v.name()));
     f.variables.push_back(twin.of(v));
     f.names.push_back(v.name());
     f.lines.push_back(v.location().to_string());

@@ -88,8 +88,8 @@ void Probe::put(std::size_t variable) {
   }
 }
 
-Differences Probe::along(std::size_t variable, std::span<const std::int64_t> elements, std::span<const double> direction,
-                         double h) {
+Differences Probe::along(std::size_t variable, std::span<const std::int64_t> elements,
+                         std::span<const double> direction, double h) {
   Array& x = f_.points[variable];
   auto* data = x.data<double>();
   std::vector<double> before;
@@ -240,7 +240,8 @@ class Judge {
     const double norms = std::sqrt(analytic2_) + std::sqrt(numeric2_);
     row_.distance = norms == 0 ? 0 : std::sqrt(difference2_) / norms;
     if (kinks_ > 0)
-      row_.note = fmt::format("{} kink{} at {}{}", kinks_, kinks_ == 1 ? "" : "s", kink_notes_, kinks_ > 3 ? ", ..." : "");
+      row_.note =
+          fmt::format("{} kink{} at {}{}", kinks_, kinks_ == 1 ? "" : "s", kink_notes_, kinks_ > 3 ? ", ..." : "");
   }
 
  private:
@@ -259,8 +260,13 @@ class Judge {
 class Comparison {
  public:
   Comparison(Probe& probe, std::size_t variable, const Array& analytic, const CheckOptions& options, CheckRow& row)
-      : probe_(probe), variable_(variable), analytic_(analytic), options_(options), row_(row),
-        judge_(row, analytic, options), typical_(root_mean_square(probe.function().points[variable])) {}
+      : probe_(probe),
+        variable_(variable),
+        analytic_(analytic),
+        options_(options),
+        row_(row),
+        judge_(row, analytic, options),
+        typical_(root_mean_square(probe.function().points[variable])) {}
 
   void run() {
     if (analytic_.size() <= options_.full_below) {
@@ -279,9 +285,11 @@ class Comparison {
     const double h = first_step(probe_.function().points[variable_][i], typical_);
     // Most elements are right and smooth: two short steps show it. All others get the whole extrapolation, from a
     // longer step on, where rounding matters less.
-    const Slope quick = slope(f, h / 16, [](double) { return 0.0; }, 2);
+    const Slope quick = slope(
+        f, h / 16, [](double) { return 0.0; }, 2);
     const double s = judge_.scale(a, quick.value);
-    if (!quick.kink && quick.error <= 0.1 * options_.tolerance * s && std::abs(a - quick.value) <= 0.1 * options_.tolerance * s)
+    if (!quick.kink && quick.error <= 0.1 * options_.tolerance * s &&
+        std::abs(a - quick.value) <= 0.1 * options_.tolerance * s)
       return quick;
     return slope(f, h, [&](double value) {
       const double scale = judge_.scale(a, value);
@@ -299,7 +307,8 @@ class Comparison {
   }
 
   // Whether the gradient is right along a direction that is 0 but at some elements.
-  Verdict along(std::span<const std::int64_t> elements, std::span<const double> direction, Slope& numeric, double& analytic) {
+  Verdict along(std::span<const std::int64_t> elements, std::span<const double> direction, Slope& numeric,
+                double& analytic) {
     analytic = 0;
     double squares = 0;
     for (std::size_t i = 0; i < elements.size(); ++i) {
@@ -345,7 +354,8 @@ class Comparison {
     }
     // Where kinks blur every direction (thousands of relus), single elements still decide.
     const Array chosen = integers({options_.sampled}, 0, analytic_.size()).draw(float64, options_.seed, 6000);
-    for (std::int64_t i = 0; i < chosen.size(); ++i) judge_.add(static_cast<std::int64_t>(chosen[i]), element(static_cast<std::int64_t>(chosen[i])));
+    for (std::int64_t i = 0; i < chosen.size(); ++i)
+      judge_.add(static_cast<std::int64_t>(chosen[i]), element(static_cast<std::int64_t>(chosen[i])));
     if (inconclusive == options_.directions) row_.verdict = std::max(row_.verdict, Verdict::inconclusive);
   }
 
@@ -356,8 +366,10 @@ class Comparison {
       double worst = 0;
       int side = -1;
       for (int s = 0; s < 2; ++s) {
-        const std::span<const std::int64_t> e(elements.begin() + (s == 0 ? 0 : half), s == 0 ? elements.begin() + half : elements.end());
-        const std::span<const double> d(direction.begin() + (s == 0 ? 0 : half), s == 0 ? direction.begin() + half : direction.end());
+        const std::span<const std::int64_t> e(elements.begin() + (s == 0 ? 0 : half),
+                                              s == 0 ? elements.begin() + half : elements.end());
+        const std::span<const double> d(direction.begin() + (s == 0 ? 0 : half),
+                                        s == 0 ? direction.begin() + half : direction.end());
         Slope numeric;
         double analytic = 0;
         const Verdict verdict = along(e, d, numeric, analytic);
@@ -410,7 +422,8 @@ void check_function(const Function& f, std::string_view check, std::string_view 
   }
 }
 
-void check_taylor(const Function& f, std::string_view subject, const CheckOptions& options, std::vector<CheckRow>& rows) {
+void check_taylor(const Function& f, std::string_view subject, const CheckOptions& options,
+                  std::vector<CheckRow>& rows) {
   const std::vector<Array> analytic = analytic_gradient(f);
   Probe probe(f);
   std::vector<Array> directions;
@@ -444,8 +457,8 @@ void check_taylor(const Function& f, std::string_view subject, const CheckOption
   row.input = "all";
   row.numeric = slope;
   row.analytic = 2;
-  // 1 at the end: the gradient is wrong. More than 1.15: the last steps cross a kink, and no smaller one did. Near 0: the
-  // function jumps there (floor). Neither is evidence.
+  // 1 at the end: the gradient is wrong. More than 1.15: the last steps cross a kink, and no smaller one did. Near 0:
+  // the function jumps there (floor). Neither is evidence.
   row.verdict = slope > 0.9 && slope < 1.1 ? Verdict::fail : Verdict::pass;
   row.note = std::isnan(slope) ? "remainder within rounding" : fmt::format("remainder shrinks like h^{:.2f}", slope);
   const bool kinks = std::any_of(rows.begin(), rows.end(), [&](const CheckRow& r) {
@@ -458,7 +471,8 @@ void check_taylor(const Function& f, std::string_view subject, const CheckOption
   rows.push_back(std::move(row));
 }
 
-void check_adjoint(const Function& f, std::string_view subject, const CheckOptions& options, std::vector<CheckRow>& rows) {
+void check_adjoint(const Function& f, std::string_view subject, const CheckOptions& options,
+                   std::vector<CheckRow>& rows) {
   // <J v, w> by the Jacobian-vector product, <v, J' w> by the gradient of the weighted sum, whose weights are w.
   Function g = f;
   Values vs;

@@ -14,16 +14,16 @@ namespace chainrule::check {
 struct Function {
   Graph graph;
   State state;
-  Value sum;                  // as a value, for its analytic gradient
-  Values terms;               // what is summed
+  Value sum;     // as a value, for its analytic gradient
+  Values terms;  // what is summed
   std::vector<Array> weights;
   Values variables;
   std::vector<std::string> names;
   std::vector<std::string> lines;
   std::vector<Array> points;
-  std::vector<Feed> feeds;    // of the other inputs
+  std::vector<Feed> feeds;  // of the other inputs
   Mode mode = Mode::training;
-  Location at;                // of the user's call
+  Location at;  // of the user's call
 };
 
 // Random numbers of both signs, none near 0 and no two alike.
@@ -72,7 +72,8 @@ void compare(Probe& probe, std::size_t variable, const Array& analytic, const Ch
 void check_function(const Function& f, std::string_view check, std::string_view subject, const CheckOptions& options,
                     std::vector<CheckRow>& rows);
 // The Taylor remainder and the adjoint identity, for all variables together.
-void check_taylor(const Function& f, std::string_view subject, const CheckOptions& options, std::vector<CheckRow>& rows);
+void check_taylor(const Function& f, std::string_view subject, const CheckOptions& options,
+                  std::vector<CheckRow>& rows);
 void check_adjoint(const Function& f, std::string_view subject, const CheckOptions& options,
                    std::vector<CheckRow>& rows);
 

@@ -24,7 +24,8 @@ bool is_kink(const std::function<Differences(double)>& f, const OneSided& seen, 
   for (int i = 0; i < 2; ++i) {
     h /= 16;
     const OneSided now = one_sided(f(h), h);
-    if (!(std::abs(now.jump()) > 0.7 * std::abs(before.jump())) || !(std::abs(now.jump()) > 20 * now.noise)) return false;
+    if (!(std::abs(now.jump()) > 0.7 * std::abs(before.jump())) || !(std::abs(now.jump()) > 20 * now.noise))
+      return false;
     before = now;
   }
   finest = before;
@@ -49,7 +50,8 @@ Slope slope(const std::function<Differences(double h)>& f, double first_step, co
       continue;
     }
     const OneSided sides = one_sided(d, h);
-    jumps = usable > 0 && std::abs(sides.jump()) > 0.8 * std::abs(last.jump()) && std::abs(sides.jump()) > 20 * sides.noise;
+    jumps =
+        usable > 0 && std::abs(sides.jump()) > 0.8 * std::abs(last.jump()) && std::abs(sides.jump()) > 20 * sides.noise;
     last = sides;
     last_h = h;
     table[usable][0] = quotient;
@@ -58,7 +60,8 @@ Slope slope(const std::function<Differences(double h)>& f, double first_step, co
     for (int k = 1; k <= usable; ++k, factor *= shrink * shrink) {
       table[usable][k] = (table[usable][k - 1] * factor - table[usable - 1][k - 1]) / (factor - 1);
       const double error = std::max(std::abs(table[usable][k] - table[usable][k - 1]),
-                                    std::abs(table[usable][k] - table[usable - 1][k - 1])) + rounding;
+                                    std::abs(table[usable][k] - table[usable - 1][k - 1])) +
+                           rounding;
       if (error <= best.error) {
         best.value = table[usable][k];
         best.error = error;

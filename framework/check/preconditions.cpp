@@ -23,7 +23,8 @@ SampleGraph graph_of(const Sample& sample, DType dtype, const CheckOptions& opti
     out.points.push_back(drawn.astype(dtype));
   }
   // A sample that asks for float64 asks for the dtype of the check.
-  if (const Attribute* wanted = out.attributes.find("dtype"); wanted && wanted->variant() == Attribute::Variant(float64))
+  if (const Attribute* wanted = out.attributes.find("dtype");
+      wanted && wanted->variant() == Attribute::Variant(float64))
     out.attributes = out.attributes.with("dtype", dtype);
   return out;
 }
@@ -91,9 +92,11 @@ CheckRow repeatable(const SampleGraph& s, const Op& op, std::string_view subject
   const Array first = run_poisoned(y.node(), inputs, 0xFF);  // NaN in every floating element
   const Array second = run_poisoned(y.node(), inputs, 0x55);
   for (std::size_t i = 0; i < inputs.size(); ++i)
-    if (!inputs[i].identical(before[i])) return row_of("repeatable", subject, false, fmt::format("input {} is written", i));
+    if (!inputs[i].identical(before[i]))
+      return row_of("repeatable", subject, false, fmt::format("input {} is written", i));
   if (!first.identical(second))
-    return row_of("repeatable", subject, false, "two runs differ: an output is not wholly written, or scratch memory is read before it is");
+    return row_of("repeatable", subject, false,
+                  "two runs differ: an output is not wholly written, or scratch memory is read before it is");
   return row_of("repeatable", subject, true, "two runs agree, inputs unwritten, outputs whole");
 }
 
@@ -129,14 +132,17 @@ void aliases(const SampleGraph& s, const Op& op, std::string_view subject, Mode 
     const Array two = value_of(copies, apply(s.graph, op, s.inputs, s.attributes), mode);
     const Array one = value_of(copies, apply(s.graph, op, repeated, s.attributes), mode);
     const bool same = allclose(one, two, 0, 0);
-    rows.push_back(row_of("aliases", subject, same, same ? "op(x, x) as op(x, y) for x equal to y" : "op(x, x) is not op(x, y) for x equal to y"));
+    rows.push_back(
+        row_of("aliases", subject, same,
+               same ? "op(x, x) as op(x, y) for x equal to y" : "op(x, x) is not op(x, y) for x equal to y"));
     return;
   }
 }
 
 // Elementwise ops take any shape: none, one element, broadcast.
 void sizes(const SampleGraph& s, const Op& op, std::string_view subject, Mode mode, std::vector<CheckRow>& rows) {
-  if (!op.forward.micro || s.floating.size() != s.inputs.size() || s.inputs.empty() || s.attributes.has("shape")) return;
+  if (!op.forward.micro || s.floating.size() != s.inputs.size() || s.inputs.empty() || s.attributes.has("shape"))
+    return;
   for (const Shape& shape : {Shape{0}, Shape{1}, Shape{2, 1, 3}}) {
     SampleGraph resized{Graph(GraphOptions{.dtype = s.points[0].dtype()}), {}, {}, {}, s.names, s.attributes};
     for (std::size_t i = 0; i < s.inputs.size(); ++i) {
@@ -144,14 +150,16 @@ void sizes(const SampleGraph& s, const Op& op, std::string_view subject, Mode mo
       Shape own = shape;
       if (i % 2 == 1) own.back() = 1;
       Array numbers(s.points[i].dtype(), evaluate(own, Sizes{}));
-      for (std::int64_t k = 0; k < numbers.size(); ++k) numbers.set(k, s.points[i].size() > 0 ? s.points[i][k % s.points[i].size()] : 1);
+      for (std::int64_t k = 0; k < numbers.size(); ++k)
+        numbers.set(k, s.points[i].size() > 0 ? s.points[i][k % s.points[i].size()] : 1);
       resized.inputs.push_back(resized.graph.input(fmt::format("input {}", i), own));
       resized.floating.push_back(resized.inputs.back());
       resized.points.push_back(std::move(numbers));
     }
     const Array made = value_of(resized, apply(resized.graph, op, resized.inputs, resized.attributes), mode);
     if (!(made.shape() == evaluate(shape, Sizes{}))) {
-      rows.push_back(row_of("sizes", subject, false, fmt::format("{} gives {}", to_string(shape), to_string(made.shape()))));
+      rows.push_back(
+          row_of("sizes", subject, false, fmt::format("{} gives {}", to_string(shape), to_string(made.shape()))));
       return;
     }
   }

@@ -12,8 +12,9 @@ namespace chainrule::check {
 void check_preconditions(const Op& op, const Sample& sample, std::string_view subject, const CheckOptions& options,
                          std::vector<CheckRow>& rows);
 
-// The sample's inputs as values of a graph: floating ones as inputs, which are appended to `floating` with their numbers,
-// others as constants. Floating numbers are ones that float32 has exactly, so that both dtypes are asked the same.
+// The sample's inputs as values of a graph: floating ones as inputs, which are appended to `floating` with their
+// numbers, others as constants. Floating numbers are ones that float32 has exactly, so that both dtypes are asked the
+// same.
 struct SampleGraph {
   Graph graph;
   Values inputs;

@@ -46,10 +46,12 @@ double CheckReport::distance() const {
 }
 
 std::string CheckReport::summary(bool colour) const {
-  const auto good = std::count_if(rows.begin(), rows.end(), [](const CheckRow& r) { return r.verdict <= Verdict::subgradient; });
+  const auto good =
+      std::count_if(rows.begin(), rows.end(), [](const CheckRow& r) { return r.verdict <= Verdict::subgradient; });
   const std::string word = passed() ? "PASS" : verdict() == Verdict::inconclusive ? "INCONCLUSIVE" : "FAIL";
   return fmt::format("gradient check of {}{}: {}, {} of {} comparisons pass, greatest relative distance {:.2e}", title,
-                     line.empty() ? "" : " (" + line + ")", painted(word, verdict(), colour), good, rows.size(), distance());
+                     line.empty() ? "" : " (" + line + ")", painted(word, verdict(), colour), good, rows.size(),
+                     distance());
 }
 
 std::string CheckReport::to_string(bool colour) const {
@@ -58,8 +60,8 @@ std::string CheckReport::to_string(bool colour) const {
     return text + "\n";
   };
   std::string out = summary(colour) + "\n";
-  out += trimmed(fmt::format("{:<9} {:<12} {:<8} {:<12} {:>8}  {:<9} {:>22} {:>22} {:>8}  {}", "", "check", "input", "shape",
-                             "distance", "worst at", "analytic", "reference", "error", "verdict"));
+  out += trimmed(fmt::format("{:<9} {:<12} {:<8} {:<12} {:>8}  {:<9} {:>22} {:>22} {:>8}  {}", "", "check", "input",
+                             "shape", "distance", "worst at", "analytic", "reference", "error", "verdict"));
   std::string sound;  // preconditions of one subject that hold, in one line
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const CheckRow& row = rows[i];
@@ -93,10 +95,14 @@ std::string CheckReport::to_json() const {
   const auto number = [](double x) -> nlohmann::json {  // JSON has no NaN
     return std::isfinite(x) ? nlohmann::json(x) : nlohmann::json(fmt::format("{}", x));
   };
-  nlohmann::json json = {{"title", title},       {"line", line},
-                         {"seed", seed},         {"passed", passed()},
-                         {"verdict", name(verdict())}, {"distance", number(distance())},
-                         {"errors", errors},     {"rows", nlohmann::json::array()}};
+  nlohmann::json json = {{"title", title},
+                         {"line", line},
+                         {"seed", seed},
+                         {"passed", passed()},
+                         {"verdict", name(verdict())},
+                         {"distance", number(distance())},
+                         {"errors", errors},
+                         {"rows", nlohmann::json::array()}};
   for (const CheckRow& row : rows)
     json["rows"].push_back({{"check", row.check},
                             {"subject", row.subject},

@@ -26,14 +26,16 @@ Graph copy_of(const Graph& graph, bool widen) {
   *to->leaves = *from.leaves;
   for (auto& variable : to->leaves->variables) variable.dtype = wide(variable.dtype);
   for (const auto& constant : from.constants)
-    to->constants.push_back(widen ? std::make_shared<const Array>(constant->astype(wide(constant->dtype()))) : constant);
+    to->constants.push_back(widen ? std::make_shared<const Array>(constant->astype(wide(constant->dtype())))
+                                  : constant);
   for (const auto& old : from.nodes) {
     detail::NodeData node = old;
     if (!old.op->shape) {  // a leaf
       node.type.dtype = wide(old.type.dtype);
     } else if (widen) {
       if (const Attribute* dtype = old.attributes.find("dtype"))
-        if (const auto* d = std::get_if<DType>(&dtype->variant())) node.attributes = old.attributes.with("dtype", wide(*d));
+        if (const auto* d = std::get_if<DType>(&dtype->variant()))
+          node.attributes = old.attributes.with("dtype", wide(*d));
       std::vector<Type> types;
       for (const detail::NodeId input : old.inputs) types.push_back(to->node(input).type);
       node.type = old.op->shape(OpCall(*old.op, types, node.attributes, old.at));

@@ -16,7 +16,8 @@ struct Stage {
 };
 
 std::int64_t combine(Reduction kind, std::int64_t a, std::int64_t b) {
-  if (kind == Reduction::sum) return static_cast<std::int64_t>(static_cast<std::uint64_t>(a) + static_cast<std::uint64_t>(b));
+  if (kind == Reduction::sum)
+    return static_cast<std::int64_t>(static_cast<std::uint64_t>(a) + static_cast<std::uint64_t>(b));
   return kind == Reduction::max ? std::max(a, b) : std::min(a, b);
 }
 
@@ -25,7 +26,8 @@ void run_stage(Reduction kind, const Stage& s, const std::int64_t* x, std::int64
     for (std::int64_t i = 0; i < s.inner; ++i) {
       const std::int64_t* column = x + o * s.length * s.inner + i;
       std::int64_t held = s.length > 0 && kind != Reduction::sum ? column[0] : 0;
-      for (std::int64_t k = kind == Reduction::sum ? 0 : 1; k < s.length; ++k) held = combine(kind, held, column[k * s.inner]);
+      for (std::int64_t k = kind == Reduction::sum ? 0 : 1; k < s.length; ++k)
+        held = combine(kind, held, column[k * s.inner]);
       y[o * s.inner + i] = held;
     }
   }

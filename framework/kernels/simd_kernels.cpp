@@ -69,8 +69,9 @@ Batch<T> keep_zero(Batch<T> x, Batch<T> f) {
 
 template <class T>
 Batch<T> vector_exp(Batch<T> x) {
-  return within(x, single<T> ? -87 : -708, single<T> ? 88 : 709, [](auto v) { return xsimd::exp(v); },
-                [](T v) { return std::exp(v); });
+  return within(
+      x, single<T> ? -87 : -708, single<T> ? 88 : 709, [](auto v) { return xsimd::exp(v); },
+      [](T v) { return std::exp(v); });
 }
 
 #define CHAINRULE_MICRO(name, parameters, body) \
@@ -92,26 +93,31 @@ CHAINRULE_MICRO(Sqrt, (B x), { return xsimd::sqrt(x); })
 CHAINRULE_MICRO(Exp, (B x), { return vector_exp(x); })
 CHAINRULE_MICRO(Expm1, (B x), {
   using T = typename B::value_type;
-  return within(x, -30, single<T> ? 80 : 700, [](auto v) { return keep_zero(v, xsimd::expm1(v)); },
-                [](T v) { return std::expm1(v); });
+  return within(
+      x, -30, single<T> ? 80 : 700, [](auto v) { return keep_zero(v, xsimd::expm1(v)); },
+      [](T v) { return std::expm1(v); });
 })
 CHAINRULE_MICRO(Log, (B x), {
   using T = typename B::value_type;
-  return within(x, double(std::numeric_limits<T>::min()), double(std::numeric_limits<T>::max()),
-                [](auto v) { return xsimd::log(v); }, [](T v) { return std::log(v); });
+  return within(
+      x, double(std::numeric_limits<T>::min()), double(std::numeric_limits<T>::max()),
+      [](auto v) { return xsimd::log(v); }, [](T v) { return std::log(v); });
 })
 CHAINRULE_MICRO(Log1p, (B x), {
   using T = typename B::value_type;
-  return within(x, -0.5, single<T> ? 1e30 : 1e300, [](auto v) { return keep_zero(v, xsimd::log1p(v)); },
-                [](T v) { return std::log1p(v); });
+  return within(
+      x, -0.5, single<T> ? 1e30 : 1e300, [](auto v) { return keep_zero(v, xsimd::log1p(v)); },
+      [](T v) { return std::log1p(v); });
 })
 CHAINRULE_MICRO(Sin, (B x), {
   using T = typename B::value_type;
-  return within(x, -1000, 1000, [](auto v) { return xsimd::sin(v); }, [](T v) { return std::sin(v); });
+  return within(
+      x, -1000, 1000, [](auto v) { return xsimd::sin(v); }, [](T v) { return std::sin(v); });
 })
 CHAINRULE_MICRO(Cos, (B x), {
   using T = typename B::value_type;
-  return within(x, -1000, 1000, [](auto v) { return xsimd::cos(v); }, [](T v) { return std::cos(v); });
+  return within(
+      x, -1000, 1000, [](auto v) { return xsimd::cos(v); }, [](T v) { return std::cos(v); });
 })
 CHAINRULE_MICRO(Tanh, (B x), {
   using T = typename B::value_type;

@@ -53,22 +53,54 @@ MicroRun pick(unsigned scalars) {
   return runs[scalars];
 }
 
-struct Copy { static I apply(I x, I, I) { return x; } };
-struct Neg { static I apply(I x, I, I) { return wrap(0 - bits(x)); } };
-struct Abs { static I apply(I x, I, I) { return x < 0 ? wrap(0 - bits(x)) : x; } };
-struct Sign { static I apply(I x, I, I) { return x > 0 ? 1 : x < 0 ? -1 : 0; } };
-struct Square { static I apply(I x, I, I) { return wrap(bits(x) * bits(x)); } };
-struct Not { static I apply(I x, I, I) { return x == 0 ? 1 : 0; } };
-struct Add { static I apply(I x, I y, I) { return wrap(bits(x) + bits(y)); } };
-struct Sub { static I apply(I x, I y, I) { return wrap(bits(x) - bits(y)); } };
-struct Mul { static I apply(I x, I y, I) { return wrap(bits(x) * bits(y)); } };
-struct Maximum { static I apply(I x, I y, I) { return x > y ? x : y; } };
-struct Minimum { static I apply(I x, I y, I) { return x < y ? x : y; } };
-struct Less { static I apply(I x, I y, I) { return x < y ? 1 : 0; } };
-struct LessEqual { static I apply(I x, I y, I) { return x <= y ? 1 : 0; } };
-struct Equal { static I apply(I x, I y, I) { return x == y ? 1 : 0; } };
-struct NotEqual { static I apply(I x, I y, I) { return x != y ? 1 : 0; } };
-struct Select { static I apply(I c, I x, I y) { return c != 0 ? x : y; } };
+struct Copy {
+  static I apply(I x, I, I) { return x; }
+};
+struct Neg {
+  static I apply(I x, I, I) { return wrap(0 - bits(x)); }
+};
+struct Abs {
+  static I apply(I x, I, I) { return x < 0 ? wrap(0 - bits(x)) : x; }
+};
+struct Sign {
+  static I apply(I x, I, I) { return x > 0 ? 1 : x < 0 ? -1 : 0; }
+};
+struct Square {
+  static I apply(I x, I, I) { return wrap(bits(x) * bits(x)); }
+};
+struct Not {
+  static I apply(I x, I, I) { return x == 0 ? 1 : 0; }
+};
+struct Add {
+  static I apply(I x, I y, I) { return wrap(bits(x) + bits(y)); }
+};
+struct Sub {
+  static I apply(I x, I y, I) { return wrap(bits(x) - bits(y)); }
+};
+struct Mul {
+  static I apply(I x, I y, I) { return wrap(bits(x) * bits(y)); }
+};
+struct Maximum {
+  static I apply(I x, I y, I) { return x > y ? x : y; }
+};
+struct Minimum {
+  static I apply(I x, I y, I) { return x < y ? x : y; }
+};
+struct Less {
+  static I apply(I x, I y, I) { return x < y ? 1 : 0; }
+};
+struct LessEqual {
+  static I apply(I x, I y, I) { return x <= y ? 1 : 0; }
+};
+struct Equal {
+  static I apply(I x, I y, I) { return x == y ? 1 : 0; }
+};
+struct NotEqual {
+  static I apply(I x, I y, I) { return x != y ? 1 : 0; }
+};
+struct Select {
+  static I apply(I c, I x, I y) { return c != 0 ? x : y; }
+};
 
 }  // namespace
 

@@ -52,9 +52,13 @@ const VectorTables& tables();
 template <class T>
 const VectorTable<T>& table();
 template <>
-inline const VectorTable<float>& table<float>() { return tables().float32; }
+inline const VectorTable<float>& table<float>() {
+  return tables().float32;
+}
 template <>
-inline const VectorTable<double>& table<double>() { return tables().float64; }
+inline const VectorTable<double>& table<double>() {
+  return tables().float64;
+}
 
 // The micro-operations that int64 has: plain loops, nothing of weight is computed in integers.
 MicroRun integer_micro(std::size_t micro, unsigned scalars);

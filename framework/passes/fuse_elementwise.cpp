@@ -1,9 +1,9 @@
 // Elementwise fusion: which nodes run as one step.
 //
-// Nodes can be one step when no path leads from one of them out of the group and back into it. That follows from levels:
-// along every edge the level stays or rises, and it rises wherever an edge enters or leaves the elementwise nodes of
-// one shape and dtype. So all nodes of one level, shape and dtype can form groups, in any way; they do where edges
-// connect them. Linear in the nodes.
+// Nodes can be one step when no path leads from one of them out of the group and back into it. That follows from
+// levels: along every edge the level stays or rises, and it rises wherever an edge enters or leaves the elementwise
+// nodes of one shape and dtype. So all nodes of one level, shape and dtype can form groups, in any way; they do where
+// edges connect them. Linear in the nodes.
 //
 // A node whose readers all come at a later level moves up to them: what only the backward pass needs of the forward
 // pass is then computed there, and not stored in between.

@@ -52,7 +52,8 @@ class Merger {
     }
     if (n.op == &detail::constant_op()) {
       const Array& value = *graph_.constants[n.payload];
-      h = mix(h, std::hash<std::string_view>{}({static_cast<const char*>(value.raw()), std::min<std::size_t>(value.bytes(), 64)}));
+      h = mix(h, std::hash<std::string_view>{}(
+                     {static_cast<const char*>(value.raw()), std::min<std::size_t>(value.bytes(), 64)}));
     } else if (n.inputs.size() == 0) {
       h = mix(h, n.payload);
     }
@@ -65,7 +66,8 @@ class Merger {
     if (x.op != y.op || !(x.type == y.type)) return false;
     if (x.op == &detail::constant_op()) return graph_.constants[x.payload]->identical(*graph_.constants[y.payload]);
     if (x.inputs.size() == 0 && x.payload != y.payload) return false;
-    const bool same = x.inputs == y.inputs || (commutes_cached(x.op) && x.inputs[0] == y.inputs[1] && x.inputs[1] == y.inputs[0]);
+    const bool same =
+        x.inputs == y.inputs || (commutes_cached(x.op) && x.inputs[0] == y.inputs[1] && x.inputs[1] == y.inputs[0]);
     return same && x.attributes == y.attributes;
   }
 

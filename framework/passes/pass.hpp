@@ -48,13 +48,13 @@ class Rewriter {
 };
 
 // The passes, in the order in which a program is compiled (passes/pipeline.cpp).
-Computation remove_dead(const Computation& c);                 // what no result needs
-Computation expand_composites(const Computation& c);           // ops without a kernel become the ops they are made of
-Computation select_mode(const Computation& c, Mode mode);      // by_mode becomes one of its inputs
-Computation fold_transposes(const Computation& c);             // a transposed operand becomes a flag of the product
-Computation simplify_algebra(const Computation& c);            // x * 1, x + 0, --x, reshape of reshape, ...
-Computation fold_constants(const Computation& c);              // ops on constants only are computed now
-Computation merge_common(const Computation& c);                // equal nodes become one
+Computation remove_dead(const Computation& c);             // what no result needs
+Computation expand_composites(const Computation& c);       // ops without a kernel become the ops they are made of
+Computation select_mode(const Computation& c, Mode mode);  // by_mode becomes one of its inputs
+Computation fold_transposes(const Computation& c);         // a transposed operand becomes a flag of the product
+Computation simplify_algebra(const Computation& c);        // x * 1, x + 0, --x, reshape of reshape, ...
+Computation fold_constants(const Computation& c);          // ops on constants only are computed now
+Computation merge_common(const Computation& c);            // equal nodes become one
 
 // Which fused group each node belongs to; 0: none. Elementwise nodes of one shape and dtype that feed each other run
 // as one step, tile by tile (passes/fuse_elementwise.cpp).

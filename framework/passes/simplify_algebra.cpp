@@ -87,10 +87,14 @@ Value sum(const Node& node, const Values& in) {
 
 const std::unordered_map<std::string_view, Rule>& rules() {
   static const std::unordered_map<std::string_view, Rule> table = {
-      {"add", add},         {"sub", sub},           {"mul", mul},         {"div", div},
-      {"pow", pow},         {"neg", neg},           {"where", where},     {"maximum", of_itself},
-      {"minimum", of_itself}, {"stop_gradient", stop_gradient}, {"cast", same_type}, {"broadcast_to", same_type},
-      {"reshape", reshape}, {"transpose", transpose}, {"sum", sum},       {"max", sum},
+      {"add", add},           {"sub", sub},
+      {"mul", mul},           {"div", div},
+      {"pow", pow},           {"neg", neg},
+      {"where", where},       {"maximum", of_itself},
+      {"minimum", of_itself}, {"stop_gradient", stop_gradient},
+      {"cast", same_type},    {"broadcast_to", same_type},
+      {"reshape", reshape},   {"transpose", transpose},
+      {"sum", sum},           {"max", sum},
       {"min", sum},
   };
   return table;
