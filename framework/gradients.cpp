@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/attempt.hpp>
 #include <chainrule/framework/graph_data.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/layout.hpp>
@@ -35,31 +36,6 @@ Value to_shape_of(Value contribution, Value input) {
   return detail::sum_to_shape(contribution.shape() == both ? contribution : broadcast_to(contribution, both), shape);
 }
 
-// Takes back, when an error leaves the function, the nodes that were appended to the graph since.
-class Attempt {
- public:
-  explicit Attempt(GraphData* graph)
-      : graph_(graph), nodes_(graph->nodes.size()), constants_(graph->constants.size()), leaves_(leaves()) {}
-  ~Attempt() {
-    // Not where a rule has made a variable, which has a name by now.
-    if (succeeded_ || leaves() != leaves_) return;
-    graph_->nodes.truncate(nodes_);
-    graph_->constants.resize(constants_);
-  }
-  Attempt(const Attempt&) = delete;
-  Attempt& operator=(const Attempt&) = delete;
-  void succeed() { succeeded_ = true; }
-
- private:
-  [[nodiscard]] std::size_t leaves() const { return graph_->leaves->inputs.size() + graph_->leaves->variables.size(); }
-
-  GraphData* graph_;
-  std::size_t nodes_;
-  std::size_t constants_;
-  std::size_t leaves_;
-  bool succeeded_ = false;
-};
-
 void check(Value v, GraphData* graph, std::string_view what, Location at) {
   if (!v) throw Error(at, "gradients", fmt::format("requires {} of a graph, got an empty Value", what));
   if (v.data() != graph)
@@ -78,7 +54,7 @@ Values gradients(Value y, const Values& xs, Location at) {
         at, "gradients",
         fmt::format("requires a scalar y, or a cotangent of y's shape, got y of shape {}", to_string(y.shape())));
   const detail::LocationScope scope(detail::scoped(at));
-  Attempt attempt(y.data());
+  detail::Attempt attempt(y.data());
   Value one = y.graph().constant(1.0, y.dtype());
   if (y.rank() > 0) one = reshape(one, y.shape());
   const Values out = gradients(y, xs, one, at);
@@ -95,7 +71,7 @@ Values gradients(Value y, const Values& xs, Value cotangent, Location at) {
     throw Error(at, "gradients",
                 fmt::format("requires a cotangent like y, {} {}, got {} {}", name(y.dtype()), to_string(y.shape()),
                             name(cotangent.dtype()), to_string(cotangent.shape())));
-  Attempt attempt(graph);
+  detail::Attempt attempt(graph);
   // A node is active when it depends on some x through floating values: only there do gradients flow.
   NodeId first = y.id();
   for (const Value x : xs) first = std::min(first, x.id());

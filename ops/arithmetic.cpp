@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/attempt.hpp>
 #include <chainrule/framework/op_family.hpp>
 #include <chainrule/ops/compare.hpp>
 #include <chainrule/ops/control.hpp>
@@ -150,7 +151,7 @@ Value detail::apply_operands(const Op& op, const Operand& a, const Operand& b) {
     throw Error(a.location(), op.name, "requires a value of a graph among its operands, got numbers only");
   const Value like = a.is_value() ? a.value() : b.value();
   if (!like) throw Error(a.location(), op.name, "requires values of a graph, got an empty Value");
-  return apply(op, {a.resolve(like), b.resolve(like)}, {}, a.location());
+  return attempt(like, [&] { return apply(op, {a.resolve(like), b.resolve(like)}, {}, a.location()); });
 }
 
 Value add(Operand a, Operand b) { return detail::apply_operands(add_op, a, b); }

@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/attempt.hpp>
 #include <chainrule/framework/op_family.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/control.hpp>
@@ -127,10 +128,12 @@ Value logical_not(Value a, Location at) { return apply(not_op, {a}, {}, at); }
 
 Value where(Value condition, Operand a, Operand b) {
   if (!condition) throw Error(a.location(), "where", "requires values of a graph, got an empty Value");
-  // Two numbers take the graph's dtype.
-  const Value floating = condition.graph().constant(0.0, condition.graph().dtype());
-  const Value like = a.is_value() ? a.value() : b.is_value() ? b.value() : floating;
-  return apply(where_op, {condition, a.resolve(like), b.resolve(like)}, {}, a.location());
+  return detail::attempt(condition, [&] {
+    // Two numbers take the graph's dtype.
+    Value like = a.is_value() ? a.value() : b.value();
+    if (!a.is_value() && !b.is_value()) like = condition.graph().constant(0.0, condition.graph().dtype());
+    return apply(where_op, {condition, a.resolve(like), b.resolve(like)}, {}, a.location());
+  });
 }
 
 }  // namespace chainrule

@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/attempt.hpp>
 #include <chainrule/framework/op_family.hpp>
 #include <chainrule/ops/layout.hpp>
 
@@ -79,7 +80,7 @@ const Op& extent_op = register_op({
 }  // namespace
 
 Value by_mode(Value training, Operand inference, Location at) {
-  return apply(by_mode_op, {training, inference.resolve(training)}, {}, at);
+  return detail::attempt(training, [&] { return apply(by_mode_op, {training, inference.resolve(training)}, {}, at); });
 }
 
 Value stop_gradient(Value x, Location at) { return apply(stop_gradient_op, {x}, {}, at); }

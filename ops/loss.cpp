@@ -4,6 +4,7 @@
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/attempt.hpp>
 #include <chainrule/framework/graph_data.hpp>
 #include <chainrule/framework/op_family.hpp>
 #include <chainrule/ops/activation.hpp>
@@ -155,12 +156,14 @@ const Op& softmax_cross_entropy_op = register_op({
 
 Value total(const Values& weights, std::string_view op, Location at, Value (*term)(Value, Location)) {
   if (weights.empty()) throw Error(at, op, "requires at least one weight, got none");
-  Value out;
-  for (const Value w : weights) {
-    const Value next = sum(term(w, at), {}, false, at);
-    out = out ? add(Operand(out, at), Operand(next, at)) : next;
-  }
-  return out;
+  return detail::attempt(weights[0], [&] {
+    Value out;
+    for (const Value w : weights) {
+      const Value next = sum(term(w, at), {}, false, at);
+      out = out ? add(Operand(out, at), Operand(next, at)) : next;
+    }
+    return out;
+  });
 }
 
 Value penalty(Value norm, double lambda, Dimension examples, Location at) {
@@ -175,7 +178,9 @@ Value sigmoid_cross_entropy(Value logits, Value y, Location at) {
 }
 
 Value softmax_cross_entropy(Value logits, Value labels, std::int64_t axis, Location at) {
-  if (logits && labels && labels.dtype() == int64) {
+  if (!logits || !labels || labels.dtype() != int64)
+    return apply(softmax_cross_entropy_op, {logits, labels}, {{"axis", axis}}, at);
+  return detail::attempt(logits, [&] {
     const auto a = normalize_axis(axis, logits.rank(), "softmax_cross_entropy", detail::scoped(at));
     Shape expected;
     for (std::size_t i = 0; i < logits.rank(); ++i)
@@ -184,10 +189,10 @@ Value softmax_cross_entropy(Value logits, Value labels, std::int64_t axis, Locat
       throw Error(detail::scoped(at), "softmax_cross_entropy",
                   fmt::format("requires class indices of shape {} for logits {}, got {}", to_string(expected),
                               to_string(logits.shape()), to_string(labels.shape())));
-    labels = apply(one_hot_op, {labels},
-                   {{"classes", Shape{logits.shape()[a]}}, {"dtype", logits.dtype()}, {"axis", a}}, at);
-  }
-  return apply(softmax_cross_entropy_op, {logits, labels}, {{"axis", axis}}, at);
+    const Value rows = apply(one_hot_op, {labels},
+                             {{"classes", Shape{logits.shape()[a]}}, {"dtype", logits.dtype()}, {"axis", a}}, at);
+    return apply(softmax_cross_entropy_op, {logits, rows}, {{"axis", axis}}, at);
+  });
 }
 
 Value mean_squared_error(Value prediction, Value target, Location at) {

@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/attempt.hpp>
 #include <chainrule/framework/kernels/gemm.hpp>
 #include <chainrule/framework/op_family.hpp>
 #include <chainrule/ops/layout.hpp>
@@ -86,15 +87,17 @@ const Op& matmul_op = register_op({
 
 Value matmul(Value a, Value b, Location at) {
   if (!a || !b || (a.rank() != 1 && b.rank() != 1)) return apply(matmul_op, {a, b}, {}, at);
-  const Value left = a.rank() == 1 ? reshape(a, {1, a.shape()[0]}, at) : a;
-  const Value right = b.rank() == 1 ? reshape(b, {b.shape()[0], 1}, at) : b;
-  const Value product = apply(matmul_op, {left, right}, {}, at);
-  Shape shape;
-  for (std::size_t i = 0; i < product.rank(); ++i) {
-    const bool dropped = (b.rank() == 1 && i + 1 == product.rank()) || (a.rank() == 1 && i + 2 == product.rank());
-    if (!dropped) shape.push_back(product.shape()[i]);
-  }
-  return reshape(product, shape, at);
+  return detail::attempt(a, [&] {
+    const Value left = a.rank() == 1 ? reshape(a, {1, a.shape()[0]}, at) : a;
+    const Value right = b.rank() == 1 ? reshape(b, {b.shape()[0], 1}, at) : b;
+    const Value product = apply(matmul_op, {left, right}, {}, at);
+    Shape shape;
+    for (std::size_t i = 0; i < product.rank(); ++i) {
+      const bool dropped = (b.rank() == 1 && i + 1 == product.rank()) || (a.rank() == 1 && i + 2 == product.rank());
+      if (!dropped) shape.push_back(product.shape()[i]);
+    }
+    return reshape(product, shape, at);
+  });
 }
 
 }  // namespace chainrule

@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/attempt.hpp>
 #include <chainrule/framework/graph_data.hpp>
 #include <chainrule/framework/op_family.hpp>
 #include <chainrule/ops/arithmetic.hpp>
@@ -42,11 +43,13 @@ Dense dense(Value x, std::size_t units, const init::Initializer& initializer, co
   Graph graph = x.graph();
   const std::string name = layer_name(graph, options, "dense", "weight");
   const auto fan_in = static_cast<double>(features.extent());
+  detail::Attempt attempt(x.data());
   Dense out;
   out.weight =
       graph.parameter(name + "/weight", initializer({features, units}, fan_in, static_cast<double>(units)), at);
   out.bias = graph.parameter(name + "/bias", zeros({units}), at);
   out.output = matmul(x, out.weight) + out.bias;
+  attempt.succeed();
   return out;
 }
 
@@ -54,11 +57,14 @@ Value batch_norm(Value x, const BatchNormOptions& options, const LayerOptions& l
   const Dimension features = features_of(x, options.axis, "batch_norm", at);
   Graph graph = x.graph();
   const std::string name = layer_name(graph, layer, "batch_norm", "gamma");
+  detail::Attempt attempt(x.data());
   const Value gamma = graph.parameter(name + "/gamma", ones({features}), at);
   const Value beta = graph.parameter(name + "/beta", zeros({features}), at);
   const Value mean = graph.variable(name + "/mean", zeros({features}), at);
   const Value variance = graph.variable(name + "/variance", ones({features}), at);
-  return chainrule::batch_norm(x, gamma, beta, mean, variance, options, at);
+  const Value y = chainrule::batch_norm(x, gamma, beta, mean, variance, options, at);
+  attempt.succeed();
+  return y;
 }
 
 }  // namespace chainrule::nn

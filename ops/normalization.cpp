@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/attempt.hpp>
 #include <chainrule/framework/graph_data.hpp>
 #include <chainrule/framework/op_family.hpp>
 #include <chainrule/ops/arithmetic.hpp>
@@ -105,6 +106,8 @@ Value batch_norm(Value x, Value gamma, Value beta, Value running_mean, Value run
                  const BatchNormOptions& options, Location at) {
   if (!(options.epsilon > 0))
     throw Error(at, "batch_norm", fmt::format("requires epsilon > 0, got {}", options.epsilon));
+  if (!x) throw Error(at, "batch_norm", "requires values of a graph, got an empty Value");
+  detail::Attempt attempt(x.data());
   const Value y = apply(batch_norm_op, {x, gamma, beta, running_mean, running_variance},
                         {{"axis", options.axis}, {"epsilon", options.epsilon}}, at);
   const detail::LocationScope scope(detail::scoped(at));
@@ -119,6 +122,7 @@ Value batch_norm(Value x, Value gamma, Value beta, Value running_mean, Value run
   };
   follow(running_mean, s.batch_mean);
   follow(running_variance, unbiased);
+  attempt.succeed();
   return y;
 }
 

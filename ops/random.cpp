@@ -4,6 +4,7 @@
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/attempt.hpp>
 #include <chainrule/framework/graph_data.hpp>
 #include <chainrule/framework/op_family.hpp>
 #include <chainrule/framework/philox.hpp>
@@ -97,7 +98,7 @@ Value dropout(Value x, Value mask, const DropoutOptions& options, Location at) {
         at, "dropout",
         fmt::format("requires a mask that broadcasts to {}, got {}", to_string(x.shape()), to_string(mask.shape())));
   const detail::LocationScope scope(detail::scoped(at));
-  return by_mode(x * cast(mask, x.dtype()) * (1.0 / options.keep), x);
+  return detail::attempt(x, [&] { return by_mode(x * cast(mask, x.dtype()) * (1.0 / options.keep), x); });
 }
 
 }  // namespace chainrule

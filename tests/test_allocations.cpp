@@ -75,7 +75,7 @@ TEMPLATE_TEST_CASE("a run on sizes seen before allocates nothing", "", float, do
   const auto labels = graph.input("labels", {batch}, int64);
   auto h = x;
   Values weights;
-  for (const std::size_t units : {64, 48, 300}) {
+  for (const std::size_t units : {64U, 48U, 300U}) {
     const auto layer = nn::dense(h, units);
     weights.push_back(layer.weight);
     h = dropout(relu(nn::batch_norm(layer)), {.keep = 0.8});

@@ -541,8 +541,8 @@ TEST_CASE("a mask that kernels read, too") {
   const auto mask = apply(*find_op("dropout_mask"), {graph.step()},
                           {{"shape", Shape{3, 50}}, {"dtype", float64}, {"keep", 0.4}, {"seed", 9}, {"stream", 2}});
   const Array xs = numbers({3, 50}, 1);
-  const auto got = run(graph, {mask, x * mask, sum(mask), reshape(mask, {150}) * reshape(x, {150}), sum(mask * 2.0)},
-                       {{x, xs}});
+  const auto got =
+      run(graph, {mask, x * mask, sum(mask), reshape(mask, {150}) * reshape(x, {150}), sum(mask * 2.0)}, {{x, xs}});
   double kept = 0;
   for (std::int64_t i = 0; i < 150; ++i) {
     CHECK((got[0][i] == 0 || got[0][i] == 1));

@@ -119,12 +119,10 @@ TEST_CASE("doubled and empty names are errors that say where the first one is") 
       graph, [&] { static_cast<void>(graph.parameter("", zeros({2}))); }, __LINE__, "parameter: requires a name");
   require_refusal(
       graph, [&] { static_cast<void>(graph.dimension("")); }, __LINE__, "dimension: requires a name");
+  const Shape open{2, -1};
   require_refusal(
-      graph,
-      [&] {
-        static_cast<void>(graph.input("y", {2, -1}));
-      },
-      __LINE__, "input: requires a size or a named dimension, got {2, -1}");
+      graph, [&] { static_cast<void>(graph.input("y", open)); }, __LINE__,
+      "input: requires a size or a named dimension, got {2, -1}");
   // What was refused has left no name behind.
   CHECK(graph.input("y", {2}).name() == "y");
 }
@@ -289,6 +287,8 @@ TEST_CASE("shape errors name the op, the line, what is required and what was got
   const auto n = graph.input("n", {batch}, int64);
   const auto counts = graph.input("counts", {3, 4}, int64);
   const auto scalar = sum(x);
+  const Shape wide{batch, 4};
+  const Values both{x, y};
   const auto refuse = [&](const std::function<Value()>& f, int line, const std::string& message) {
     require_refusal(
         graph, [&] { static_cast<void>(f()); }, line, message);
@@ -300,20 +300,14 @@ TEST_CASE("shape errors name the op, the line, what is required and what was got
   refuse([&] { return matmul(x, counts); }, __LINE__, "matmul: requires float32 or float64, got int64");
   refuse([&] { return sum(x, 2); }, __LINE__, "sum: requires an axis from -2 to 1, got 2");
   refuse([&] { return sum(x, {0, -2}); }, __LINE__, "sum: requires each axis once");
-  refuse(
-      [&] {
-        return reshape(x, {batch, 4});
-      },
-      __LINE__, "reshape: requires a shape of 3*batch elements as {batch, 3}, got {batch, 4}");
+  refuse([&] { return reshape(x, wide); }, __LINE__,
+         "reshape: requires a shape of 3*batch elements as {batch, 3}, got {batch, 4}");
   refuse([&] { return reshape(x, {-1, -1}); }, __LINE__, "reshape: requires at most one extent of -1, got {-1, -1}");
   refuse([&] { return transpose(x, {0, 0}); }, __LINE__, "transpose: requires a permutation of 2 axes");
   refuse([&] { return broadcast_to(x, {3}); }, __LINE__,
          "broadcast_to: requires a shape that broadcasts to {3}, got {batch, 3}");
-  refuse(
-      [&] {
-        return concat({x, y}, 1);
-      },
-      __LINE__, "concat: requires shapes that agree but for axis 1, got {batch, 3} and {time, 3}");
+  refuse([&] { return concat(both, 1); }, __LINE__,
+         "concat: requires shapes that agree but for axis 1, got {batch, 3} and {time, 3}");
   refuse([&] { return exp(n); }, __LINE__, "exp: requires float32 or float64, got int64");
   refuse([&] { return softmax(x, -3); }, __LINE__, "softmax: requires an axis from -2 to 1, got -3");
   refuse([&] { return argmax(scalar, 0); }, __LINE__, "argmax: requires no axis for a scalar, got 0");
@@ -326,7 +320,7 @@ TEST_CASE("shape errors name the op, the line, what is required and what was got
   refuse([&] { return where(x, x, x); }, __LINE__, "where: requires a bool condition, got float64");
 }
 
-TEST_CASE("functions that build several nodes leave none behind after an error", "[!mayfail]") {
+TEST_CASE("functions that build several nodes leave none behind after an error") {
   Graph graph;
   const auto batch = graph.dimension("batch");
   const auto x = graph.input("x", {batch, 3});
@@ -338,11 +332,8 @@ TEST_CASE("functions that build several nodes leave none behind after an error",
         graph, [&] { static_cast<void>(f()); }, line, message);
     CHECK(graph.size() == nodes);
   };
-  refuse(
-      [&] {
-        return x + Array({1.0, 2.0});
-      },
-      __LINE__, "add: requires shapes that broadcast, got {batch, 3} and {2}");
+  const Array two({1.0, 2.0});
+  refuse([&] { return x + two; }, __LINE__, "add: requires shapes that broadcast, got {batch, 3} and {2}");
   refuse([&] { return matmul(x, n); }, __LINE__, "matmul: requires");
   refuse([&] { return nn::dense(counts, 4); }, __LINE__, "matmul: requires");
   refuse([&] { return nn::batch_norm(x, {.epsilon = 0}); }, __LINE__, "batch_norm: requires epsilon > 0");

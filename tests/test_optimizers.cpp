@@ -479,11 +479,10 @@ TEST_CASE("wrong uses of an optimizer are clear errors at the user's line, and l
           "adam: requires values, got an empty Value");
   require([&] { static_cast<void>(Adam{}.apply({net.w}, {stranger})); }, __LINE__,
           "adam: requires values of one graph, got v of another");
-  require(
-      [&] {
-        static_cast<void>(Adam{}.apply({net.w, stranger}, {net.g, net.g}));
-      },
-      __LINE__, "adam: requires values of one graph, got v of another");
+  const Values mixed = {net.w, stranger};
+  const Values twice = {net.g, net.g};
+  require([&] { static_cast<void>(Adam{}.apply(mixed, twice)); }, __LINE__,
+          "adam: requires values of one graph, got v of another");
   require([&] { static_cast<void>(Adam{}.apply({net.w}, {single})); }, __LINE__,
           "adam: requires a gradient of dtype float64 for 'w', got float32");
   require([&] { static_cast<void>(Adam{.learning_rate = foreign_rate}.minimize(net.loss)); }, __LINE__,
