@@ -1,5 +1,5 @@
-// All or nothing, for functions that append several nodes: when an error leaves them, the graph is as it was. Not
-// installed.
+// All or nothing for functions that append several nodes. Not installed.
+// When an error leaves such a function, the graph is as it was.
 #pragma once
 
 #include <iterator>

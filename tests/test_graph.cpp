@@ -333,7 +333,12 @@ TEST_CASE("functions that build several nodes leave none behind after an error")
     CHECK(graph.size() == nodes);
   };
   const Array two({1.0, 2.0});
+  const auto flags = x > 0.0;
   refuse([&] { return x + two; }, __LINE__, "add: requires shapes that broadcast, got {batch, 3} and {2}");
+  refuse([&] { return where(flags, x, two); }, __LINE__, "where: requires shapes that broadcast");
+  refuse([&] { return by_mode(x, two); }, __LINE__, "by_mode: requires shapes that broadcast");
+  refuse([&] { return dropout(x, n, {.keep = 0.5}); }, __LINE__, "dropout: requires a mask that broadcasts");
+  refuse([&] { return softmax_cross_entropy(counts, n); }, __LINE__, "softmax_cross_entropy: requires float32");
   refuse([&] { return matmul(x, n); }, __LINE__, "matmul: requires");
   refuse([&] { return nn::dense(counts, 4); }, __LINE__, "matmul: requires");
   refuse([&] { return nn::batch_norm(x, {.epsilon = 0}); }, __LINE__, "batch_norm: requires epsilon > 0");
