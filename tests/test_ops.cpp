@@ -229,7 +229,7 @@ namespace {
 
 // An op on shapes, in every dtype that it takes.
 struct Shaped {
-  const char* op;
+  std::string op;
   std::vector<Dims> shapes;
   Attributes attributes = {};
 };
@@ -238,12 +238,16 @@ void check_in_every_dtype(const Shaped& c, Domain domain = Domain::mixed) {
   const Op* op = find_op(c.op);
   REQUIRE(op != nullptr);
   std::size_t cases = 0;
-  for (const DType dtype : {float32, float64, int64, boolean}) {
+  for (const DType dtype : {float64, int64, boolean}) {
     std::vector<Array> inputs;
     for (std::size_t i = 0; i < c.shapes.size(); ++i) inputs.push_back(numbers(dtype, c.shapes[i], domain, i));
     if (!takes(*op, inputs, c.attributes)) continue;
-    check(*op, inputs, c.attributes, Expected(*op, inputs, c.attributes));
+    const Expected expected(*op, inputs, c.attributes);
+    check(*op, inputs, c.attributes, expected);
     ++cases;
+    if (dtype != float64) continue;
+    for (Array& x : inputs) x = x.astype(float32);
+    check(*op, inputs, c.attributes, expected);
   }
   INFO("op " << c.op << ", shape " << chainrule::to_string(c.shapes[0]));
   CHECK(cases > 0);
@@ -270,11 +274,11 @@ TEST_CASE("reductions compute their references over every set of axes") {
       for (std::size_t i = 0; i < shape.rank(); ++i)
         if ((set >> i & 1U) != 0)
           axes.push_back(static_cast<std::int64_t>(i) - (i % 2 == 0 ? 0 : static_cast<std::int64_t>(shape.rank())));
-      for (const char* op : {"sum", "mean", "max", "min"}) {
-        if (count(shape) == 0 && op[0] == 'm') continue;  // nothing has no greatest element
+      for (const std::string op : {"sum", "mean", "max", "min"}) {
+        if (count(shape) == 0 && op != "sum") continue;  // nothing has no greatest element
         const Shaped c{op, {shape}, {{"axes", axes}, {"keepdims", set % 3 == 1}}};
         check_in_every_dtype(c);
-        check_in_every_dtype(c, Domain::coarse);
+        if (op == "max" || op == "min") check_in_every_dtype(c, Domain::coarse);  // ties
       }
     }
     for (std::size_t axis = 0; axis < shape.rank(); ++axis) {
@@ -380,7 +384,7 @@ TEST_CASE("ops compute the same on transposed and sliced operands") {
 }
 
 TEST_CASE("matrix products compute their references in every orientation") {
-  const std::int64_t extents[] = {1, 2, 3, 8, 9, 64, 65};
+  const std::int64_t extents[] = {1, 3, 8, 65};
   for (const auto m : extents)
     for (const auto k : extents)
       for (const auto n : extents)
