@@ -183,15 +183,6 @@ TEMPLATE_TEST_CASE("numbers that are fed", "", float, double) {
   CHECK(allocations_of([&] { told.program.run(feeds); }) == 0);
 }
 
-TEMPLATE_TEST_CASE("numbers that are fed anew in each run", "[!mayfail]", float, double) {
-  Told told(dtype_of<TestType>());
-  double rate = 0.5;
-  told.program.run({{told.rate, rate}, {told.count, 3}});
-  CHECK(allocations_of([&] {
-          for (int i = 0; i < 3; ++i) told.program.run({{told.rate, rate *= 0.9}, {"count", i}});
-        }) == 0);
-}
-
 TEMPLATE_TEST_CASE("what else a run may be made of", "", float, double) {
   constexpr DType dtype = dtype_of<TestType>();
   Graph graph({.dtype = dtype});
