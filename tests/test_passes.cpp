@@ -130,7 +130,7 @@ TEST_CASE("fold_constants computes what does not change from run to run") {
   line(6);
   const auto spread = counted + broadcast_to(graph.constant(1.0, float64), {2});  // more to keep than to make
   line(7);
-  const auto hot = spread + one_hot(graph.constant(Array(std::int64_t{1})), 2, float64);  // may throw: in a run
+  const auto hot = spread + one_hot(graph.constant(Array(std::int64_t{5})), 1, float64);  // throws: in a run
   line(8);
   const auto flags = where(less(graph.constant(Array({1.0, 5.0})), 3.0), hot, 0.0);
   const Computation c{graph, {flags, a}};
@@ -152,7 +152,7 @@ x = input  float64 {batch, 2}  net.cpp:1
 %16 = div(%14, %15)  float64 {batch, 2}  net.cpp:5
 %18 = broadcast_to(1, shape={2})  float64 {2}  net.cpp:6
 %19 = add(%16, %18)  float64 {batch, 2}  net.cpp:6
-%21 = one_hot(1, classes={2}, dtype=float64, axis=0)  float64 {2}  net.cpp:7
+%21 = one_hot(5, classes={1}, dtype=float64, axis=0)  float64 {1}  net.cpp:7
 %22 = add(%19, %21)  float64 {batch, 2}  net.cpp:7
 %24 = where(%2, %22, 0)  float64 {batch, 2}  net.cpp:8
 results: %24 %6
@@ -168,7 +168,7 @@ x = input  float64 {batch, 2}  net.cpp:1
 %9 = div(%7, %8)  float64 {batch, 2}  net.cpp:5
 %11 = broadcast_to(1, shape={2})  float64 {2}  net.cpp:6
 %12 = add(%9, %11)  float64 {batch, 2}  net.cpp:6
-%14 = one_hot(1, classes={2}, dtype=float64, axis=0)  float64 {2}  net.cpp:7
+%14 = one_hot(5, classes={1}, dtype=float64, axis=0)  float64 {1}  net.cpp:7
 %15 = add(%12, %14)  float64 {batch, 2}  net.cpp:7
 %17 = where(%0, %15, 0)  float64 {batch, 2}  net.cpp:8
 %18 = constant([4, 7])  float64 {2}  net.cpp:2

@@ -410,8 +410,11 @@ TEST_CASE("several programs share one State, and copies do not") {
     CHECK(allclose(program.run()[0], Array({0.8, 1.6, 2.4}), 1e-15));
   }
   SECTION("numbers that are assigned reach the programs") {
+    state.set_epoch(4);
+    before.set_epoch(2);
     state = before;
     CHECK(state.step() == 0);
+    CHECK(state.epoch() == 2);
     CHECK(same_bits(predict.run({{x, ones_fed}})[0], Array({1.0, 2.0, 3.0})));
     train.run({{x, ones_fed}});
     CHECK(allclose(state[w], Array({0.8, 1.6, 2.4}), 1e-15));
