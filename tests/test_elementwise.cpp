@@ -8,20 +8,13 @@
 #include <chainrule/chainrule.hpp>
 
 #include "catch.hpp"
+#include "support.hpp"
 
 using Catch::Matchers::ContainsSubstring;
 using namespace chainrule;
+using chainrule::test::compute;
 
 namespace {
-
-std::vector<Array> run(const Graph& graph, const Values& outputs, const std::vector<Feed>& feeds) {
-  State state(graph);
-  Program program(state, {.outputs = outputs});
-  const Results results = program.run(feeds);
-  std::vector<Array> out;
-  for (std::size_t i = 0; i < results.size(); ++i) out.push_back(results[i]);
-  return out;
-}
 
 Array numbers(const Dims& shape, std::uint64_t seed, DType dtype = float64) {
   return uniform(to_shape(shape), -2, 2).draw(float64, seed, 0).astype(dtype);
@@ -88,7 +81,7 @@ TEST_CASE("what returns an operand or a number still writes its output") {
   Graph graph;
   const auto x = graph.input("x", {5});
   const Array at = numbers({5}, 1);
-  CHECK(run(graph, {apply(three, {x})}, {{x, at}})[0].identical(Array::full(float64, {5}, 3)));
+  CHECK(compute(graph, {apply(three, {x})}, {{x, at}})[0].identical(Array::full(float64, {5}, 3)));
 }
 
 TEST_CASE("named attributes are operands after the inputs") {
@@ -105,7 +98,7 @@ TEST_CASE("named attributes are operands after the inputs") {
   // Two uses with numbers of their own, in one group; a whole number serves as well.
   const auto y =
       apply(affine, {apply(affine, {x}, {{"scale", 3.0}, {"shift", -1.0}})}, {{"shift", 0.5}, {"scale", 10}});
-  CHECK(run(graph, {y}, {{x, Array({1.0, 2.0})}})[0].identical(Array({20.5, 50.5})));
+  CHECK(compute(graph, {y}, {{x, Array({1.0, 2.0})}})[0].identical(Array({20.5, 50.5})));
   const auto without = apply(affine, {x}, {{"scale", 3.0}});
   State state(graph);
   Program program(state, {.outputs = {without}});
@@ -228,7 +221,7 @@ TEMPLATE_TEST_CASE("every micro-operation by the op of a user's", "", float, dou
     Array a = numbers({n}, 1, dtype);
     const Array b = numbers({n}, 2, dtype);
     for (std::int64_t i = 0; i < n; i += 5) a.set(i, b[i]);  // ties
-    const auto got = run(graph, outputs, {{x, a}, {y, b}});
+    const auto got = compute(graph, outputs, {{x, a}, {y, b}});
     for (std::size_t k = 0; k < ops.size(); ++k) {
       INFO(ops[k].first->name << " of " << n);
       for (std::int64_t i = 0; i < n; ++i)
@@ -262,7 +255,7 @@ TEMPLATE_TEST_CASE("groups with operands that are broadcast", "", float, double)
   const Array columns = numbers({m, 1}, 3, dtype);
   const Array one = Array::full(dtype, {1, 1}, -0.75);
   const auto got =
-      run(graph, {y, z, only_row}, {{x, xs}, {row, rows}, {column, columns}, {number, 1.5}, {single, one}});
+      compute(graph, {y, z, only_row}, {{x, xs}, {row, rows}, {column, columns}, {number, 1.5}, {single, one}});
   using Index = std::vector<std::int64_t>;
   const auto y_at = [&](const Index& i) { return (xs(i[0], i[1]) * rows[i[1]] + columns[i[0]]) * 1.5 + 1.5; };
   CHECK(allclose(got[0], filled(dtype, dims, y_at), eps, eps));
@@ -288,7 +281,7 @@ TEST_CASE("groups of three and four axes") {
   const Array ms = numbers({3, 4, inner}, 3);
   const Array os = numbers({2, 1, 1, inner}, 4);
   const Array hs = numbers({2, 1, 4, 1}, 5);
-  const auto got = run(graph, {y}, {{x, xs}, {channel, cs}, {middle, ms}, {outer, os}, {holes, hs}});
+  const auto got = compute(graph, {y}, {{x, xs}, {channel, cs}, {middle, ms}, {outer, os}, {holes, hs}});
   CHECK(allclose(got[0],
                  filled(float64, {2, 3, 4, inner},
                         [&](const std::vector<std::int64_t>& i) {
@@ -319,8 +312,8 @@ TEST_CASE("operands of other dtypes, bool outputs and int64 groups") {
   const Array xs = numbers({2, n}, 1);
   const Array ss = numbers({2, n}, 2, float32);
   const Array cs = integers({2, n}, -3, 4).draw(float64, 3, 0);
-  const auto got = run(graph, {positive, both, mixed, narrow, whole, parity, nonzero, none},
-                       {{x, xs}, {single, ss}, {count, cs}, {flags, bits}});
+  const auto got = compute(graph, {positive, both, mixed, narrow, whole, parity, nonzero, none},
+                           {{x, xs}, {single, ss}, {count, cs}, {flags, bits}});
   CHECK(got[0].dtype() == boolean);
   CHECK(got[3].dtype() == float32);
   CHECK(got[4].dtype() == int64);
@@ -343,13 +336,13 @@ TEST_CASE("casts round as C++ does, and infinities pass") {
   Graph graph;
   const auto x = graph.input("x", {6});
   const Array at({1.9, -1.9, 0.0, 1e300, -1e-300, std::numeric_limits<double>::infinity()});
-  const auto got = run(graph, {cast(x, boolean), cast(x, float32)}, {{x, at}});
+  const auto got = compute(graph, {cast(x, boolean), cast(x, float32)}, {{x, at}});
   for (std::int64_t i = 0; i < 6; ++i) {
     CHECK((got[0][i] != 0) == (at[i] != 0));
     CHECK(got[1][i] == static_cast<double>(static_cast<float>(at[i])));
   }
   const auto few = graph.input("few", {3});
-  CHECK(run(graph, {cast(few, int64)}, {{few, Array({1.9, -1.9, 1e15 + 0.5})}})[0].identical(
+  CHECK(compute(graph, {cast(few, int64)}, {{few, Array({1.9, -1.9, 1e15 + 0.5})}})[0].identical(
       Array(std::vector<std::int64_t>{1, -1, 1'000'000'000'000'000})));
 }
 
@@ -387,7 +380,7 @@ TEST_CASE("long groups, and ones of more values than registers") {
   Value total = x;
   for (std::size_t i = early.size(); i-- > 0;) total = total * 0.5 + early[i];
   const Array xs = numbers({700}, 1);
-  const auto got = run(graph, {total}, {{x, xs}});
+  const auto got = compute(graph, {total}, {{x, xs}});
   for (std::int64_t i = 0; i < 700; ++i) {
     double expected = xs[i];
     for (int k = 150; k-- > 0;) expected = expected * 0.5 + std::sin(xs[i] * (1.0 + k));
@@ -399,7 +392,8 @@ TEST_CASE("an empty group") {
   Graph graph;
   const auto x = graph.input("x", {0, 3});
   const auto row = graph.input("row", {3});
-  const auto got = run(graph, {exp(x) * row, x > 0.0}, {{x, Array(float64, {0, 3})}, {row, Array({1.0, 2.0, 3.0})}});
+  const auto got =
+      compute(graph, {exp(x) * row, x > 0.0}, {{x, Array(float64, {0, 3})}, {row, Array({1.0, 2.0, 3.0})}});
   CHECK(got[0].shape() == Dims{0, 3});
   CHECK(got[1].dtype() == boolean);
 }
@@ -450,7 +444,7 @@ TEST_CASE("outputs take the place of operands that are read for the last time") 
                           matmul(after, net.identity), matmul(again, net.identity)};
   const Array as = numbers({n, n}, 1);
   const Array bs = numbers({n, n}, 2);
-  const auto got = run(net.graph, outputs, {{"a", as}, {"b", bs}});
+  const auto got = compute(net.graph, outputs, {{"a", as}, {"b", bs}});
   const Array expected[] = {as + bs, as - bs, (as + bs) * (as - bs), as, bs + (as + bs) * (as - bs)};
   for (std::size_t i = 0; i < 5; ++i) CHECK(allclose(got[i], expected[i], 1e-14, 1e-14));
 }
@@ -477,7 +471,7 @@ TEST_CASE("copies of operands that other outputs overwrite") {
                           matmul(joined, net.identity), copy_a};
   const Array as = numbers({20, 20}, 1);
   const Array bs = numbers({20, 20}, 2);
-  const auto got = run(net.graph, outputs, {{"a", as}, {"b", bs}});
+  const auto got = compute(net.graph, outputs, {{"a", as}, {"b", bs}});
   CHECK(allclose(got[0], bs, 1e-14, 1e-14));
   CHECK(allclose(got[1], as, 1e-14, 1e-14));
   CHECK(allclose(got[2], as * 3.0 - bs, 1e-14, 1e-14));
@@ -507,7 +501,7 @@ TEST_CASE("an operand that is read as itself and as something broadcast is not o
   const auto y = a * 2.0 + first;
   const auto turned = reshape(transpose(a), {6, 6}) + reshape(reshape(a, {36}), {6, 6});
   const auto got_inputs = numbers({6, 6}, 1);
-  const auto got = run(net.graph, {matmul(y, net.identity), matmul(turned, net.identity)}, {{"a", got_inputs}});
+  const auto got = compute(net.graph, {matmul(y, net.identity), matmul(turned, net.identity)}, {{"a", got_inputs}});
   for (std::int64_t i = 0; i < 6; ++i)
     for (std::int64_t j = 0; j < 6; ++j) {
       CHECK(got[0](i, j) == Approx(2 * got_inputs(i, j) + got_inputs(0, j)).epsilon(1e-14));
@@ -542,7 +536,7 @@ TEST_CASE("a mask that kernels read, too") {
                           {{"shape", Shape{3, 50}}, {"dtype", float64}, {"keep", 0.4}, {"seed", 9}, {"stream", 2}});
   const Array xs = numbers({3, 50}, 1);
   const auto got =
-      run(graph, {mask, x * mask, sum(mask), reshape(mask, {150}) * reshape(x, {150}), sum(mask * 2.0)}, {{x, xs}});
+      compute(graph, {mask, x * mask, sum(mask), reshape(mask, {150}) * reshape(x, {150}), sum(mask * 2.0)}, {{x, xs}});
   double kept = 0;
   for (std::int64_t i = 0; i < 150; ++i) {
     CHECK((got[0][i] == 0 || got[0][i] == 1));
@@ -591,7 +585,7 @@ TEST_CASE("kernel(): an op that is not elementwise") {
     const auto x = graph.input("x", {graph.dimension("n")});
     const auto y = apply(forward_sum, {x * 2.0}, {{"scale", 0.5}});
     const auto dx = gradients(sum(y * y), {x})[0];
-    const auto got = run(graph, {y, dx}, {{x, Array({1.0, 2.0, 4.0}).astype(dtype)}});
+    const auto got = compute(graph, {y, dx}, {{x, Array({1.0, 2.0, 4.0}).astype(dtype)}});
     CHECK(got[0].identical(Array({1.0, 3.0, 7.0}).astype(dtype)));
     CHECK(got[1].identical(Array({22.0, 20.0, 14.0}).astype(dtype)));
   }
@@ -636,7 +630,7 @@ TEST_CASE("a kernel with several inputs of several shapes") {
   const auto y = graph.input("y", {graph.dimension("n")});
   const auto z = apply(outer, {x, y});
   CHECK(z.shape() == Shape{graph.dimension("m"), graph.dimension("n")});
-  const auto got = run(graph, {z, apply(outer, {x, x})}, {{x, Array({1.0, 2.0})}, {y, Array({3.0, 4.0, 5.0})}});
+  const auto got = compute(graph, {z, apply(outer, {x, x})}, {{x, Array({1.0, 2.0})}, {y, Array({3.0, 4.0, 5.0})}});
   CHECK(got[0].identical(Array({{3.0, 4.0, 5.0}, {6.0, 8.0, 10.0}})));
   CHECK(got[1].identical(Array({{1.0, 2.0}, {2.0, 4.0}})));  // one operand twice
 }
@@ -662,7 +656,7 @@ TEST_CASE("expand(): an op that is made of others keeps its own gradient rule") 
   const auto d = gradients(sum(h), {x, y});
   CHECK(asked == 1);
   CHECK_THAT(graph.to_string(), ContainsSubstring("= hypotenuse(x, y)  float64 {3}  test_elementwise.cpp:"));
-  const auto got = run(graph, {h, d[0], d[1]}, {{x, Array({3.0, 0.0, -5.0})}, {y, 0.0}});
+  const auto got = compute(graph, {h, d[0], d[1]}, {{x, Array({3.0, 0.0, -5.0})}, {y, 0.0}});
   CHECK(got[0].identical(Array({3.0, 0.0, 5.0})));
   CHECK(got[1].identical(Array({1.0, 0.0, -1.0})));  // 0 / 0 but for the rule
   CHECK(got[2].item() == 0);

@@ -7,21 +7,13 @@
 #include <chainrule/chainrule.hpp>
 
 #include "catch.hpp"
+#include "support.hpp"
 
 using Catch::Matchers::ContainsSubstring;
 using namespace chainrule;
+using chainrule::test::compute;
 
 namespace {
-
-// What values of a graph are for these feeds.
-std::vector<Array> compute(const Graph& graph, const Values& values, const std::vector<Feed>& feeds = {}) {
-  State state(graph);
-  Program program(state, {.outputs = values});
-  const Results results = program.run(feeds);
-  std::vector<Array> out;
-  for (std::size_t i = 0; i < results.size(); ++i) out.push_back(results[i]);
-  return out;
-}
 
 Array map(const Array& x, const std::function<double(double)>& f) {
   Array out(x);

@@ -8,20 +8,13 @@
 #include <chainrule/chainrule.hpp>
 
 #include "catch.hpp"
+#include "support.hpp"
 
 using Catch::Matchers::ContainsSubstring;
 using namespace chainrule;
+using chainrule::test::error_of;
 
 namespace {
-
-Error error_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error;
-  }
-  return Error("", "nothing was thrown");
-}
 
 // An error by its message and line, after which the graph prints as before.
 void require_refusal(const Graph& graph, const std::function<void()>& f, int line, const std::string& message) {

@@ -10,10 +10,12 @@
 
 #include "catch.hpp"
 #include "expected.hpp"
+#include "support.hpp"
 
 using Catch::Matchers::ContainsSubstring;
 using namespace chainrule;
 using chainrule::numpy::RandomState;
+using chainrule::test::error_of;
 
 namespace {
 
@@ -47,15 +49,6 @@ void compare(OneParameter& net, const Updates& updates, const Rule& rule, double
       REQUIRE(state[net.w][static_cast<std::int64_t>(i)] == Approx(w[i]).epsilon(tolerance).margin(tolerance));
     }
   }
-}
-
-Error error_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error;
-  }
-  return Error("", "nothing was thrown");
 }
 
 }  // namespace

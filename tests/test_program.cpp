@@ -10,9 +10,11 @@
 #include <chainrule/chainrule.hpp>
 
 #include "catch.hpp"
+#include "support.hpp"
 
 using Catch::Matchers::ContainsSubstring;
 using namespace chainrule;
+using chainrule::test::error_of;
 
 namespace {
 
@@ -31,16 +33,6 @@ Array labels_of(std::int64_t n, std::int64_t classes) {
   Array out(int64, {n});
   for (std::int64_t i = 0; i < n; ++i) out.set(i, static_cast<double>(i % classes));
   return out;
-}
-
-// What f throws; an Error of line 0 where it throws none.
-Error error_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error;
-  }
-  return Error("", "nothing was thrown");
 }
 
 // The numbers of all variables of a State, and its counters.

@@ -69,7 +69,10 @@ std::vector<Array> analytic_gradient(const Function& f) {
 // ---- Probe
 
 Probe::Probe(const Function& f)
-    : f_(f), program_(f_.state, {.outputs = f_.terms, .mode = f_.mode}, f_.at), feeds_(feeds_of(f_)) {
+    : f_(f),
+      analytic_(analytic_gradient(f_)),
+      program_(f_.state, {.outputs = f_.terms, .mode = f_.mode}, f_.at),
+      feeds_(feeds_of(f_)) {
   run(middle_);
 }
 
@@ -157,13 +160,18 @@ double Probe::moved(const std::vector<Array>& directions, double h, double& magn
 
 // ---- comparisons
 
+namespace {
+
 double root_mean_square(const Array& x) {
   double sum = 0;
   for (std::int64_t i = 0; i < x.size(); ++i) sum += x[i] * x[i];
   return x.size() == 0 ? 0 : std::sqrt(sum / static_cast<double>(x.size()));
 }
 
+// The first step at an element, in proportion to it or to the typical one.
 double first_step(double x, double typical) { return 0.02 * std::max({std::abs(x), 0.1 * typical, 1e-3}); }
+
+}  // namespace
 
 Dims index_of(std::int64_t flat, const Dims& shape) {
   Dims index = Dims::filled(shape.rank(), 0);
@@ -172,6 +180,11 @@ Dims index_of(std::int64_t flat, const Dims& shape) {
     flat /= shape[axis];
   }
   return index;
+}
+
+double RelativeDistance::value() const {
+  const double norms = std::sqrt(a2_) + std::sqrt(b2_);
+  return norms == 0 ? 0 : std::sqrt(difference2_) / norms;
 }
 
 namespace {
@@ -211,11 +224,7 @@ class Judge {
     // At a kink the difference quotient is no reference; the gradient's own distance from the interval is.
     const double reference = n.kink && verdict == Verdict::subgradient ? a : n.value;
     const double difference = std::abs(a - reference);
-    if (std::isfinite(difference)) {
-      difference2_ += difference * difference;
-      analytic2_ += a * a;
-      numeric2_ += reference * reference;
-    }
+    if (std::isfinite(difference)) distance_.add(a, reference);
     const double s = scale(a, reference);
     double badness = static_cast<double>(verdict) * 1e6 + (s == 0 ? 0 : difference / s);
     if (!std::isfinite(badness)) badness = 1e9;
@@ -237,8 +246,7 @@ class Judge {
   }
 
   void finish() {
-    const double norms = std::sqrt(analytic2_) + std::sqrt(numeric2_);
-    row_.distance = norms == 0 ? 0 : std::sqrt(difference2_) / norms;
+    row_.distance = distance_.value();
     if (kinks_ > 0)
       row_.note =
           fmt::format("{} kink{} at {}{}", kinks_, kinks_ == 1 ? "" : "s", kink_notes_, kinks_ > 3 ? ", ..." : "");
@@ -250,22 +258,20 @@ class Judge {
   const CheckOptions& options_;
   double largest_ = 0;
   double worst_ = -1;
-  double difference2_ = 0;
-  double analytic2_ = 0;
-  double numeric2_ = 0;
+  RelativeDistance distance_;
   int kinks_ = 0;
   std::string kink_notes_;
 };
 
 class Comparison {
  public:
-  Comparison(Probe& probe, std::size_t variable, const Array& analytic, const CheckOptions& options, CheckRow& row)
+  Comparison(Probe& probe, std::size_t variable, const CheckOptions& options, CheckRow& row)
       : probe_(probe),
         variable_(variable),
-        analytic_(analytic),
+        analytic_(probe.analytic()[variable]),
         options_(options),
         row_(row),
-        judge_(row, analytic, options),
+        judge_(row, analytic_, options),
         typical_(root_mean_square(probe.function().points[variable])) {}
 
   void run() {
@@ -400,32 +406,30 @@ class Comparison {
   double typical_;
 };
 
-}  // namespace
-
-void compare(Probe& probe, std::size_t variable, const Array& analytic, const CheckOptions& options, CheckRow& row) {
-  Comparison(probe, variable, analytic, options, row).run();
+CheckRow row_of(std::string_view check, std::string_view subject, std::string input) {
+  CheckRow row;
+  row.check = check;
+  row.subject = subject;
+  row.input = std::move(input);
+  return row;
 }
 
-void check_function(const Function& f, std::string_view check, std::string_view subject, const CheckOptions& options,
-                    std::vector<CheckRow>& rows) {
-  const std::vector<Array> analytic = analytic_gradient(f);
-  Probe probe(f);
+// A row for each variable.
+void compare(Probe& probe, std::string_view check, std::string_view subject, const CheckOptions& options,
+             std::vector<CheckRow>& rows) {
+  const Function& f = probe.function();
   for (std::size_t v = 0; v < f.variables.size(); ++v) {
-    CheckRow row;
-    row.check = check;
-    row.subject = subject;
-    row.input = f.names[v];
+    CheckRow row = row_of(check, subject, f.names[v]);
     row.line = f.lines[v];
     row.shape = to_shape(f.points[v].shape());
-    compare(probe, v, analytic[v], options, row);
+    Comparison(probe, v, options, row).run();
     rows.push_back(std::move(row));
   }
 }
 
-void check_taylor(const Function& f, std::string_view subject, const CheckOptions& options,
-                  std::vector<CheckRow>& rows) {
-  const std::vector<Array> analytic = analytic_gradient(f);
-  Probe probe(f);
+// The Taylor remainder along a random direction of all variables together.
+void check_taylor(Probe& probe, std::string_view subject, const CheckOptions& options, std::vector<CheckRow>& rows) {
+  const Function& f = probe.function();
   std::vector<Array> directions;
   double slope_along = 0;
   for (std::size_t v = 0; v < f.variables.size(); ++v) {
@@ -433,7 +437,7 @@ void check_taylor(const Function& f, std::string_view subject, const CheckOption
     const double typical = root_mean_square(f.points[v]);
     for (std::int64_t i = 0; i < d.size(); ++i) {
       d.set(i, d[i] * std::max({std::abs(f.points[v][i]), 0.1 * typical, 1e-3}));
-      slope_along += d[i] * analytic[v][i];
+      slope_along += d[i] * probe.analytic()[v][i];
     }
     directions.push_back(std::move(d));
   }
@@ -451,10 +455,7 @@ void check_taylor(const Function& f, std::string_view subject, const CheckOption
     previous = remainder;
     previous_h = h;
   }
-  CheckRow row;
-  row.check = "Taylor";
-  row.subject = subject;
-  row.input = "all";
+  CheckRow row = row_of("Taylor", subject, "all");
   row.numeric = slope;
   row.analytic = 2;
   // 1 at the end: the gradient is wrong. More than 1.15: the last steps cross a kink, and no smaller one did. Near 0:
@@ -471,8 +472,9 @@ void check_taylor(const Function& f, std::string_view subject, const CheckOption
   rows.push_back(std::move(row));
 }
 
-void check_adjoint(const Function& f, std::string_view subject, const CheckOptions& options,
+void check_adjoint(const Probe& probe, std::string_view subject, const CheckOptions& options,
                    std::vector<CheckRow>& rows) {
+  const Function& f = probe.function();
   // <J v, w> by the Jacobian-vector product, <v, J' w> by the gradient of the weighted sum, whose weights are w.
   Function g = f;
   Values vs;
@@ -491,25 +493,34 @@ void check_adjoint(const Function& f, std::string_view subject, const CheckOptio
       size += std::abs(f.weights[t][k] * results[t][k]);
     }
   }
-  const std::vector<Array> gradient = analytic_gradient(f);
   double reverse = 0;
-  for (std::size_t v = 0; v < gradient.size(); ++v) {
+  for (std::size_t v = 0; v < f.variables.size(); ++v) {
     const Array direction = weights_for(f.points[v].shape(), options.seed, 300 + v);
     for (std::int64_t i = 0; i < direction.size(); ++i) {
-      reverse += direction[i] * gradient[v][i];
-      size += std::abs(direction[i] * gradient[v][i]);
+      reverse += direction[i] * probe.analytic()[v][i];
+      size += std::abs(direction[i] * probe.analytic()[v][i]);
     }
   }
-  CheckRow row;
-  row.check = "adjoint";
-  row.subject = subject;
-  row.input = "all";
+  CheckRow row = row_of("adjoint", subject, "all");
   row.analytic = reverse;
   row.numeric = forward;
   row.distance = size == 0 ? 0 : std::abs(forward - reverse) / size;
   row.verdict = row.distance <= 1e-12 || size == 0 ? Verdict::pass : Verdict::fail;
   row.note = "<v, J'w> and <Jv, w>";
   rows.push_back(std::move(row));
+}
+
+}  // namespace
+
+void check_function(const Function& f, std::string_view subject, const CheckOptions& options,
+                    std::vector<CheckRow>& rows) {
+  Probe probe(f);
+  compare(probe, "gradient", subject, options, rows);
+  check_taylor(probe, subject, options, rows);
+  if (options.orders < 2) return;
+  check_adjoint(probe, subject, options, rows);
+  Probe second(next_order(f, options));
+  compare(second, "second order", subject, options, rows);
 }
 
 }  // namespace chainrule::check

@@ -39,6 +39,9 @@ class Probe {
  public:
   explicit Probe(const Function& f);
 
+  // The analytic gradient at the points themselves.
+  [[nodiscard]] const std::vector<Array>& analytic() const { return analytic_; }
+
   // The function along a direction of one variable, x + h * direction, where direction is 0 but at `elements`.
   // `direction` has a step for each of these.
   Differences along(std::size_t variable, std::span<const std::int64_t> elements, std::span<const double> direction,
@@ -52,6 +55,7 @@ class Probe {
   void put(std::size_t variable);
 
   Function f_;
+  std::vector<Array> analytic_;
   Program program_;
   std::vector<Feed> feeds_;
   std::vector<Array> middle_;
@@ -59,22 +63,27 @@ class Probe {
   std::vector<Array> below_;
 };
 
-// Typical size of an element; the first step at one.
-double root_mean_square(const Array& x);
-double first_step(double x, double typical);
-
 Dims index_of(std::int64_t flat, const Dims& shape);
 
-// Compares both gradients of variable v element by element, or for large ones along directions, and fills in the row.
-void compare(Probe& probe, std::size_t variable, const Array& analytic, const CheckOptions& options, CheckRow& row);
+// The notes' relative distance of two gradients, ||a - b|| / (||a|| + ||b||), 0 where both are 0.
+class RelativeDistance {
+ public:
+  void add(double a, double b) {
+    difference2_ += (a - b) * (a - b);
+    a2_ += a * a;
+    b2_ += b * b;
+  }
+  [[nodiscard]] double value() const;
 
-// Appends the rows of one function: a gradient row for each variable.
-void check_function(const Function& f, std::string_view check, std::string_view subject, const CheckOptions& options,
+ private:
+  double difference2_ = 0;
+  double a2_ = 0;
+  double b2_ = 0;
+};
+
+// Appends the rows of a function: "gradient" for each variable and "Taylor"; with options.orders of 2 also "adjoint",
+// and "second order" for each variable.
+void check_function(const Function& f, std::string_view subject, const CheckOptions& options,
                     std::vector<CheckRow>& rows);
-// The Taylor remainder and the adjoint identity, for all variables together.
-void check_taylor(const Function& f, std::string_view subject, const CheckOptions& options,
-                  std::vector<CheckRow>& rows);
-void check_adjoint(const Function& f, std::string_view subject, const CheckOptions& options,
-                   std::vector<CheckRow>& rows);
 
 }  // namespace chainrule::check
