@@ -7,7 +7,7 @@
 #include <chainrule/framework/attempt.hpp>
 #include <chainrule/framework/graph_data.hpp>
 #include <chainrule/framework/op_family.hpp>
-#include <chainrule/framework/philox.hpp>
+#include <chainrule/framework/kernels/vector_table.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/control.hpp>
 
@@ -17,33 +17,17 @@ namespace chainrule {
 
 namespace {
 
-// Writes elements [begin, end) of the mask. Four elements share a Philox block, wherever the range is cut.
-template <class T>
-void fill_mask(T* out, std::int64_t begin, std::int64_t end, double keep, std::uint64_t seed, std::uint32_t stream,
-               std::int64_t step) {
-  const auto threshold = static_cast<std::uint32_t>(keep * 0x1p24);  // of the upper 24 bits
-  const auto kept = static_cast<T>(1);
-  for (std::int64_t i = begin; i < end;) {
-    const auto words = philox::bits(seed, stream, static_cast<std::uint32_t>(step), static_cast<std::uint64_t>(i / 4));
-    for (; i < end; ++i) {
-      *out++ = (words[static_cast<std::size_t>(i % 4)] >> 8) < threshold ? kept : T{0};
-      if (i % 4 == 3) {
-        ++i;
-        break;
-      }
-    }
-  }
-}
-
 Forward mask_generator() {
   Forward forward;
   forward.generator = [](const KernelCall& call) -> RangeRun {
-    const double keep = call.attributes.number("keep");
+    const auto threshold = static_cast<std::uint32_t>(call.attributes.number("keep") * 0x1p24);
     const auto seed = static_cast<std::uint64_t>(call.attributes.get<std::int64_t>("seed"));
     const auto stream = static_cast<std::uint32_t>(call.attributes.get<std::int64_t>("stream"));
     const auto make = [&]<class T>(T) -> RangeRun {
       return [=](const void* const* inputs, void* out, std::int64_t begin, std::int64_t end) {
-        fill_mask(static_cast<T*>(out), begin, end, keep, seed, stream, *static_cast<const std::int64_t*>(inputs[0]));
+        const auto step = static_cast<std::uint32_t>(*static_cast<const std::int64_t*>(inputs[0]));
+        kernels::table<T>().keep_mask(static_cast<T*>(out), static_cast<std::uint64_t>(begin),
+                                      static_cast<std::size_t>(end - begin), threshold, seed, stream, step);
       };
     };
     return call.output.dtype == float32 ? make(float{}) : make(double{});

@@ -8,6 +8,7 @@
 #include <chainrule/framework/kernels/vector_table.hpp>
 
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <limits>
 
@@ -26,6 +27,53 @@ constexpr std::size_t width = Batch<T>::size;
 template <class T>
 Batch<T> load(const T* p) {
   return Batch<T>::load_unaligned(p);
+}
+
+#if defined(__AVX2__) && !defined(__AVX512F__)
+constexpr std::int32_t part_mask32[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+constexpr std::int64_t part_mask64[8] = {-1, -1, -1, -1};
+#endif
+
+// The first `count` < width elements at p; nothing beyond them is read. The other lanes are `rest`.
+template <class T>
+Batch<T> load_part(const T* p, std::size_t count, T rest) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return _mm512_mask_loadu_ps(_mm512_set1_ps(rest), static_cast<__mmask16>((1U << count) - 1), p);
+  else
+    return _mm512_mask_loadu_pd(_mm512_set1_pd(rest), static_cast<__mmask8>((1U << count) - 1), p);
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) {
+    const __m256i mask = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(part_mask32 + 8 - count));
+    return _mm256_blendv_ps(_mm256_set1_ps(rest), _mm256_maskload_ps(p, mask), _mm256_castsi256_ps(mask));
+  } else {
+    const __m256i mask = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(part_mask64 + 4 - count));
+    return _mm256_blendv_pd(_mm256_set1_pd(rest), _mm256_maskload_pd(p, mask), _mm256_castsi256_pd(mask));
+  }
+#else
+  T padded[width<T>];
+  for (std::size_t k = 0; k < width<T>; ++k) padded[k] = k < count ? p[k] : rest;
+  return load(padded);
+#endif
+}
+
+template <class T>
+void store_part(Batch<T> value, T* p, std::size_t count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1U << count) - 1), value);
+  else
+    _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1U << count) - 1), value);
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4)
+    _mm256_maskstore_ps(p, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(part_mask32 + 8 - count)), value);
+  else
+    _mm256_maskstore_pd(p, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(part_mask64 + 4 - count)), value);
+#else
+  T padded[width<T>];
+  value.store_unaligned(padded);
+  for (std::size_t k = 0; k < count; ++k) p[k] = padded[k];
+#endif
 }
 
 template <class T, class F>
@@ -54,11 +102,19 @@ Batch<T> flag(M mask, Batch<T> one) {
   return xsimd::select(mask, one, Batch<T>(T(0)));
 }
 
-// `vector` where all of x lies in [low, high], else `scalar` for each element.
+// `vector` for the elements of x in [low, high], `scalar` for the others: what an element becomes does not depend on
+// its neighbours. 1 lies in every such range.
 template <class T, class V, class S>
 Batch<T> within(Batch<T> x, double low, double high, V vector, S scalar) {
-  if (xsimd::all((x >= Batch<T>(T(low))) & (x <= Batch<T>(T(high))))) return vector(x);
-  return lanes<T>(scalar, x);
+  const auto inside = (x >= Batch<T>(T(low))) & (x <= Batch<T>(T(high)));
+  if (xsimd::all(inside)) return vector(x);
+  T in[width<T>];
+  T out[width<T>];
+  x.store_unaligned(in);
+  vector(xsimd::select(inside, x, Batch<T>(T(1)))).store_unaligned(out);
+  for (std::size_t i = 0; i < width<T>; ++i)
+    if (!(in[i] >= T(low) && in[i] <= T(high))) out[i] = scalar(in[i]);
+  return load(out);
 }
 
 // f(x) of a function with f(0) = 0, and f(-0) = -0.
@@ -178,19 +234,9 @@ struct Operand {
   // The last `count` < width elements; the others are 1, which no micro-operation minds.
   [[nodiscard]] Batch<T> tail(std::size_t i, std::size_t count) const {
     if constexpr (Scalar) return held;
-    T padded[width<T>];
-    for (std::size_t k = 0; k < width<T>; ++k) padded[k] = T(1);
-    std::memcpy(padded, p + i, count * sizeof(T));
-    return load(padded);
+    return load_part(p + i, count, T(1));
   }
 };
-
-template <class T>
-void store_tail(Batch<T> value, T* out, std::size_t count) {
-  T padded[width<T>];
-  value.store_unaligned(padded);
-  std::memcpy(out, padded, count * sizeof(T));
-}
 
 template <class T, class F, bool A>
 void unary(void* out, const void* a, const void* /*b*/, const void* /*c*/, std::size_t n) {
@@ -198,7 +244,7 @@ void unary(void* out, const void* a, const void* /*b*/, const void* /*c*/, std::
   const Operand<T, A> x(a);
   std::size_t i = 0;
   for (; i + width<T> <= n; i += width<T>) F::apply(x.at(i)).store_unaligned(to + i);
-  if (i < n) store_tail<T>(F::apply(x.tail(i, n - i)), to + i, n - i);
+  if (i < n) store_part<T>(F::apply(x.tail(i, n - i)), to + i, n - i);
 }
 
 template <class T, class F, bool A, bool B>
@@ -208,7 +254,7 @@ void binary(void* out, const void* a, const void* b, const void* /*c*/, std::siz
   const Operand<T, B> y(b);
   std::size_t i = 0;
   for (; i + width<T> <= n; i += width<T>) F::apply(x.at(i), y.at(i)).store_unaligned(to + i);
-  if (i < n) store_tail<T>(F::apply(x.tail(i, n - i), y.tail(i, n - i)), to + i, n - i);
+  if (i < n) store_part<T>(F::apply(x.tail(i, n - i), y.tail(i, n - i)), to + i, n - i);
 }
 
 template <class T, class F, bool A, bool B, bool C>
@@ -219,7 +265,7 @@ void ternary(void* out, const void* a, const void* b, const void* c, std::size_t
   const Operand<T, C> z(c);
   std::size_t i = 0;
   for (; i + width<T> <= n; i += width<T>) F::apply(x.at(i), y.at(i), z.at(i)).store_unaligned(to + i);
-  if (i < n) store_tail<T>(F::apply(x.tail(i, n - i), y.tail(i, n - i), z.tail(i, n - i)), to + i, n - i);
+  if (i < n) store_part<T>(F::apply(x.tail(i, n - i), y.tail(i, n - i), z.tail(i, n - i)), to + i, n - i);
 }
 
 // ---- reductions
@@ -233,6 +279,10 @@ struct SumOf {
     return a + b;
   }
   template <class T>
+  static T combine_one(T a, T b) {
+    return a + b;
+  }
+  template <class T>
   static T start() {
     return T(0);
   }
@@ -243,6 +293,10 @@ struct MaxOf {
     return Maximum::apply(a, b);
   }
   template <class T>
+  static T combine_one(T a, T b) {
+    return a > b || a != a ? a : b;
+  }
+  template <class T>
   static T start() {
     return -std::numeric_limits<T>::infinity();
   }
@@ -251,6 +305,10 @@ struct MinOf {
   template <class B>
   static B combine(B a, B b) {
     return Minimum::apply(a, b);
+  }
+  template <class T>
+  static T combine_one(T a, T b) {
+    return a < b || a != a ? a : b;
   }
   template <class T>
   static T start() {
@@ -268,10 +326,7 @@ Batch<T> reduce_block(const T* x, std::size_t n) {
     for (std::size_t k = 0; k < 4; ++k) acc[k] = F::combine(acc[k], load(x + i + k * w));
   for (; i + w <= n; i += w) acc[0] = F::combine(acc[0], load(x + i));
   if (i < n) {
-    T padded[w];
-    for (std::size_t k = 0; k < w; ++k) padded[k] = F::template start<T>();
-    std::memcpy(padded, x + i, (n - i) * sizeof(T));
-    acc[1] = F::combine(acc[1], load(padded));
+    acc[1] = F::combine(acc[1], load_part(x + i, n - i, F::template start<T>()));
   }
   return F::combine(F::combine(acc[0], acc[1]), F::combine(acc[2], acc[3]));
 }
@@ -288,18 +343,8 @@ T reduce(const T* x, std::size_t n) {
   constexpr std::size_t w = width<T>;
   T parts[w];
   reduce_pairwise<T, F>(x, n).store_unaligned(parts);
-  // Halves onto halves, through padded vectors so that one definition of the operation serves.
-  for (std::size_t half = w / 2; half > 0; half /= 2) {
-    for (std::size_t i = 0; i < half; ++i) {
-      T a[w] = {};
-      T b[w] = {};
-      a[0] = parts[i];
-      b[0] = parts[i + half];
-      T c[w];
-      F::combine(load(a), load(b)).store_unaligned(c);
-      parts[i] = c[0];
-    }
-  }
+  for (std::size_t half = w / 2; half > 0; half /= 2)
+    for (std::size_t i = 0; i < half; ++i) parts[i] = F::combine_one(parts[i], parts[i + half]);
   return parts[0];
 }
 
@@ -343,13 +388,58 @@ void reduce_rows(const T* x, std::size_t rows, std::size_t columns, T* out) {
   }
   if (j < columns) {
     const std::size_t left = columns - j;
-    const auto part = [left](const T* p) {
-      T padded[width<T>] = {};
-      std::memcpy(padded, p, left * sizeof(T));
-      return load(padded);
-    };
+    const auto part = [left](const T* p) { return load_part(p, left, T(0)); };
     reduce_rows_pairwise<T, F, 1>(x + j, rows, columns, part, &result);
-    store_tail<T>(result, out + j, left);
+    store_part<T>(result, out + j, left);
+  }
+}
+
+// ---- random masks
+
+// 16 blocks at once, each round written as loops over them, which compilers vectorize.
+template <class T>
+void keep_mask(T* out, std::uint64_t begin, std::size_t n, std::uint32_t threshold, std::uint64_t seed,
+               std::uint32_t stream, std::uint32_t step) {
+  constexpr std::size_t blocks = 16;
+  while (n > 0) {
+    const std::uint64_t first = begin / 4;
+    std::uint32_t c0[blocks];
+    std::uint32_t c1[blocks];
+    std::uint32_t c2[blocks];
+    std::uint32_t c3[blocks];
+    for (std::size_t i = 0; i < blocks; ++i) {
+      c0[i] = static_cast<std::uint32_t>(first + i);
+      c1[i] = static_cast<std::uint32_t>((first + i) >> 32);
+      c2[i] = stream;
+      c3[i] = step;
+    }
+    auto k0 = static_cast<std::uint32_t>(seed);
+    auto k1 = static_cast<std::uint32_t>(seed >> 32);
+    for (int round = 0; round < 10; ++round) {  // as in framework/philox.hpp
+      for (std::size_t i = 0; i < blocks; ++i) {
+        const std::uint64_t p0 = std::uint64_t{0xD2511F53U} * c0[i];
+        const std::uint64_t p1 = std::uint64_t{0xCD9E8D57U} * c2[i];
+        c0[i] = static_cast<std::uint32_t>(p1 >> 32) ^ c1[i] ^ k0;
+        c1[i] = static_cast<std::uint32_t>(p1);
+        c2[i] = static_cast<std::uint32_t>(p0 >> 32) ^ c3[i] ^ k1;
+        c3[i] = static_cast<std::uint32_t>(p0);
+      }
+      k0 += 0x9E3779B9U;
+      k1 += 0xBB67AE85U;
+    }
+    T values[4 * blocks];
+    for (std::size_t i = 0; i < blocks; ++i) {
+      values[4 * i] = (c0[i] >> 8) < threshold ? T(1) : T(0);
+      values[4 * i + 1] = (c1[i] >> 8) < threshold ? T(1) : T(0);
+      values[4 * i + 2] = (c2[i] >> 8) < threshold ? T(1) : T(0);
+      values[4 * i + 3] = (c3[i] >> 8) < threshold ? T(1) : T(0);
+    }
+    const std::size_t skip = begin % 4;
+    const std::size_t count = n < 4 * blocks - skip ? n : 4 * blocks - skip;
+    std::memcpy(out, values + skip, count * sizeof(T));
+    out += count;
+    begin += count;
+    n -= count;
   }
 }
 
@@ -407,6 +497,7 @@ VectorTable<T> make_table() {
   t.sum_rows = reduce_rows<T, SumOf>;
   t.max_rows = reduce_rows<T, MaxOf>;
   t.min_rows = reduce_rows<T, MinOf>;
+  t.keep_mask = keep_mask<T>;
   return t;
 }
 
