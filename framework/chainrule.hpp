@@ -15,6 +15,7 @@
 #include <chainrule/framework/program.hpp>
 #include <chainrule/framework/progress.hpp>
 #include <chainrule/framework/state.hpp>
+#include <chainrule/framework/threads.hpp>
 #include <chainrule/ops/activation.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/compare.hpp>

@@ -112,6 +112,8 @@ class Forward {
   // again, tile by tile, where it is used.
   RangeMaker generator;
   std::function<Value(const Node&)> expansion;  // other ops: what a program computes in place of the node
+  // Whether it is the sum over attribute "axes", which fused groups can make as they go.
+  bool sum = false;
   // Whether a run of the kernel may throw Error for the numbers it meets (an index out of range). Such kernels run
   // before anything is written to the State.
   bool may_throw = false;

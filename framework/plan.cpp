@@ -103,18 +103,15 @@ class Planner {
 
     std::vector<char> is_output(n, 0);
     std::vector<Unit> seen_by(n, no_unit);  // the unit that listed a value last
-    const auto list = [&](Unit unit, NodeId id, auto&& self) -> void {
+    const auto list = [&](Unit unit, NodeId id, bool of_generator, auto&& self) -> void {
       const NodeId from = base(id);
-      if (graph_.node(from).op->forward.generator && unit_of_[from] == no_unit && seen_by[id] != unit) {
-        seen_by[id] = unit;
-        for (const NodeId input : graph_.node(from).inputs) self(unit, input, self);
-        return;
-      }
+      if (!of_generator && inlined_constant(graph_, id)) return;  // a number in the instructions
       if (seen_by[id] == unit) return;
       seen_by[id] = unit;
-      if (const Array* c = constant_value({const_cast<GraphData*>(&graph_), id});
-          c && c->size() == 1 && units_[unit].fused)
-        return;  // a number in the instructions
+      if (graph_.node(from).op->forward.generator && unit_of_[from] == no_unit) {
+        for (const NodeId input : graph_.node(from).inputs) self(unit, input, true, self);
+        return;
+      }
       units_[unit].group.inputs.push_back(id);
       units_[unit].inputs.push_back(from);
     };
@@ -128,7 +125,7 @@ class Planner {
           }
         } else {
           for (const NodeId input : graph_.node(id).inputs)
-            if (unit_of_[base(input)] != u || base(input) != input) list(u, input, list);
+            if (unit_of_[base(input)] != u || base(input) != input) list(u, input, false, list);
         }
       }
       for (const NodeId from : units_[u].inputs)
@@ -184,7 +181,7 @@ class Planner {
       if (std::find(read_at_the_end.begin(), read_at_the_end.end(), compiled_.updated[i]) != read_at_the_end.end())
         continue;
       if (storage_[from].kind != Storage::Kind::none || u == no_unit || !units_[u].fused) continue;
-      if (!reads_plainly(u, compiled_.updated[i])) continue;
+      if (!graph_.node(from).op->forward.micro || !reads_plainly(u, compiled_.updated[i])) continue;
       storage_[from] = {Storage::Kind::variable, compiled_.updated[i]};
       units_[u].overwrites.push_back(compiled_.updated[i]);
       for (const Unit reader : readers[compiled_.updated[i]])
@@ -302,7 +299,7 @@ class Planner {
                           const std::vector<std::size_t>& last_read) const {
     const NodeData& first = graph_.node(unit.group.nodes.front());
     const DType dtype = compute_dtype(graph_, unit.group.nodes.front());
-    if (graph_.node(output).type.dtype != dtype) return no_input;
+    if (graph_.node(output).type.dtype != dtype || !graph_.node(output).op->forward.micro) return no_input;
     for (std::size_t i = 0; i < unit.inputs.size(); ++i) {
       const NodeId from = unit.inputs[i];
       const NodeData& read = graph_.node(unit.group.inputs[i]);

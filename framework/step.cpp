@@ -14,6 +14,30 @@ DType compute_dtype(const GraphData& graph, NodeId id) {
   return float32;
 }
 
+std::optional<SumOver> sum_over(const GraphData& graph, NodeId id) {
+  const NodeData& node = graph.node(id);
+  if (!node.op->forward.sum || !is_floating(node.type.dtype)) return {};
+  const std::size_t rank = graph.node(node.inputs[0]).type.shape.rank();
+  std::vector<char> summed(rank, 0);
+  for (const auto axis : node.attributes.get<Axes>("axes"))
+    summed[normalize_axis(axis, rank, node.op->name, node.at)] = 1;
+  const auto count = static_cast<std::size_t>(std::count(summed.begin(), summed.end(), 1));
+  if (count == rank) return SumOver::all;
+  if (count == 1 && summed.back()) return SumOver::rows;
+  if (count + 1 == rank && !summed.back()) return SumOver::columns;
+  return {};
+}
+
+const Array* inlined_constant(const GraphData& graph, NodeId id) {
+  const Array* constant = constant_value({const_cast<GraphData*>(&graph), id});
+  if (!constant || constant->size() != 1) return nullptr;
+  if (constant->dtype() == int64) {
+    const auto exact = *static_cast<const std::int64_t*>(constant->raw());
+    if (exact > (std::int64_t{1} << 53) || exact < -(std::int64_t{1} << 53)) return nullptr;
+  }
+  return constant;
+}
+
 Attributes evaluate_attributes(const Attributes& attributes, const Sizes& sizes) {
   Attributes out = attributes;
   for (const char* name : {"shape", "start", "size", "whole", "classes"}) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include <chainrule/framework/graph_data.hpp>
@@ -30,9 +31,20 @@ DType compute_dtype(const GraphData& graph, NodeId id);
 // A single node that is not elementwise.
 Step make_kernel_step(const GraphData& graph, NodeId id, const Sizes& sizes);
 
-// A group of elementwise nodes of one shape and compute dtype, as one step (framework/fused.cpp).
+// What a sum in a fused group runs over: all elements, each row (the last axis), or each column (all axes but the
+// last).
+enum class SumOver : std::uint8_t { all, rows, columns };
+// That of a node that could be one, by op and axes.
+std::optional<SumOver> sum_over(const GraphData& graph, NodeId id);
+
+// The array of a constant that fused groups have among their instructions' numbers, or null: a single element that is
+// a double.
+const Array* inlined_constant(const GraphData& graph, NodeId id);
+
+// A group of elementwise nodes of one shape and compute dtype and of sums over them, as one step
+// (framework/fused/fused_step.cpp).
 struct FusedGroup {
-  // In the order of the graph.
+  // In the order of the graph; the first is elementwise.
   std::vector<NodeId> nodes;
   // Values from outside that they read, in the order of StepBuffers::inputs. A generator's value is made in place; its
   // own inputs stand in its stead.

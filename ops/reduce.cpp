@@ -86,6 +86,7 @@ Forward reduction(kernels::Reduction kind) {
                       fmt::format("requires at least one element, got {}", to_string(call.inputs[0].shape)));
     return kernels::make_reduction(kind, call.inputs[0].dtype, call.inputs[0].shape, reduced, call.workspace);
   };
+  forward.sum = kind == kernels::Reduction::sum;
   return forward;
 }
 

@@ -144,7 +144,29 @@ TEST_CASE("preconditions: kernels that cannot be trusted", "[check]") {
     CHECK_FALSE(report.passed());
     CHECK(row_of(report, "repeatable").note.find("two runs differ") != std::string::npos);
   }
-  SECTION("a sound one") {
+  SECTION("elements that depend on what ran before") {
+    cr::Op op;
+    op.name = "test_order";
+    op.doc = "A generator with a memory of its own.";
+    op.shape = [](const cr::OpCall&) -> cr::Type { return {cr::float64, {300'000}}; };
+    op.forward.generator = [](const cr::KernelCall&) -> cr::RangeRun {
+      return [last = std::make_shared<std::int64_t>(-1)](const void* const*, void* out, std::int64_t begin,
+                                                         std::int64_t end) {
+        std::fill_n(static_cast<double*>(out), end - begin, begin < *last ? 1.0 : 0.0);
+        *last = begin == 0 ? 0 : std::max(*last, end);
+      };
+    };
+    cr::Op sum_of = op_with([](const auto&, auto, const auto&) {});
+    sum_of.name = "test_sum_of_order";
+    sum_of.forward = cr::expand([&op](const cr::Node& node) -> cr::Value {
+      return node.input(0) + cr::sum(cr::exp(cr::apply(node.input(0).graph(), op, {})));
+    });
+    const cr::CheckOptions serial{.orders = 1, .float32 = false};
+    const auto report = cr::check_gradients(sum_of, serial);
+    INFO(report.to_string());
+    CHECK(row_of(report, "threads").verdict == cr::Verdict::fail);
+  }
+  SECTION("a sound one, whose rows say what was tried") {
     const auto op =
         op_with([]<class T>(const std::vector<cr::Tensor<const T>>& x, cr::Tensor<T> y, const cr::Attributes&) {
           for (std::int64_t i = 0; i < y.size(); ++i) y[i] = x[0][i];
@@ -152,6 +174,8 @@ TEST_CASE("preconditions: kernels that cannot be trusted", "[check]") {
     const auto report = cr::check_gradients(op);
     INFO(report.to_string());
     CHECK(report.passed());
+    for (const char* check : {"repeatable", "reuse", "threads"})
+      CHECK(row_of(report, check).verdict == cr::Verdict::pass);
   }
 }
 

@@ -354,6 +354,38 @@ results: %1 x x x %2 %3 %5 one %6 x
 )");
 }
 
+TEST_CASE("simplify_algebra: elementwise ops come before a broadcast of their operands") {
+  Graph graph;
+  Line line;
+  const auto n = graph.dimension("n");
+  const auto x = graph.input("x", {n, 3}, Location{});
+  const auto row = graph.input("row", {3}, Location{});
+  line(1);
+  const Value one = broadcast_to(graph.constant(1.0), {n, 3});
+  const Value rows = broadcast_to(row, {n, 3});
+  const Computation c{graph, {x * one, exp(rows) + x, tanh(rows)}};
+  CHECK(listing(c) == R"(
+x = input  float64 {n, 3}
+%2 = broadcast_to(1, shape={n, 3})  float64 {n, 3}  net.cpp:1
+%3 = mul(x, %2)  float64 {n, 3}  net.cpp:1
+row = input  float64 {3}
+%5 = broadcast_to(row, shape={n, 3})  float64 {n, 3}  net.cpp:1
+%6 = exp(%5)  float64 {n, 3}  net.cpp:1
+%7 = add(%6, x)  float64 {n, 3}  net.cpp:1
+%8 = tanh(%5)  float64 {n, 3}  net.cpp:1
+results: %3 %7 %8
+)");
+  CHECK(listing(simplify_algebra(simplify_algebra(c))) == R"(
+x = input  float64 {n, 3}
+row = input  float64 {3}
+%2 = exp(row)  float64 {3}  net.cpp:1
+%3 = add(%2, x)  float64 {n, 3}  net.cpp:1
+%4 = tanh(row)  float64 {3}  net.cpp:1
+%5 = broadcast_to(%4, shape={n, 3})  float64 {n, 3}  net.cpp:1
+results: x %3 %5
+)");
+}
+
 TEST_CASE("fold_transposes makes transposed operands flags of the product") {
   Graph graph;
   Line line;
@@ -562,7 +594,7 @@ b = parameter  float64 {2}
 %13 = tanh(b)  float64 {2}  net.cpp:3  group 3
 %14 = where(%11, %12, %13)  float64 {batch, 2}  net.cpp:3  group 2
 %15 = cast(%14, dtype=float32)  float32 {batch, 2}  net.cpp:4  group 4
-%16 = sum(%14, axes=(0, 1), keepdims=false)  float64 {}  net.cpp:4
+%16 = sum(%14, axes=(0, 1), keepdims=false)  float64 {}  net.cpp:4  group 2
 %17 = extent(shape={batch, 2}, dtype=float64)  float64 {}  net.cpp:4
 %18 = div(%16, %17)  float64 {}  net.cpp:4  group 5
 %19 = mul(%14, %18)  float64 {batch, 2}  net.cpp:5  group 6
@@ -589,17 +621,15 @@ w = parameter  float64 {3}
 %2 = mul(x, w)  float64 {4, 3}  net.cpp:1  group 1
 %3 = tanh(%2)  float64 {4, 3}  net.cpp:1  group 1
 %4 = square(%3)  float64 {4, 3}  net.cpp:1  group 1
-%5 = sum(%4, axes=(0, 1), keepdims=false)  float64 {}  net.cpp:1
-%8 = constant([[1]])  float64 {1, 1}  net.cpp:1
-%9 = broadcast_to(%8, shape={4, 3})  float64 {4, 3}  net.cpp:1  group 1
-%10 = mul(2, %9)  float64 {4, 3}  net.cpp:1  group 1
-%11 = mul(%10, %3)  float64 {4, 3}  net.cpp:1  group 1
-%13 = sub(1, %4)  float64 {4, 3}  net.cpp:1  group 1
-%14 = mul(%11, %13)  float64 {4, 3}  net.cpp:1  group 1
-%15 = mul(%14, x)  float64 {4, 3}  net.cpp:1  group 1
-%16 = sum(%15, axes=(0), keepdims=false)  float64 {3}  net.cpp:1
-%17 = mul(0.1, %16)  float64 {3}  net.cpp:3  group 2
-%18 = sub(w, %17)  float64 {3}  net.cpp:3  group 2
+%5 = sum(%4, axes=(0, 1), keepdims=false)  float64 {}  net.cpp:1  group 1
+%7 = constant([[2]])  float64 {1, 1}  net.cpp:1
+%8 = mul(%7, %3)  float64 {4, 3}  net.cpp:1  group 1
+%10 = sub(1, %4)  float64 {4, 3}  net.cpp:1  group 1
+%11 = mul(%8, %10)  float64 {4, 3}  net.cpp:1  group 1
+%12 = mul(%11, x)  float64 {4, 3}  net.cpp:1  group 1
+%13 = sum(%12, axes=(0), keepdims=false)  float64 {3}  net.cpp:1  group 1
+%14 = mul(0.1, %13)  float64 {3}  net.cpp:3  group 2
+%15 = sub(w, %14)  float64 {3}  net.cpp:3  group 2
 )");
 }
 

@@ -249,10 +249,10 @@ TEST_CASE("explain() of fixed sizes needs no run") {
         "    2 instructions, 1 tile of up to 8\n"
         "    reads output 1\n"
         "    writes output 0\n"
-        "    workspace [0+576]\n"
+        "    workspace [0+128]\n"
         "copy output 1 to v, 64 bytes\n"
-        "buffer 0: 576 bytes at 0, steps 1 to 1\n"
-        "arena: 576 bytes, lower bound 576 bytes, ratio 1.000\n");
+        "buffer 0: 128 bytes at 0, steps 1 to 1\n"
+        "arena: 128 bytes, lower bound 128 bytes, ratio 1.000\n");
 }
 
 // ---- updates: simultaneous, though made in place

@@ -5,6 +5,8 @@
 #include <fmt/core.h>
 
 #include <chainrule/framework/step.hpp>
+#include <chainrule/framework/thread_pool.hpp>
+#include <chainrule/framework/threads.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 
 namespace chainrule::check {
@@ -139,24 +141,34 @@ void aliases(const SampleGraph& s, const Op& op, std::string_view subject, Mode 
   }
 }
 
+// An input of each of the sample's, of another shape, with its numbers over and over; every second one is broadcast
+// along the last axis.
+SampleGraph resized(const SampleGraph& s, const Shape& shape) {
+  SampleGraph out{Graph(GraphOptions{.dtype = s.points[0].dtype()}), {}, {}, {}, s.names, s.attributes};
+  for (std::size_t i = 0; i < s.inputs.size(); ++i) {
+    Shape own = shape;
+    if (i % 2 == 1) own.back() = 1;
+    Array numbers(s.points[i].dtype(), evaluate(own, Sizes{}));
+    for (std::int64_t k = 0; k < numbers.size(); ++k)
+      numbers.set(k, s.points[i].size() > 0 ? s.points[i][k % s.points[i].size()] : 1);
+    out.inputs.push_back(out.graph.input(fmt::format("input {}", i), own));
+    out.floating.push_back(out.inputs.back());
+    out.points.push_back(std::move(numbers));
+  }
+  return out;
+}
+
+// Whether resized() suits it.
+bool takes_any_shape(const SampleGraph& s, const Op& op) {
+  return op.forward.micro && s.floating.size() == s.inputs.size() && !s.inputs.empty() && !s.attributes.has("shape");
+}
+
 // Elementwise ops take any shape: none, one element, broadcast.
 void sizes(const SampleGraph& s, const Op& op, std::string_view subject, Mode mode, std::vector<CheckRow>& rows) {
-  if (!op.forward.micro || s.floating.size() != s.inputs.size() || s.inputs.empty() || s.attributes.has("shape"))
-    return;
+  if (!takes_any_shape(s, op)) return;
   for (const Shape& shape : {Shape{0}, Shape{1}, Shape{2, 1, 3}}) {
-    SampleGraph resized{Graph(GraphOptions{.dtype = s.points[0].dtype()}), {}, {}, {}, s.names, s.attributes};
-    for (std::size_t i = 0; i < s.inputs.size(); ++i) {
-      // Every second input is broadcast along the last axis.
-      Shape own = shape;
-      if (i % 2 == 1) own.back() = 1;
-      Array numbers(s.points[i].dtype(), evaluate(own, Sizes{}));
-      for (std::int64_t k = 0; k < numbers.size(); ++k)
-        numbers.set(k, s.points[i].size() > 0 ? s.points[i][k % s.points[i].size()] : 1);
-      resized.inputs.push_back(resized.graph.input(fmt::format("input {}", i), own));
-      resized.floating.push_back(resized.inputs.back());
-      resized.points.push_back(std::move(numbers));
-    }
-    const Array made = value_of(resized, apply(resized.graph, op, resized.inputs, resized.attributes), mode);
+    const SampleGraph at = resized(s, shape);
+    const Array made = value_of(at, apply(at.graph, op, at.inputs, at.attributes), mode);
     if (!(made.shape() == evaluate(shape, Sizes{}))) {
       rows.push_back(
           row_of("sizes", subject, false, fmt::format("{} gives {}", to_string(shape), to_string(made.shape()))));
@@ -164,6 +176,26 @@ void sizes(const SampleGraph& s, const Op& op, std::string_view subject, Mode mo
     }
   }
   rows.push_back(row_of("sizes", subject, true, "shapes {0}, {1} and {2, 1, 3} run"));
+}
+
+// The same bits on one thread and on all, and whatever order threads come to work in. An elementwise op also of so many
+// elements that they are shared out.
+CheckRow threads(const SampleGraph& s, const Op& op, std::string_view subject, Mode mode) {
+  const auto differs = [&](const SampleGraph& at) {
+    const Value y = apply(at.graph, op, at.inputs, at.attributes);
+    const auto value_in = [&](detail::ChunkOrder order) {
+      const detail::ChunkScope scope(order);
+      return value_of(at, y, mode);
+    };
+    const Array one = value_in(detail::ChunkOrder::ascending);
+    return !one.identical(value_in(detail::ChunkOrder::descending)) ||
+           !one.identical(value_in(detail::ChunkOrder::any));
+  };
+  const bool large = takes_any_shape(s, op);
+  const bool same = !differs(s) && !(large && differs(resized(s, Shape{3, 70'001})));
+  return row_of("threads", subject, same,
+                fmt::format("{} on one thread and on {}{}", same ? "the same bits" : "differs", num_threads(),
+                            large ? ", of 210003 elements too" : ""));
 }
 
 }  // namespace
@@ -175,6 +207,7 @@ void check_preconditions(const Op& op, const Sample& sample, std::string_view su
   rows.push_back(reuse(s, op, subject, options.mode));
   aliases(s, op, subject, options.mode, rows);
   sizes(s, op, subject, options.mode, rows);
+  rows.push_back(threads(s, op, subject, options.mode));
 }
 
 }  // namespace chainrule::check

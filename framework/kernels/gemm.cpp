@@ -2,10 +2,13 @@
 
 #include <cblas.h>
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
 #include <fmt/core.h>
+
+#include <chainrule/framework/thread_pool.hpp>
 
 namespace chainrule::kernels {
 
@@ -19,14 +22,58 @@ struct Gemm {
   int k;
   int lda;
   int ldb;
+  int ldc;
 };
 
 void gemm(const Gemm& g, const float* a, const float* b, float* c) {
-  cblas_sgemm(CblasRowMajor, g.ta, g.tb, g.m, g.n, g.k, 1.0F, a, g.lda, b, g.ldb, 0.0F, c, g.n);
+  cblas_sgemm(CblasRowMajor, g.ta, g.tb, g.m, g.n, g.k, 1.0F, a, g.lda, b, g.ldb, 0.0F, c, g.ldc);
 }
 
 void gemm(const Gemm& g, const double* a, const double* b, double* c) {
-  cblas_dgemm(CblasRowMajor, g.ta, g.tb, g.m, g.n, g.k, 1.0, a, g.lda, b, g.ldb, 0.0, c, g.n);
+  cblas_dgemm(CblasRowMajor, g.ta, g.tb, g.m, g.n, g.k, 1.0, a, g.lda, b, g.ldb, 0.0, c, g.ldc);
+}
+
+// ---- parts for threads
+
+// Multiplications and additions from which a product is cut.
+constexpr std::int64_t worth_cutting = 16'000'000;
+// Each part packs the other operand anew, which shows where it has fewer rows or columns than this.
+constexpr int long_part = 2048;
+// Parts begin at multiples of this, so that they are aligned.
+constexpr int part_unit = 64;
+
+struct Parts {
+  bool of_columns;
+  int size;  // rows or columns of each but the last
+  int count;
+};
+
+// The longer side of the product is cut. Kernels add up in another order near the edge of what they are given, so the
+// parts follow from the sizes alone, and one thread computes the same ones.
+Parts cut(const Gemm& g) {
+  const bool of_columns = g.n >= g.m;
+  const int side = of_columns ? g.n : g.m;
+  if (std::int64_t{g.m} * g.n * g.k < worth_cutting) return {of_columns, side, 1};
+  const int parts = std::clamp(side / long_part, 2, 16);
+  const int size = ((side + parts - 1) / parts + part_unit - 1) / part_unit * part_unit;
+  return {of_columns, size, (side + size - 1) / size};
+}
+
+template <class T>
+void gemm_in_parts(const Gemm& g, const T* a, const T* b, T* c) {
+  const Parts parts = cut(g);
+  if (parts.count <= 1) return gemm(g, a, b, c);
+  detail::parallel_for(static_cast<std::size_t>(parts.count), [&](std::size_t part, void*) {
+    Gemm own = g;
+    const int begin = static_cast<int>(part) * parts.size;
+    if (parts.of_columns) {
+      own.n = std::min(parts.size, g.n - begin);
+      gemm(own, a, b + (g.tb == CblasTrans ? std::int64_t{begin} * g.ldb : begin), c + begin);
+    } else {
+      own.m = std::min(parts.size, g.m - begin);
+      gemm(own, a + (g.ta == CblasTrans ? begin : std::int64_t{begin} * g.lda), b, c + std::int64_t{begin} * g.ldc);
+    }
+  });
 }
 
 int narrow(std::int64_t extent, const KernelCall& call) {
@@ -63,7 +110,8 @@ Forward matmul() {
                  narrow(c.back(), call),
                  narrow(k, call),
                  std::max(1, narrow(a.back(), call)),
-                 std::max(1, narrow(b.back(), call))};
+                 std::max(1, narrow(b.back(), call)),
+                 std::max(1, narrow(c.back(), call))};
     // Where each product of the batch begins.
     Dims batch;
     for (std::size_t i = 0; i + 2 < c.rank(); ++i) batch.push_back(c[i]);
@@ -90,16 +138,22 @@ Forward matmul() {
     const auto make = [&]<class T>(T) -> KernelRun {
       if (count(batch) == 1) {
         return [g](const KernelBuffers& buffers) {
-          gemm(g, static_cast<const T*>(buffers.inputs[0]), static_cast<const T*>(buffers.inputs[1]),
-               static_cast<T*>(buffers.output));
+          gemm_in_parts(g, static_cast<const T*>(buffers.inputs[0]), static_cast<const T*>(buffers.inputs[1]),
+                        static_cast<T*>(buffers.output));
         };
       }
       return [g, starts_a = starts(a), starts_b = starts(b)](const KernelBuffers& buffers) {
         const std::int64_t matrix = std::int64_t{g.m} * g.n;
-        for (std::size_t i = 0; i < starts_a.size(); ++i)
+        const auto one = [&](std::size_t i, void*) {
           gemm(g, static_cast<const T*>(buffers.inputs[0]) + starts_a[i],
                static_cast<const T*>(buffers.inputs[1]) + starts_b[i],
                static_cast<T*>(buffers.output) + static_cast<std::int64_t>(i) * matrix);
+        };
+        if (static_cast<std::int64_t>(starts_a.size()) * matrix * g.k >= worth_cutting) {
+          detail::parallel_for(starts_a.size(), one);
+        } else {
+          for (std::size_t i = 0; i < starts_a.size(); ++i) one(i, nullptr);
+        }
       };
     };
     return call.output.dtype == float32 ? make(float{}) : make(double{});

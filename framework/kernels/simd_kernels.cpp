@@ -396,47 +396,130 @@ void reduce_rows(const T* x, std::size_t rows, std::size_t columns, T* out) {
 
 // ---- random masks
 
-// 16 blocks at once, each round written as loops over them, which compilers vectorize.
+// Philox 4x32-10 (framework/philox.hpp) of blocks [first, first + mask_blocks), and the elements of the mask. One block
+// lies in each 64-bit lane, its words in registers of their own, whose upper halves are of no consequence: the product
+// of lower halves is one instruction. The lanes' order is that in which the words come together again at the end.
+#if defined(__AVX512F__)
+constexpr std::size_t mask_blocks = 8;
+
+template <class T>
+void mask_of_blocks(std::uint64_t first, std::uint32_t threshold, std::uint64_t seed, std::uint32_t stream,
+                    std::uint32_t step, T* out) {
+  const __m512i index =
+      _mm512_add_epi64(_mm512_set1_epi64(static_cast<long long>(first)), _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7));
+  __m512i c0 = index;
+  __m512i c1 = _mm512_srli_epi64(index, 32);
+  __m512i c2 = _mm512_set1_epi64(stream);
+  __m512i c3 = _mm512_set1_epi64(step);
+  const __m512i m0 = _mm512_set1_epi64(0xD2511F53);
+  const __m512i m1 = _mm512_set1_epi64(0xCD9E8D57);
+  __m512i k0 = _mm512_set1_epi64(static_cast<std::uint32_t>(seed));
+  __m512i k1 = _mm512_set1_epi64(static_cast<std::uint32_t>(seed >> 32));
+  for (int round = 0; round < 10; ++round) {
+    const __m512i p0 = _mm512_mul_epu32(m0, c0);
+    const __m512i p1 = _mm512_mul_epu32(m1, c2);
+    c0 = _mm512_xor_si512(_mm512_xor_si512(_mm512_srli_epi64(p1, 32), c1), k0);
+    c2 = _mm512_xor_si512(_mm512_xor_si512(_mm512_srli_epi64(p0, 32), c3), k1);
+    c1 = p1;
+    c3 = p0;
+    k0 = _mm512_add_epi64(k0, _mm512_set1_epi64(0x9E3779B9));
+    k1 = _mm512_add_epi64(k1, _mm512_set1_epi64(0xBB67AE85));
+  }
+  const __m512i low = _mm512_set1_epi64(0xFFFFFFFF);
+  const __m512i w01 = _mm512_or_si512(_mm512_and_si512(c0, low), _mm512_slli_epi64(c1, 32));
+  const __m512i w23 = _mm512_or_si512(_mm512_and_si512(c2, low), _mm512_slli_epi64(c3, 32));
+  const __m512i words[2] = {_mm512_unpacklo_epi64(w01, w23), _mm512_unpackhi_epi64(w01, w23)};
+  const __m512i bound = _mm512_set1_epi32(static_cast<int>(threshold));
+  for (std::size_t half = 0; half < 2; ++half) {
+    const __mmask16 kept = _mm512_cmplt_epu32_mask(_mm512_srli_epi32(words[half], 8), bound);
+    if constexpr (sizeof(T) == 4) {
+      _mm512_storeu_ps(out + 16 * half, _mm512_maskz_mov_ps(kept, _mm512_set1_ps(1)));
+    } else {
+      const __m512d one = _mm512_set1_pd(1);
+      _mm512_storeu_pd(out + 16 * half, _mm512_maskz_mov_pd(static_cast<__mmask8>(kept), one));
+      _mm512_storeu_pd(out + 16 * half + 8, _mm512_maskz_mov_pd(static_cast<__mmask8>(kept >> 8), one));
+    }
+  }
+}
+#elif defined(__AVX2__)
+constexpr std::size_t mask_blocks = 4;
+
+template <class T>
+void mask_of_blocks(std::uint64_t first, std::uint32_t threshold, std::uint64_t seed, std::uint32_t stream,
+                    std::uint32_t step, T* out) {
+  const __m256i index =
+      _mm256_add_epi64(_mm256_set1_epi64x(static_cast<long long>(first)), _mm256_setr_epi64x(0, 2, 1, 3));
+  __m256i c0 = index;
+  __m256i c1 = _mm256_srli_epi64(index, 32);
+  __m256i c2 = _mm256_set1_epi64x(stream);
+  __m256i c3 = _mm256_set1_epi64x(step);
+  const __m256i m0 = _mm256_set1_epi64x(0xD2511F53);
+  const __m256i m1 = _mm256_set1_epi64x(0xCD9E8D57);
+  __m256i k0 = _mm256_set1_epi64x(static_cast<std::uint32_t>(seed));
+  __m256i k1 = _mm256_set1_epi64x(static_cast<std::uint32_t>(seed >> 32));
+  for (int round = 0; round < 10; ++round) {
+    const __m256i p0 = _mm256_mul_epu32(m0, c0);
+    const __m256i p1 = _mm256_mul_epu32(m1, c2);
+    c0 = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(p1, 32), c1), k0);
+    c2 = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(p0, 32), c3), k1);
+    c1 = p1;
+    c3 = p0;
+    k0 = _mm256_add_epi64(k0, _mm256_set1_epi64x(0x9E3779B9));
+    k1 = _mm256_add_epi64(k1, _mm256_set1_epi64x(0xBB67AE85));
+  }
+  const __m256i low = _mm256_set1_epi64x(0xFFFFFFFF);
+  const __m256i w01 = _mm256_or_si256(_mm256_and_si256(c0, low), _mm256_slli_epi64(c1, 32));
+  const __m256i w23 = _mm256_or_si256(_mm256_and_si256(c2, low), _mm256_slli_epi64(c3, 32));
+  const __m256i words[2] = {_mm256_unpacklo_epi64(w01, w23), _mm256_unpackhi_epi64(w01, w23)};
+  const __m256i bound = _mm256_set1_epi32(static_cast<int>(threshold));
+  for (std::size_t half = 0; half < 2; ++half) {
+    const __m256 kept = _mm256_castsi256_ps(_mm256_cmpgt_epi32(bound, _mm256_srli_epi32(words[half], 8)));
+    const __m256 ones = _mm256_and_ps(kept, _mm256_set1_ps(1));
+    if constexpr (sizeof(T) == 4) {
+      _mm256_storeu_ps(out + 8 * half, ones);
+    } else {
+      _mm256_storeu_pd(out + 8 * half, _mm256_cvtps_pd(_mm256_castps256_ps128(ones)));
+      _mm256_storeu_pd(out + 8 * half + 4, _mm256_cvtps_pd(_mm256_extractf128_ps(ones, 1)));
+    }
+  }
+}
+#else
+constexpr std::size_t mask_blocks = 1;
+
+template <class T>
+void mask_of_blocks(std::uint64_t first, std::uint32_t threshold, std::uint64_t seed, std::uint32_t stream,
+                    std::uint32_t step, T* out) {
+  std::uint32_t c[4] = {static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(first >> 32), stream, step};
+  auto k0 = static_cast<std::uint32_t>(seed);
+  auto k1 = static_cast<std::uint32_t>(seed >> 32);
+  for (int round = 0; round < 10; ++round) {
+    const std::uint64_t p0 = std::uint64_t{0xD2511F53} * c[0];
+    const std::uint64_t p1 = std::uint64_t{0xCD9E8D57} * c[2];
+    c[0] = static_cast<std::uint32_t>(p1 >> 32) ^ c[1] ^ k0;
+    c[2] = static_cast<std::uint32_t>(p0 >> 32) ^ c[3] ^ k1;
+    c[1] = static_cast<std::uint32_t>(p1);
+    c[3] = static_cast<std::uint32_t>(p0);
+    k0 += 0x9E3779B9;
+    k1 += 0xBB67AE85;
+  }
+  for (std::size_t k = 0; k < 4; ++k) out[k] = (c[k] >> 8) < threshold ? T(1) : T(0);
+}
+#endif
+
 template <class T>
 void keep_mask(T* out, std::uint64_t begin, std::size_t n, std::uint32_t threshold, std::uint64_t seed,
                std::uint32_t stream, std::uint32_t step) {
-  constexpr std::size_t blocks = 16;
+  constexpr std::size_t many = 4 * mask_blocks;
   while (n > 0) {
-    const std::uint64_t first = begin / 4;
-    std::uint32_t c0[blocks];
-    std::uint32_t c1[blocks];
-    std::uint32_t c2[blocks];
-    std::uint32_t c3[blocks];
-    for (std::size_t i = 0; i < blocks; ++i) {
-      c0[i] = static_cast<std::uint32_t>(first + i);
-      c1[i] = static_cast<std::uint32_t>((first + i) >> 32);
-      c2[i] = stream;
-      c3[i] = step;
-    }
-    auto k0 = static_cast<std::uint32_t>(seed);
-    auto k1 = static_cast<std::uint32_t>(seed >> 32);
-    for (int round = 0; round < 10; ++round) {  // as in framework/philox.hpp
-      for (std::size_t i = 0; i < blocks; ++i) {
-        const std::uint64_t p0 = std::uint64_t{0xD2511F53U} * c0[i];
-        const std::uint64_t p1 = std::uint64_t{0xCD9E8D57U} * c2[i];
-        c0[i] = static_cast<std::uint32_t>(p1 >> 32) ^ c1[i] ^ k0;
-        c1[i] = static_cast<std::uint32_t>(p1);
-        c2[i] = static_cast<std::uint32_t>(p0 >> 32) ^ c3[i] ^ k1;
-        c3[i] = static_cast<std::uint32_t>(p0);
-      }
-      k0 += 0x9E3779B9U;
-      k1 += 0xBB67AE85U;
-    }
-    T values[4 * blocks];
-    for (std::size_t i = 0; i < blocks; ++i) {
-      values[4 * i] = (c0[i] >> 8) < threshold ? T(1) : T(0);
-      values[4 * i + 1] = (c1[i] >> 8) < threshold ? T(1) : T(0);
-      values[4 * i + 2] = (c2[i] >> 8) < threshold ? T(1) : T(0);
-      values[4 * i + 3] = (c3[i] >> 8) < threshold ? T(1) : T(0);
-    }
     const std::size_t skip = begin % 4;
-    const std::size_t count = n < 4 * blocks - skip ? n : 4 * blocks - skip;
-    std::memcpy(out, values + skip, count * sizeof(T));
+    const std::size_t count = n < many - skip ? n : many - skip;
+    if (count == many) {
+      mask_of_blocks<T>(begin / 4, threshold, seed, stream, step, out);
+    } else {
+      T values[many];
+      mask_of_blocks<T>(begin / 4, threshold, seed, stream, step, values);
+      std::memcpy(out, values + skip, count * sizeof(T));
+    }
     out += count;
     begin += count;
     n -= count;

@@ -3,7 +3,8 @@
 // Nodes can be one step when no path leads from one of them out of the group and back into it. That follows from
 // levels: along every edge the level stays or rises, and it rises wherever an edge enters or leaves the elementwise
 // nodes of one shape and dtype. So all nodes of one level, shape and dtype can form groups, in any way; they do where
-// edges connect them. Linear in the nodes.
+// edges connect them. Linear in the nodes. A sum over such nodes that runs along whole rows, whole columns or
+// everything belongs to their group: it is made tile by tile as its elements are.
 //
 // A node whose readers all come at a later level moves up to them: what only the backward pass needs of the forward
 // pass is then computed there, and not stored in between.
@@ -30,14 +31,21 @@ constexpr std::size_t longest_group = 1000;
 struct Fusion {
   const GraphData& graph;
   std::vector<char> elementwise;
+  std::vector<char> summing;  // sums over elementwise nodes, in whose groups they run
   std::vector<int> level;
 
-  explicit Fusion(const GraphData& g) : graph(g), elementwise(g.nodes.size()), level(g.nodes.size(), 0) {
-    for (NodeId id = 0; id < elementwise.size(); ++id) elementwise[id] = graph.node(id).op->forward.micro ? 1 : 0;
+  explicit Fusion(const GraphData& g)
+      : graph(g), elementwise(g.nodes.size()), summing(g.nodes.size()), level(g.nodes.size(), 0) {
+    for (NodeId id = 0; id < elementwise.size(); ++id) {
+      const detail::NodeData& node = graph.node(id);
+      elementwise[id] = node.op->forward.micro ? 1 : 0;
+      summing[id] = node.op->forward.sum && elementwise[node.inputs[0]] && detail::sum_over(graph, id) ? 1 : 0;
+    }
   }
 
-  // Whether the edge from u to v stays within the elementwise nodes of one shape and dtype.
+  // Whether the edge from u to v stays within a group: elementwise nodes of one shape and dtype, and sums over them.
   [[nodiscard]] bool joins(NodeId u, NodeId v) const {
+    if (summing[v]) return true;
     return elementwise[u] && elementwise[v] && graph.node(u).type.shape == graph.node(v).type.shape &&
            compute_dtype(graph, u) == compute_dtype(graph, v);
   }
@@ -45,7 +53,7 @@ struct Fusion {
   void assign_levels() {
     for (NodeId v = 0; v < level.size(); ++v)
       for (const NodeId u : graph.node(v).inputs)
-        level[v] = std::max(level[v], level[u] + (elementwise[u] && !joins(u, v) ? 1 : 0));
+        level[v] = std::max(level[v], level[u] + ((elementwise[u] || summing[u]) && !joins(u, v) ? 1 : 0));
   }
 
   void move_up(const Values& results) {
@@ -94,9 +102,10 @@ Groups fuse_elementwise(const Computation& c) {
   std::vector<std::size_t> members(n, 0);
   std::uint32_t last = 0;
   for (NodeId v = 0; v < n; ++v) {
-    if (!fusion.elementwise[v]) continue;
+    if (!fusion.elementwise[v] && !fusion.summing[v]) continue;
     const NodeId root = find(v);
-    if (number[root] == 0 || members[root] == longest_group) {
+    // A piece begins with an elementwise node, which says what its shape is.
+    if (number[root] == 0 || (members[root] >= longest_group && fusion.elementwise[v])) {
       number[root] = ++last;
       members[root] = 0;
     }

@@ -85,6 +85,26 @@ Value sum(const Node& node, const Values& in) {
   return in[0].shape() == node.shape() ? in[0] : chainrule::reshape(in[0], node.shape());
 }
 
+// f(broadcast_to(x, S), y) is f(x, y), and what that lacks of S comes after it: less is computed, and the numbers that
+// were hidden meet the other rules.
+Value before_broadcast(Rewriter& r, const Node& node) {
+  Values in = r.now_inputs(node);
+  bool any = false;
+  for (Value& v : in) {
+    if (v.node().op().name != "broadcast_to") continue;
+    v = v.node().input(0);
+    any = true;
+  }
+  if (!any) return {};
+  Value smaller;
+  try {
+    smaller = r.copy(node, in, node.attributes());
+  } catch (const Error&) {
+    return {};  // an op of a user's that wants operands of one shape
+  }
+  return smaller.shape() == node.shape() ? smaller : broadcast_to(smaller, node.shape());
+}
+
 const std::unordered_map<std::string_view, Rule>& rules() {
   static const std::unordered_map<std::string_view, Rule> table = {
       {"add", add},           {"sub", sub},
@@ -104,13 +124,22 @@ const std::unordered_map<std::string_view, Rule>& rules() {
 
 Computation simplify_algebra(const Computation& c) {
   // By address: the name of an op is looked up once, not once a node.
-  std::unordered_map<const Op*, Rule> by_op;
+  struct Known {
+    Rule rule = nullptr;
+    bool elementwise = false;
+  };
+  std::unordered_map<const Op*, Known> by_op;
   return Rewriter(c).run([&](Rewriter& r, const Node& node) {
-    const auto [it, added] = by_op.try_emplace(&node.op(), nullptr);
-    if (added)
-      if (const auto rule = rules().find(node.op().name); rule != rules().end()) it->second = rule->second;
-    if (it->second)
-      if (const Value better = it->second(node, r.now_inputs(node))) return better;
+    const auto [it, added] = by_op.try_emplace(&node.op(), Known{});
+    Known& known = it->second;
+    if (added) {
+      if (const auto rule = rules().find(node.op().name); rule != rules().end()) known.rule = rule->second;
+      known.elementwise = node.op().forward.micro && node.op().name != "broadcast_to";
+    }
+    if (known.rule)
+      if (const Value better = known.rule(node, r.now_inputs(node))) return better;
+    if (known.elementwise)
+      if (const Value better = before_broadcast(r, node)) return better;
     return r.copy(node);
   });
 }

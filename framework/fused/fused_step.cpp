@@ -1,0 +1,416 @@
+// Fused groups: elementwise nodes of one shape and the sums over them, run tile by tile.
+//
+// The nodes' micro-programs are strung together into one list of instructions (flat.cpp) over registers (tape.cpp),
+// each register a tile of a few hundred elements that stays in the first-level cache. For each tile of the shape the
+// whole list runs, each instruction one call of a vector kernel (kernels/vector_table.hpp); inputs are read and outputs
+// written once. No code is generated.
+//
+// An input that is broadcast along rows or columns, and a sum along either, makes the group run row by row where rows
+// are long. Where they are short, tiles hold several rows, whole ones if there is a sum along either.
+//
+// Tiles form chunks, which is what threads share. The bounds of both follow from the shape and the group alone, and
+// sums are made of one partial sum a tile (over columns: a chunk), which are added in a fixed order at the end: the
+// result has the same bits for every number of threads.
+#include <algorithm>
+#include <cstring>
+
+#include <fmt/core.h>
+
+#include <chainrule/framework/fused/flat.hpp>
+#include <chainrule/framework/fused/tape.hpp>
+#include <chainrule/framework/fused/views.hpp>
+#include <chainrule/framework/thread_pool.hpp>
+
+namespace chainrule::detail {
+
+namespace {
+
+constexpr std::size_t level1_bytes = 32 * 1024;
+constexpr std::size_t level2_bytes = 512 * 1024;
+constexpr std::int64_t longest_tile = 512;
+constexpr std::int64_t shortest_tile = 128;
+constexpr std::int64_t long_row = 128;
+// Elements of a chunk, about: some microseconds of work.
+constexpr std::int64_t chunk_elements = 16 * 1024;
+// Sums over columns add so many rows one after the other; fewer would make the partial sums large.
+constexpr std::int64_t most_rows_of_chunk = 64;
+constexpr std::int64_t fewest_rows_of_chunk = 8;
+// Elements times operations from which waking a thread pays.
+constexpr std::int64_t worth_a_thread = 200'000;
+
+class FusedStep {
+ public:
+  FusedStep(Flat flat, const std::vector<std::pair<std::size_t, std::size_t>>& in_place)
+      : dtype_(flat.dtype), element_(size_of(flat.dtype)), size_(count(flat.shape)) {
+    columns_ = flat.shape.empty() ? 1 : flat.shape.back();
+    for (std::size_t axis = 0; axis + 1 < flat.shape.rank(); ++axis) lines_ *= flat.shape[axis];
+    for (const FlatSum& sum : flat.sums) line_sums_ = line_sums_ || sum.over != SumOver::all;
+    const std::vector<Way> ways = choose_ways(flat);
+    tape_ = assemble(flat, ways, in_place);
+    keep_numbers(flat.numbers);
+    externals_ = std::move(flat.externals);
+    if (size_ > 0) {
+      choose_tiles();
+      choose_chunks();
+    }
+    for (const FlatSum& sum : flat.sums) add_sum(sum);
+    if (parallel_) reserve_scratch(scratch_bytes());
+  }
+
+  [[nodiscard]] std::size_t workspace() const { return size_ == 0 ? 0 : scratch_bytes() + partial_bytes_; }
+
+  [[nodiscard]] std::string describe() const {
+    const std::int64_t tiles = rows_ * tiles_of_row_;
+    std::string out = fmt::format("{} instructions, {} tile{} of up to {}", tape_.operations.size(), tiles,
+                                  tiles == 1 ? "" : "s", std::min(row_, tile_));
+    if (parallel_) out += fmt::format(", {} chunks", chunks_);
+    return out;
+  }
+
+  void run(const StepBuffers& buffers) const {
+    if (size_ == 0) {
+      for (const Sum& sum : sums_) std::memset(buffers.outputs[sum.output], 0, sum.bytes);
+      return;
+    }
+    char* scratch = static_cast<char*>(buffers.workspace);
+    char* partials = scratch + scratch_bytes();
+    if (parallel_) {
+      parallel_for(static_cast<std::size_t>(chunks_), [&](std::size_t chunk, void* own) {
+        run_chunk(buffers, static_cast<std::int64_t>(chunk), own ? static_cast<char*>(own) : scratch, partials);
+      });
+    } else {
+      for (std::int64_t chunk = 0; chunk < chunks_; ++chunk) run_chunk(buffers, chunk, scratch, partials);
+    }
+    for (const Sum& sum : sums_) {
+      if (dtype_ == float32) {
+        finish<float>(sum, buffers, partials);
+      } else {
+        finish<double>(sum, buffers, partials);
+      }
+    }
+  }
+
+ private:
+  struct Sum {
+    SumOver over;
+    std::size_t output;
+    std::size_t bytes;     // of the output
+    std::size_t partials;  // offset of the partial sums in the workspace's second part
+    bool direct = false;   // no partial sums: each is whole as soon as it is made
+    kernels::MicroRun add = nullptr;
+  };
+
+  // ---- made once
+
+  // Decides how each input is read, and whether the group runs row by row.
+  std::vector<Way> choose_ways(const Flat& flat) {
+    const std::size_t n = flat.externals.size();
+    std::vector<Dims> strides;
+    for (const External& e : flat.externals)
+      strides.push_back(e.generator ? row_major_strides(flat.shape) : broadcast_strides(e.type.shape, flat.shape));
+    strides.push_back(row_major_strides(flat.shape));  // of the outputs
+    Dims joined = flat.shape;
+    if (size_ > 0) collapse(joined, strides, line_sums_ && columns_ >= long_row);
+
+    const Dims whole = strides.back();
+    bool any_broadcast = false;
+    for (std::size_t i = 0; i < n; ++i)
+      any_broadcast = any_broadcast || (!flat.externals[i].generator && flat.externals[i].type.dtype == dtype_ &&
+                                        count(flat.externals[i].type.shape) != 1 && !(strides[i] == whole));
+    by_row_ = line_sums_ ? size_ > 0 && columns_ >= long_row
+                         : any_broadcast && joined.rank() > 1 && joined.back() >= long_row;
+    rows_ = by_row_ ? size_ / joined.back() : 1;
+    row_ = by_row_ ? joined.back() : size_;
+    for (std::size_t axis = 0; by_row_ && axis + 1 < joined.rank(); ++axis) row_shape_.push_back(joined[axis]);
+
+    std::vector<Way> ways;
+    for (std::size_t i = 0; i < n; ++i) {
+      const External& e = flat.externals[i];
+      const bool plain = !e.generator && e.type.dtype == dtype_;
+      const std::int64_t inner = strides[i].empty() ? 0 : strides[i].back();
+      const bool one = count(e.type.shape) == 1;
+      Way way = Way::loaded;
+      if (plain && (one || (by_row_ && inner == 0)))
+        way = Way::scalar;
+      else if (plain && (strides[i] == whole || (by_row_ && inner == 1)))
+        way = Way::direct;
+      ways.push_back(way);
+      views_.push_back({joined, strides[i]});
+      loads_.push_back(e.generator ? nullptr : load_of(e.type.dtype, dtype_));
+      Dims row_strides;
+      for (std::size_t axis = 0; by_row_ && axis + 1 < joined.rank(); ++axis) row_strides.push_back(strides[i][axis]);
+      row_strides_.push_back(row_strides);
+    }
+    return ways;
+  }
+
+  void keep_numbers(const std::vector<double>& numbers) {
+    numbers_.resize(numbers.size() * element_);
+    visit_dtype(dtype_, [&](auto t) {
+      for (std::size_t i = 0; i < numbers.size(); ++i) {
+        const auto value = static_cast<decltype(t)>(numbers[i]);
+        std::memcpy(numbers_.data() + i * element_, &value, sizeof value);
+      }
+    });
+  }
+
+  void choose_tiles() {
+    const std::size_t live = std::max<std::size_t>(1, tape_.registers + tape_.direct.size() + tape_.outputs.size());
+    tile_ = std::clamp(static_cast<std::int64_t>(level1_bytes / 4 * 3 / live / element_ / 64 * 64), shortest_tile,
+                       longest_tile);
+    if (line_sums_ && !by_row_) tile_ = tile_ / columns_ * columns_;
+    tile_ = std::min(tile_, row_);
+    tiles_of_row_ = (row_ + tile_ - 1) / tile_;
+    // Whole cache lines; behind the registers one for the sums of a tile's columns.
+    prefetch_ = static_cast<std::size_t>(size_) * element_ >= level2_bytes;
+    register_bytes_ = (static_cast<std::size_t>(tile_) * element_ + 63) / 64 * 64;
+  }
+
+  void choose_chunks() {
+    const std::int64_t tiles = rows_ * tiles_of_row_;
+    std::int64_t of_chunk = std::max<std::int64_t>(1, chunk_elements / tile_);
+    if (line_sums_) {  // whole rows
+      const std::int64_t rows_of_tile = by_row_ ? 1 : tile_ / columns_;
+      const std::int64_t wished = chunk_elements / columns_;
+      const std::int64_t rows = by_row_ ? std::clamp(wished, fewest_rows_of_chunk, most_rows_of_chunk)
+                                        : std::max(wished, fewest_rows_of_chunk);
+      of_chunk = by_row_ ? rows * tiles_of_row_ : (rows + rows_of_tile - 1) / rows_of_tile;
+    }
+    tiles_of_chunk_ = of_chunk;
+    chunks_ = (tiles + of_chunk - 1) / of_chunk;
+    parallel_ = chunks_ > 1 && size_ * static_cast<std::int64_t>(tape_.operations.size()) >= worth_a_thread;
+  }
+
+  void add_sum(const FlatSum& flat) {
+    Sum sum{flat.over, flat.output, element_, partial_bytes_};
+    std::int64_t partials = 0;
+    switch (flat.over) {
+      case SumOver::all:
+        sum.direct = rows_ * tiles_of_row_ == 1;
+        partials = sum.direct ? 0 : rows_ * tiles_of_row_;
+        break;
+      case SumOver::rows:
+        sum.bytes = static_cast<std::size_t>(lines_) * element_;
+        sum.direct = !by_row_ || tiles_of_row_ == 1;
+        partials = sum.direct ? 0 : rows_ * tiles_of_row_;
+        break;
+      case SumOver::columns:
+        sum.bytes = static_cast<std::size_t>(columns_) * element_;
+        sum.add = dtype_ == float32 ? kernels::table<float>().micro[static_cast<std::size_t>(Micro::add)][0]
+                                    : kernels::table<double>().micro[static_cast<std::size_t>(Micro::add)][0];
+        partials = chunks_ * columns_;
+        break;
+    }
+    partial_bytes_ += (static_cast<std::size_t>(partials) * element_ + 63) / 64 * 64;
+    sums_.push_back(sum);
+  }
+
+  [[nodiscard]] std::size_t scratch_bytes() const {
+    return tape_.slots * sizeof(char*) + (tape_.registers + (line_sums_ ? 1 : 0)) * register_bytes_;
+  }
+
+  // ---- run
+
+  void run_chunk(const StepBuffers& buffers, std::int64_t chunk, char* scratch, char* partials) const {
+    // The addresses of all slots, then the registers' tiles: a run allocates nothing.
+    auto** at = reinterpret_cast<char**>(scratch);
+    char* tiles = scratch + tape_.slots * sizeof(char*);
+    for (std::size_t r = 0; r < tape_.registers; ++r) at[r] = tiles + r * register_bytes_;
+    for (std::size_t i = 0; i < tape_.numbers; ++i)
+      at[tape_.registers + i] = const_cast<char*>(numbers_.data() + i * element_);
+    for (const Sum& sum : sums_)
+      if (sum.over == SumOver::columns)
+        std::memset(partials + sum.partials + static_cast<std::size_t>(chunk) * sum.bytes, 0, sum.bytes);
+
+    Place place;
+    place.chunk = chunk;
+    place.column_sums = tiles + tape_.registers * register_bytes_;
+    place.partials = partials;
+    place.tile = chunk * tiles_of_chunk_;
+    const std::int64_t end = std::min(place.tile + tiles_of_chunk_, rows_ * tiles_of_row_);
+    place.row = place.tile / tiles_of_row_;
+    place.begin = place.tile % tiles_of_row_ * tile_;
+    Dims row_index = Dims::filled(row_shape_.rank(), 0);
+    std::int64_t rest = place.row;
+    for (std::size_t axis = row_shape_.rank(); axis-- > 0; rest /= row_shape_[axis])
+      row_index[axis] = rest % row_shape_[axis];
+
+    for (; place.tile < end; ++place.tile) {
+      place.n = static_cast<std::size_t>(std::min(row_ - place.begin, tile_));
+      for (const DirectOperand& d : tape_.direct) {
+        std::int64_t offset = d.scalar ? 0 : place.begin;
+        const Dims& strides = row_strides_[d.external];
+        for (std::size_t i = 0; i < strides.rank(); ++i) offset += strides[i] * row_index[i];
+        at[d.slot] = static_cast<char*>(const_cast<void*>(buffers.inputs[d.input])) +
+                     offset * static_cast<std::int64_t>(element_);
+      }
+      for (const TapeOutput& o : tape_.outputs)
+        at[o.slot] = static_cast<char*>(buffers.outputs[o.output]) +
+                     (place.row * row_ + place.begin) * static_cast<std::int64_t>(o.element);
+      if (prefetch_ && place.tile + 1 < end) prefetch(at, place.n);
+      for (const Operation& op : tape_.operations) {
+        if (op.kind == Operation::Kind::micro) {
+          op.run(at[op.out], at[op.a], at[op.b], at[op.c], place.n);
+        } else {
+          run_other(op, at, buffers, place);
+        }
+      }
+      place.begin += tile_;
+      if (place.begin < row_) continue;
+      place.begin = 0;
+      ++place.row;
+      for (std::size_t axis = row_shape_.rank(); axis-- > 0;) {
+        if (++row_index[axis] < row_shape_[axis]) break;
+        row_index[axis] = 0;
+      }
+    }
+  }
+
+  // Brings what the next tile reads and writes in place: the processor's own prefetchers lose the many streams, each of
+  // which pauses while the instructions run.
+  void prefetch(char** at, std::size_t n) const {
+    for (const DirectOperand& d : tape_.direct)
+      if (!d.scalar)
+        for (std::size_t byte = 0; byte < n * element_; byte += 64)
+          __builtin_prefetch(at[d.slot] + n * element_ + byte, 0, 3);
+    for (const TapeOutput& o : tape_.outputs)
+      for (std::size_t byte = 0; byte < n * o.element; byte += 64)
+        __builtin_prefetch(at[o.slot] + n * o.element + byte, 1, 3);
+  }
+
+  // The tile that runs.
+  struct Place {
+    std::int64_t chunk = 0;
+    std::int64_t tile = 0;
+    std::int64_t row = 0;
+    std::int64_t begin = 0;  // in the row
+    std::size_t n = 0;
+    char* column_sums = nullptr;
+    char* partials = nullptr;
+  };
+
+  void run_other(const Operation& op, char** at, const StepBuffers& buffers, const Place& place) const {
+    const std::int64_t begin = place.row * row_ + place.begin;
+    const auto n = static_cast<std::int64_t>(place.n);
+    switch (op.kind) {
+      case Operation::Kind::micro: return;
+      case Operation::Kind::load:
+        loads_[op.index](views_[op.index], buffers.inputs[externals_[op.index].slots[0]], begin, n, at[op.out]);
+        return;
+      case Operation::Kind::generate: {
+        const External& e = externals_[op.index];
+        const void* inputs[most_generator_inputs] = {};
+        for (std::size_t i = 0; i < e.slots.size(); ++i) inputs[i] = buffers.inputs[e.slots[i]];
+        e.generator(inputs, at[op.out], begin, begin + n);
+        return;
+      }
+      case Operation::Kind::to_bool: {
+        auto* to = reinterpret_cast<bool*>(at[op.out]);
+        visit_dtype(dtype_, [&](auto t) {
+          const auto* from = reinterpret_cast<const decltype(t)*>(at[op.a]);
+          for (std::size_t i = 0; i < place.n; ++i) to[i] = from[i] != 0;
+        });
+        return;
+      }
+      case Operation::Kind::sum:
+        if (dtype_ == float32) {
+          add_tile<float>(sums_[op.index], at[op.a], buffers, place);
+        } else {
+          add_tile<double>(sums_[op.index], at[op.a], buffers, place);
+        }
+        return;
+    }
+  }
+
+  template <class T>
+  void add_tile(const Sum& sum, const char* tile, const StepBuffers& buffers, const Place& place) const {
+    const auto& table = kernels::table<T>();
+    const T* x = reinterpret_cast<const T*>(tile);
+    T* out = static_cast<T*>(buffers.outputs[sum.output]);
+    T* partials = reinterpret_cast<T*>(place.partials + sum.partials);
+    const auto columns = static_cast<std::size_t>(columns_);
+    const std::size_t lines = by_row_ ? 1 : place.n / columns;
+    switch (sum.over) {
+      case SumOver::all: (sum.direct ? out : partials + place.tile)[0] = table.sum(x, place.n); return;
+      case SumOver::rows:
+        if (by_row_) {
+          (sum.direct ? out + place.row : partials + place.tile)[0] = table.sum(x, place.n);
+          return;
+        }
+        out += (place.row * row_ + place.begin) / columns_;
+        for (std::size_t i = 0; i < lines; ++i) out[i] = table.sum(x + i * columns, columns);
+        return;
+      case SumOver::columns: {
+        T* held = partials + place.chunk * columns_;
+        if (by_row_) {
+          held += place.begin;
+          sum.add(held, held, x, x, place.n);
+          return;
+        }
+        T* own = reinterpret_cast<T*>(place.column_sums);
+        table.sum_rows(x, lines, columns, own);
+        sum.add(held, held, own, own, columns);
+        return;
+      }
+    }
+  }
+
+  // From the partial sums to the sum.
+  template <class T>
+  void finish(const Sum& sum, const StepBuffers& buffers, char* partials_of_all) const {
+    if (sum.direct) return;
+    const auto& table = kernels::table<T>();
+    T* out = static_cast<T*>(buffers.outputs[sum.output]);
+    const T* partials = reinterpret_cast<const T*>(partials_of_all + sum.partials);
+    const auto tiles = static_cast<std::size_t>(tiles_of_row_);
+    const auto rows = static_cast<std::size_t>(rows_);
+    switch (sum.over) {
+      case SumOver::all: *out = table.sum(partials, rows * tiles); return;
+      case SumOver::rows:
+        for (std::size_t row = 0; row < rows; ++row) out[row] = table.sum(partials + row * tiles, tiles);
+        return;
+      case SumOver::columns:
+        table.sum_rows(partials, static_cast<std::size_t>(chunks_), static_cast<std::size_t>(columns_), out);
+        return;
+    }
+  }
+
+  DType dtype_;
+  std::size_t element_;
+  std::int64_t size_;
+  std::int64_t lines_ = 1;    // all extents but the last
+  std::int64_t columns_ = 1;  // the last one
+  bool line_sums_ = false;    // along rows or columns
+  bool by_row_ = false;
+  std::int64_t rows_ = 1;
+  std::int64_t row_ = 0;
+  Dims row_shape_;
+  std::int64_t tile_ = 0;
+  std::int64_t tiles_of_row_ = 0;
+  std::int64_t tiles_of_chunk_ = 0;
+  std::int64_t chunks_ = 0;
+  bool parallel_ = false;
+  bool prefetch_ = false;
+  std::size_t register_bytes_ = 0;
+  std::size_t partial_bytes_ = 0;
+  std::vector<External> externals_;
+  std::vector<View> views_;
+  std::vector<Load> loads_;
+  std::vector<Dims> row_strides_;
+  std::vector<char> numbers_;
+  Tape tape_;
+  std::vector<Sum> sums_;
+};
+
+}  // namespace
+
+Step make_fused_step(const GraphData& graph, const FusedGroup& group, const Sizes& sizes) {
+  auto step = std::make_shared<const FusedStep>(flatten(graph, group, sizes), group.in_place);
+  return {[step](const StepBuffers& buffers) { step->run(buffers); }, step->workspace()};
+}
+
+std::string describe_fused_step(const GraphData& graph, const FusedGroup& group, const Sizes& sizes) {
+  return FusedStep(flatten(graph, group, sizes), group.in_place).describe();
+}
+
+}  // namespace chainrule::detail

@@ -1,0 +1,58 @@
+// A fused group as what runs for each tile: operations over slots. Not installed.
+#pragma once
+
+#include <vector>
+
+#include <chainrule/framework/fused/flat.hpp>
+#include <chainrule/framework/kernels/vector_table.hpp>
+
+namespace chainrule::detail {
+
+// How an operand from outside is read.
+enum class Way : std::uint8_t {
+  direct,  // where it lies: along a row it is contiguous
+  scalar,  // where it lies: along a row it is one element
+  loaded,  // element by element into a register: another dtype, short rows, a generator
+};
+
+// Slots hold the address of a tile each. In this order: registers, numbers, operands read where they lie, outputs.
+using Slot = std::uint32_t;
+
+struct Operation {
+  enum class Kind : std::uint8_t { micro, load, generate, to_bool, sum } kind = Kind::micro;
+  kernels::MicroRun run = nullptr;
+  Slot out = 0;
+  Slot a = 0;
+  Slot b = 0;
+  Slot c = 0;
+  std::size_t index = 0;  // load, generate: of the external; sum: of the sum
+};
+
+// An operand that is read where it lies.
+struct DirectOperand {
+  Slot slot;
+  std::size_t external;
+  std::size_t input;  // in StepBuffers::inputs
+  bool scalar;
+};
+
+struct TapeOutput {
+  Slot slot;
+  std::size_t output;  // in StepBuffers::outputs
+  std::size_t element;
+};
+
+struct Tape {
+  std::vector<Operation> operations;
+  std::vector<DirectOperand> direct;
+  std::vector<TapeOutput> outputs;
+  std::size_t registers = 0;
+  std::size_t numbers = 0;
+  std::size_t slots = 0;  // rounded up, so that the tiles behind a table of them start on a cache line
+};
+
+// `ways` by external; `in_place` as in FusedGroup.
+Tape assemble(const Flat& flat, const std::vector<Way>& ways,
+              const std::vector<std::pair<std::size_t, std::size_t>>& in_place);
+
+}  // namespace chainrule::detail

@@ -1,0 +1,86 @@
+#include <chainrule/framework/fused/views.hpp>
+
+#include <algorithm>
+
+namespace chainrule::detail {
+
+namespace {
+
+template <class From, class T>
+void load_view(const View& view, const From* from, std::int64_t begin, std::int64_t n, T* out) {
+  Dims index = Dims::filled(view.shape.rank(), 0);
+  std::int64_t offset = 0;
+  std::int64_t rest = begin;
+  for (std::size_t axis = view.shape.rank(); axis-- > 0;) {
+    index[axis] = rest % view.shape[axis];
+    rest /= view.shape[axis];
+    offset += index[axis] * view.strides[axis];
+  }
+  const std::size_t last = view.shape.rank() - 1;
+  const std::int64_t stride = view.strides[last];
+  while (n > 0) {
+    const std::int64_t run = std::min(n, view.shape[last] - index[last]);
+    if (stride == 0) {
+      std::fill_n(out, run, static_cast<T>(from[offset]));
+    } else {
+      for (std::int64_t i = 0; i < run; ++i) out[i] = static_cast<T>(from[offset + i * stride]);
+    }
+    out += run;
+    n -= run;
+    offset += run * stride;
+    index[last] += run;
+    for (std::size_t axis = last; n > 0; --axis) {  // carry
+      if (index[axis] < view.shape[axis]) break;
+      offset -= index[axis] * view.strides[axis];
+      index[axis] = 0;
+      if (axis == 0) break;
+      ++index[axis - 1];
+      offset += view.strides[axis - 1];
+    }
+  }
+}
+
+}  // namespace
+
+Load load_of(DType from, DType to) {
+  Load load = nullptr;
+  visit_dtype(from, [&](auto f) {
+    visit_dtype(to, [&](auto t) {
+      using F = decltype(f);
+      using T = decltype(t);
+      if constexpr (!std::is_same_v<T, bool>)
+        load = [](const View& view, const void* source, std::int64_t begin, std::int64_t n, void* out) {
+          load_view(view, static_cast<const F*>(source), begin, n, static_cast<T*>(out));
+        };
+    });
+  });
+  return load;
+}
+
+void collapse(Dims& shape, std::vector<Dims>& strides, bool keep_last) {
+  Dims joined;
+  std::vector<Dims> joined_strides(strides.size());
+  for (std::size_t axis = 0; axis < shape.rank(); ++axis) {
+    if (shape[axis] == 1) continue;
+    const bool join = !joined.empty() && !(keep_last && axis + 1 == shape.rank()) && [&] {
+      for (std::size_t v = 0; v < strides.size(); ++v)
+        if (joined_strides[v].back() != strides[v][axis] * shape[axis]) return false;
+      return true;
+    }();
+    if (join) {
+      joined.back() *= shape[axis];
+      for (std::size_t v = 0; v < strides.size(); ++v) joined_strides[v].back() = strides[v][axis];
+    } else {
+      joined.push_back(shape[axis]);
+      for (std::size_t v = 0; v < strides.size(); ++v) joined_strides[v].push_back(strides[v][axis]);
+    }
+  }
+  if (joined.empty()) {
+    joined.push_back(1);
+    for (auto& s : joined_strides) s.push_back(0);
+  }
+  shape = joined;
+  strides = joined_strides;
+}
+
+}  // namespace chainrule::detail
