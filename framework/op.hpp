@@ -71,7 +71,9 @@ struct KernelCall {
   const Attributes& attributes;
   std::string_view op;
   Location at;
-  std::size_t workspace = 0;  // bytes of scratch memory; set by the kernel's maker
+  // Set by the kernel's maker: bytes of scratch memory, and multiplications and additions, for Program::profile().
+  std::size_t workspace = 0;
+  double flops = 0;
 };
 
 // The operands of a run. Inputs are not to be written, the output wholly; it never overlaps an input.

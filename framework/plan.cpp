@@ -24,6 +24,7 @@ class Planner {
   Plan make() {
     make_units();
     assign_results();
+    find_once();
     order_units();
     assign_storage();
     make_steps();
@@ -38,6 +39,7 @@ class Planner {
     FusedGroup group;
     bool fused = false;
     bool may_throw = false;
+    bool once = false;           // needs nothing but sizes
     std::vector<NodeId> inputs;  // values read, through reshapes: the nodes whose memory it is
     std::vector<Unit> readers;   // units that must come later
     std::uint32_t waits = 0;
@@ -202,6 +204,18 @@ class Planner {
         }
   }
 
+  // Units whose inputs are constants or such units. (What a run could overwrite between two runs is not theirs.)
+  void find_once() {
+    for (UnitData& unit : units_) {
+      unit.once = !unit.may_throw;
+      for (const NodeId from : unit.inputs)
+        unit.once = unit.once && (unit_of_[from] == no_unit ? storage_[from].kind == Storage::Kind::constant
+                                                            : units_[unit_of_[from]].once);
+      for (const NodeId id : unit.group.outputs)
+        unit.once = unit.once && storage_[id].kind == Storage::Kind::none && !graph_.node(id).op->forward.generator;
+    }
+  }
+
   // Whether a fused unit reads a variable, if it does, element by element at the place that it writes.
   [[nodiscard]] bool reads_plainly(Unit u, std::size_t variable) const {
     const NodeData& first = graph_.node(units_[u].group.nodes.front());
@@ -223,7 +237,8 @@ class Planner {
     };
     std::priority_queue<std::pair<int, Unit>, std::vector<std::pair<int, Unit>>, Ready> ready;
     const auto push = [&](Unit u) {
-      if (units_[u].waits == 0 && units_[u].anti_waits == 0) ready.emplace(units_[u].overwrites.empty() ? 1 : 0, u);
+      if (units_[u].waits != 0 || units_[u].anti_waits != 0) return;
+      ready.emplace(units_[u].once ? 0 : units_[u].overwrites.empty() ? 2 : 1, u);
     };
     std::vector<char> done(units_.size(), 0);
     for (Unit u = 0; u < units_.size(); ++u) push(u);
@@ -275,7 +290,7 @@ class Planner {
       for (std::size_t o = 0; o < unit.group.outputs.size(); ++o) {
         const NodeId id = unit.group.outputs[o];
         if (storage_[id].kind != Storage::Kind::none) continue;
-        const std::size_t last = std::max(step, last_read[id]);
+        const std::size_t last = unit.once ? order_.size() : std::max(step, last_read[id]);
         const std::size_t reused = unit.fused ? dying_input(unit, id, step, last_read) : no_input;
         if (reused != no_input) {
           storage_[id] = storage_[unit.inputs[reused]];
@@ -283,7 +298,7 @@ class Planner {
           plan_.buffers[storage_[id].index].last = last;
         } else {
           storage_[id] = {Storage::Kind::arena, plan_.buffers.size()};
-          plan_.buffers.push_back({rounded(bytes_of(id)), step, last, 0});
+          plan_.buffers.push_back({rounded(bytes_of(id)), unit.once ? 0 : step, last, 0});
         }
       }
       taken_.clear();
@@ -304,6 +319,7 @@ class Planner {
       const NodeId from = unit.inputs[i];
       const NodeData& read = graph_.node(unit.group.inputs[i]);
       if (storage_[from].kind != Storage::Kind::arena || last_read[from] != step) continue;
+      if (units_[unit_of_[from]].once) continue;
       if (std::find(taken_.begin(), taken_.end(), from) != taken_.end()) continue;
       if (read.type.dtype != dtype || !(read.type.shape == first.type.shape)) continue;
       // Another way of reading the same memory (a reshape of it, broadcast) forbids it.
@@ -326,6 +342,9 @@ class Planner {
                                 : make_kernel_step(graph_, unit.group.nodes.front(), sizes_);
       for (const NodeId from : unit.inputs) planned.inputs.push_back(storage_[from]);
       for (const NodeId id : unit.group.outputs) planned.outputs.push_back(storage_[id]);
+      for (const NodeId id : unit.group.inputs) planned.bytes += bytes_of(id);
+      for (const NodeId id : unit.group.outputs) planned.bytes += bytes_of(id);
+      planned.once = unit.once;
       if (planned.step.workspace > 0) {
         planned.workspace = plan_.buffers.size();
         plan_.buffers.push_back({rounded(planned.step.workspace), step, step, 0});
@@ -391,6 +410,16 @@ std::string print(const Storage& s, const Plan& plan, const GraphData& graph) {
 
 Plan make_plan(const Compiled& compiled, const Sizes& sizes) { return Planner(compiled, sizes).make(); }
 
+std::string Plan::title(const PlannedStep& step, const passes::Computation& c, const Sizes& sizes) const {
+  const GraphData& graph = *c.graph.data();
+  const NodeData& first = graph.node(step.group.nodes.front());
+  std::string ops;
+  for (const NodeId id : step.group.nodes) ops += fmt::format("{}{}", ops.empty() ? "" : " ", graph.node(id).op->name);
+  return fmt::format("{}{}  {} {}", step.fused ? "fused " : "", ops,
+                     name(step.fused ? compute_dtype(graph, step.group.nodes.front()) : first.type.dtype),
+                     to_string(evaluate(first.type.shape, sizes)));
+}
+
 std::string Plan::explain(const passes::Computation& c, const Sizes& sizes) const {
   const GraphData& graph = *c.graph.data();
   std::string out = fmt::format("plan for {}\n", sizes.all().empty() ? "fixed sizes" : sizes.to_string());
@@ -401,17 +430,7 @@ std::string Plan::explain(const passes::Computation& c, const Sizes& sizes) cons
   };
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const PlannedStep& step = steps[i];
-    const NodeData& first = graph.node(step.group.nodes.front());
-    std::string ops;
-    if (step.fused) {
-      for (const NodeId id : step.group.nodes)
-        ops += fmt::format("{}{}", ops.empty() ? "" : " ", graph.node(id).op->name);
-    } else {
-      ops = first.op->name;
-    }
-    out += fmt::format("step {}: {}{}  {} {}\n", i, step.fused ? "fused " : "", ops,
-                       name(step.fused ? compute_dtype(graph, step.group.nodes.front()) : first.type.dtype),
-                       to_string(evaluate(first.type.shape, sizes)));
+    out += fmt::format("step {}{}: {}\n", i, step.once ? ", once" : "", title(step, c, sizes));
     if (step.fused) out += fmt::format("    {}\n", describe_fused_step(graph, step.group, sizes));
     out += fmt::format("    reads {}\n    writes {}\n", list(step.inputs), list(step.outputs));
     if (step.workspace != PlannedStep::none)

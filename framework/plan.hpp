@@ -31,6 +31,8 @@ struct PlannedStep {
   std::vector<Storage> inputs;
   std::vector<Storage> outputs;
   std::size_t workspace = none;  // a buffer
+  bool once = false;             // depends on sizes alone: runs when the plan is made ready, not in every run
+  std::size_t bytes = 0;         // read and written
   Step step;
   static constexpr std::size_t none = ~std::size_t{0};
 };
@@ -51,6 +53,8 @@ struct Plan {
   std::size_t lower_bound = 0;
   std::vector<TensorType> outputs;
 
+  // "fused add relu float64 {5, 64}"
+  [[nodiscard]] std::string title(const PlannedStep& step, const passes::Computation& c, const Sizes& sizes) const;
   // The steps, fused groups, buffers with offsets and sizes, and the arena against its lower bound.
   [[nodiscard]] std::string explain(const passes::Computation& c, const Sizes& sizes) const;
 };

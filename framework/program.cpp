@@ -1,6 +1,7 @@
 #include <chainrule/framework/program.hpp>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <deque>
@@ -87,9 +88,13 @@ class Instance {
       const std::size_t outputs = pointers_.size();
       for (const Storage& s : step.outputs) pointers_.push_back(resolve(s));
       void* workspace = step.workspace == PlannedStep::none ? nullptr : resolve({Storage::Kind::arena, step.workspace});
-      steps_.push_back(
-          {std::move(step.step.run),
-           {const_cast<const void* const*>(pointers_.data() + inputs), pointers_.data() + outputs, workspace}});
+      const StepBuffers buffers{const_cast<const void* const*>(pointers_.data() + inputs), pointers_.data() + outputs,
+                                workspace};
+      if (step.once) {
+        step.step.run(buffers);
+      } else {
+        steps_.push_back({std::move(step.step.run), buffers});
+      }
     }
     for (const FinalCopy& copy : plan_.copies)
       copies_.push_back({copy.from, resolve(copy.from), resolve(copy.to), copy.bytes});
@@ -98,10 +103,31 @@ class Instance {
   // `feeds` by the number of the input.
   void run(const std::vector<const void*>& feeds) {
     for (const Patch& patch : patches_) pointers_[patch.pointer] = const_cast<void*>(feeds[patch.input]);
-    for (const ReadyStep& step : steps_) step.run(step.buffers);
+    if (seconds_.empty()) {
+      for (const ReadyStep& step : steps_) step.run(step.buffers);
+    } else {
+      run_timed();
+    }
     for (const ReadyCopy& copy : copies_)
       std::memcpy(copy.to, copy.storage.kind == Storage::Kind::feed ? feeds[copy.storage.index] : copy.from,
                   copy.bytes);
+  }
+
+  // From now on runs are timed, step by step; what was measured so far is forgotten.
+  void start_profile() {
+    seconds_.assign(steps_.size(), 0);
+    timed_runs_ = 0;
+  }
+
+  void add_profile(std::vector<Profile::Step>& out, const passes::Computation& computation) const {
+    std::size_t ready = 0;
+    for (const PlannedStep& step : plan_.steps) {
+      if (step.once) continue;
+      if (ready >= seconds_.size()) return;
+      const NodeData& first = computation.graph.data()->node(step.group.nodes.front());
+      out.push_back({plan_.title(step, computation, sizes_), first.at, timed_runs_, seconds_[ready++], step.step.flops,
+                     static_cast<double>(step.bytes)});
+    }
   }
 
   [[nodiscard]] const Sizes& sizes() const { return sizes_; }
@@ -109,6 +135,18 @@ class Instance {
   [[nodiscard]] const std::vector<Array>& outputs() const { return outputs_; }
 
  private:
+  void run_timed() {
+    using Clock = std::chrono::steady_clock;
+    Clock::time_point before = Clock::now();
+    for (std::size_t i = 0; i < steps_.size(); ++i) {
+      steps_[i].run(steps_[i].buffers);
+      const Clock::time_point after = Clock::now();
+      seconds_[i] += std::chrono::duration<double>(after - before).count();
+      before = after;
+    }
+    ++timed_runs_;
+  }
+
   struct ReadyStep {
     StepRun run;
     StepBuffers buffers;
@@ -132,6 +170,8 @@ class Instance {
   std::vector<ReadyStep> steps_;
   std::vector<ReadyCopy> copies_;
   std::vector<Patch> patches_;
+  std::vector<double> seconds_;  // by step; empty where nobody asked
+  std::int64_t timed_runs_ = 0;
 };
 
 class Executable {
@@ -193,6 +233,17 @@ class Executable {
     if (instances_.empty() && !symbolic_) instance_for_sizes(at_);
     for (const Instance& instance : instances_)
       out += "\n" + instance.plan().explain(compiled_.computation, instance.sizes());
+    return out;
+  }
+
+  void start_profile() {
+    profiling_ = true;
+    for (Instance& instance : instances_) instance.start_profile();
+  }
+
+  [[nodiscard]] Profile profile() const {
+    Profile out;
+    for (const Instance& instance : instances_) instance.add_profile(out.steps, compiled_.computation);
     return out;
   }
 
@@ -380,6 +431,7 @@ class Executable {
       if (error.location().known()) throw;
       throw Error(at, "", error.what());
     }
+    if (profiling_) instances_.back().start_profile();
     return instances_.back();
   }
 
@@ -392,6 +444,7 @@ class Executable {
   Compiled compiled_{passes::Computation{user_graph_, {}}, {}, 0, {}};
   bool updating_ = false;
   bool symbolic_ = false;
+  bool profiling_ = false;
 
   std::vector<InputSlot> slots_;  // by an input's number
   Sizes sizes_;
@@ -419,5 +472,34 @@ Results Program::run(std::span<const Feed> feeds, Location at) { return executab
 Values Program::inputs() const { return executable_->inputs(); }
 std::string Program::explain() const { return executable_->explain(); }
 Program::Memory Program::memory() const { return executable_->memory(); }
+void Program::start_profile() { executable_->start_profile(); }
+Profile Program::profile() const { return executable_->profile(); }
+
+// ---- Profile
+
+double Profile::seconds() const {
+  double total = 0;
+  for (const Step& step : steps) total += step.seconds;
+  return total;
+}
+
+std::string Profile::to_string() const {
+  std::vector<Step> sorted = steps;
+  std::stable_sort(sorted.begin(), sorted.end(), [](const Step& a, const Step& b) { return a.seconds > b.seconds; });
+  const double total = seconds();
+  std::string out =
+      fmt::format("{:>6} {:>9} {:>12} {:>8} {:>8}  step\n", "share", "calls", "us / call", "GFLOP/s", "GB/s");
+  for (const Step& step : sorted) {
+    const double calls = std::max(1.0, static_cast<double>(step.calls));
+    const auto rate = [&](double work) {
+      return work > 0 && step.seconds > 0 ? fmt::format("{:.1f}", work * calls / step.seconds * 1e-9)
+                                          : std::string("-");
+    };
+    out += fmt::format("{:>5.1f}% {:>9} {:>12.3f} {:>8} {:>8}  {}{}\n", total > 0 ? 100 * step.seconds / total : 0.0,
+                       step.calls, step.seconds / calls * 1e6, rate(step.flops), rate(step.bytes), step.title,
+                       step.location.known() ? fmt::format("  ({})", step.location.to_string()) : "");
+  }
+  return out;
+}
 
 }  // namespace chainrule

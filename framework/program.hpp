@@ -118,6 +118,23 @@ class Results {
   const std::vector<Array>* arrays_;
 };
 
+// Where the time of a program's runs went.
+struct Profile {
+  struct Step {
+    std::string title;  // "fused add relu  float32 {128, 512}"
+    Location location;  // of the user's line that its first node was built at
+    std::int64_t calls = 0;
+    double seconds = 0;  // of all calls
+    double flops = 0;    // of one call: multiplications and additions of a product; 0 where none are counted
+    double bytes = 0;    // of one call: operands read and results written, each once
+  };
+  std::vector<Step> steps;  // in the order in which they run, for each set of sizes that ran
+
+  [[nodiscard]] double seconds() const;
+  // A table, the step with the greatest share first: share, calls, time of a call, GFLOP/s, GB/s, step and line.
+  [[nodiscard]] std::string to_string() const;
+};
+
 // Compiled once, run many times. A plan is made for each set of sizes that the feeds bring and kept, so a last, smaller
 // mini-batch just runs. A run on sizes seen before allocates no memory.
 //
@@ -153,6 +170,10 @@ class Program {
   };
   // Of the plan that ran last.
   [[nodiscard]] Memory memory() const;
+
+  // From here on runs are timed, step by step (some 25 ns a step), and profile() says where the time went since.
+  void start_profile();
+  [[nodiscard]] Profile profile() const;
 
  private:
   std::unique_ptr<detail::Executable> executable_;

@@ -74,14 +74,14 @@ Step make_kernel_step(const GraphData& graph, NodeId id, const Sizes& sizes) {
     return {[run = op.forward.generator(call), size = count(call.output.shape)](const StepBuffers& b) {
               run(b.inputs, b.outputs[0], 0, size);
             },
-            0};
+            0, 0};
   }
   invariant(bool(op.forward.kernel), fmt::format("op {} has no kernel", op.name));
   KernelRun run = op.forward.kernel(call);
   return {[run = std::move(run)](const StepBuffers& b) {
             run(KernelBuffers{b.inputs, b.outputs[0], b.workspace});
           },
-          call.workspace};
+          call.workspace, call.flops};
 }
 
 Array evaluate(const Node& node, const std::vector<const Array*>& inputs) {

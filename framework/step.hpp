@@ -22,6 +22,7 @@ using StepRun = std::function<void(const StepBuffers&)>;
 struct Step {
   StepRun run;
   std::size_t workspace = 0;
+  double flops = 0;  // 0: not known
 };
 
 // The dtype in which an elementwise node computes: its output's, or for a bool output its operands' (float32 where all

@@ -198,7 +198,7 @@ TEST_CASE("explain() prints the plan") {
   const std::string plan = last_plan(train);
   const auto memory = train.memory();
   CHECK(lines_with(plan, "step ").size() == memory.steps);
-  CHECK_FALSE(lines_with(plan, "step 0: ").empty());
+  CHECK_FALSE(lines_with(plan, "step 0, once: extent").empty());  // the number of examples, known with the sizes
   CHECK_THAT(plan, ContainsSubstring(": fused "));
   CHECK_THAT(plan, ContainsSubstring(": matmul  float64 {5, 30}\n"));
   CHECK_THAT(plan, ContainsSubstring(" instructions, "));

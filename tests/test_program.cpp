@@ -791,3 +791,36 @@ TEST_CASE("a program can be moved") {
   second = std::move(third);
   CHECK(second.run().scalar() == 3);
 }
+
+TEST_CASE("profile: calls, time, work and place of each step since it was started") {
+  Graph graph;
+  const auto n = graph.dimension("n");
+  const auto x = graph.input("x", {n, 3});
+  const auto w = graph.parameter("w", full({3, 2}, 0.5));
+  const Location line{"net.cpp", 7};
+  const auto y = relu(matmul(x, w, line), line);
+  State state(graph);
+  Program program(state, {.outputs = {mean(y)}});
+  CHECK(program.profile().steps.empty());
+  program.run({{x, counted({4, 3})}});
+  CHECK(program.profile().steps.empty());
+  program.start_profile();
+  for (int i = 0; i < 3; ++i) program.run({{x, counted({4, 3})}});
+  program.run({{x, counted({5, 3})}});  // a plan of its own
+  const Profile profile = program.profile();
+  std::vector<Profile::Step> products;
+  for (const auto& step : profile.steps)
+    if (step.title.find("matmul") == 0) products.push_back(step);
+  REQUIRE(products.size() == 2);
+  CHECK(products[0].title == "matmul  float64 {4, 2}");
+  CHECK(products[0].calls == 3);
+  CHECK(products[1].calls == 1);
+  CHECK(products[0].flops == 2 * 4 * 3 * 2);
+  CHECK(products[0].bytes == 8 * (4 * 3 + 3 * 2 + 4 * 2));
+  CHECK(products[0].location.to_string() == "net.cpp:7");
+  CHECK(products[0].seconds > 0);
+  CHECK(profile.seconds() >= products[0].seconds + products[1].seconds);
+  CHECK_THAT(profile.to_string(), ContainsSubstring("matmul  float64 {4, 2}  (net.cpp:7)"));
+  program.start_profile();
+  CHECK(program.profile().steps[0].calls == 0);
+}

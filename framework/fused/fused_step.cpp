@@ -228,12 +228,14 @@ class FusedStep {
     place.partials = partials;
     place.tile = chunk * tiles_of_chunk_;
     const std::int64_t end = std::min(place.tile + tiles_of_chunk_, rows_ * tiles_of_row_);
-    place.row = place.tile / tiles_of_row_;
-    place.begin = place.tile % tiles_of_row_ * tile_;
     Dims row_index = Dims::filled(row_shape_.rank(), 0);
-    std::int64_t rest = place.row;
-    for (std::size_t axis = row_shape_.rank(); axis-- > 0; rest /= row_shape_[axis])
-      row_index[axis] = rest % row_shape_[axis];
+    if (chunk > 0) {  // divisions take as long as a small group
+      place.row = place.tile / tiles_of_row_;
+      place.begin = place.tile % tiles_of_row_ * tile_;
+      std::int64_t rest = place.row;
+      for (std::size_t axis = row_shape_.rank(); axis-- > 0; rest /= row_shape_[axis])
+        row_index[axis] = rest % row_shape_[axis];
+    }
 
     for (; place.tile < end; ++place.tile) {
       place.n = static_cast<std::size_t>(std::min(row_ - place.begin, tile_));
@@ -406,7 +408,7 @@ class FusedStep {
 
 Step make_fused_step(const GraphData& graph, const FusedGroup& group, const Sizes& sizes) {
   auto step = std::make_shared<const FusedStep>(flatten(graph, group, sizes), group.in_place);
-  return {[step](const StepBuffers& buffers) { step->run(buffers); }, step->workspace()};
+  return {[step](const StepBuffers& buffers) { step->run(buffers); }, step->workspace(), 0};
 }
 
 std::string describe_fused_step(const GraphData& graph, const FusedGroup& group, const Sizes& sizes) {

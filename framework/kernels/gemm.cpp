@@ -132,6 +132,7 @@ Forward matmul() {
       }
       return out;
     };
+    call.flops = 2.0 * g.m * g.n * g.k * static_cast<double>(count(batch));
     const std::size_t bytes = static_cast<std::size_t>(count(c)) * size_of(call.output.dtype);
     if (g.m == 0 || g.n == 0 || g.k == 0)  // sums of nothing; cblas would leave the output as it is
       return [bytes](const KernelBuffers& buffers) { std::memset(buffers.output, 0, bytes); };
