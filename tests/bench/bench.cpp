@@ -57,6 +57,8 @@ std::vector<Program> programs() {
   std::vector<Program> all = {
       {"chainrule", all_workloads, {folder / "bench_chainrule"}, {}},
       {"limit", {"W1", "W2", "W3", "W4", "W6"}, {folder / "bench_limit"}, {}},
+      {"eigen", {"W1", "W2", "W3", "W6"}, {folder / "bench_eigen"}, {"libeigen3-dev"}},
+      {"eigen + openblas", {"W2", "W3"}, {folder / "bench_eigen_openblas"}, {"libeigen3-dev"}},
   };
   for (auto& program : all) program.available = fs::exists(program.command[0]);
   return all;
@@ -91,7 +93,7 @@ struct Row {
   double peak_rss_mb = 0;
   double load = 0;
 
-  [[nodiscard]] double median() const { return times[times.size() / 2]; }
+  [[nodiscard]] double median() const { return (times[(times.size() - 1) / 2] + times[times.size() / 2]) / 2; }
 };
 
 // "1.23 us", "45.6 ms": three digits.

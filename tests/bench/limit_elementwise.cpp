@@ -3,9 +3,9 @@
 #include <array>
 #include <bit>
 #include <cmath>
-#include <memory>
-#include <new>
+#include <vector>
 
+#include "buffer.hpp"
 #include "limit.hpp"
 #include "parallel.hpp"
 #include "workloads.hpp"
@@ -27,15 +27,6 @@ inline float fast_exp(float x) {
   p = p * r + 1.0F;
   p = p * r + 1.0F;
   return p * std::bit_cast<float>((static_cast<std::int32_t>(n) + 127) << 23);
-}
-
-struct Free {
-  void operator()(float* p) const { ::operator delete[](p, std::align_val_t{64}); }
-};
-using Floats = std::unique_ptr<float[], Free>;
-
-Floats allocate() {
-  return Floats(static_cast<float*>(::operator new[](static_cast<std::size_t>(w4_size) * 4, std::align_val_t{64})));
 }
 
 // The loss of elements [begin, end), and their gradients.
@@ -68,17 +59,17 @@ class Elementwise final : public Run {
  public:
   explicit Elementwise(int threads) : threads_(threads), losses_(static_cast<std::size_t>(threads)) {
     for (std::size_t i = 0; i < 3; ++i) {
-      inputs_[i] = allocate();
-      gradients_[i] = allocate();
-      fill(inputs_[i].get(), w4_size, stream_x + i, 2);
+      inputs_[i] = Buffer(w4_size);
+      gradients_[i] = Buffer(w4_size);
+      fill(inputs_[i].data(), w4_size, stream_x + i, 2);
     }
   }
 
   double step() override {
     parallel_for(w4_size, threads_, [&](std::int64_t begin, std::int64_t end, int thread) {
       losses_[static_cast<std::size_t>(thread)] =
-          fused(inputs_[0].get(), inputs_[1].get(), inputs_[2].get(), gradients_[0].get(), gradients_[1].get(),
-                gradients_[2].get(), begin, end);
+          fused(inputs_[0].data(), inputs_[1].data(), inputs_[2].data(), gradients_[0].data(), gradients_[1].data(),
+                gradients_[2].data(), begin, end);
     });
     double loss = 0;
     for (const double part : losses_) loss += part;
@@ -88,15 +79,15 @@ class Elementwise final : public Run {
   void gradients(Sink& sink) override {
     step();
     constexpr std::array names = {"a", "b", "c"};
-    for (std::size_t i = 0; i < 3; ++i) sink.add(names[i], gradients_[i].get(), w4_size);
+    for (std::size_t i = 0; i < 3; ++i) sink.add(names[i], gradients_[i].data(), w4_size);
   }
   void weights(Sink& /*sink*/) override {}
 
  private:
   int threads_;
   std::vector<double> losses_;
-  std::array<Floats, 3> inputs_;
-  std::array<Floats, 3> gradients_;
+  std::array<Buffer, 3> inputs_;
+  std::array<Buffer, 3> gradients_;
 };
 
 }  // namespace

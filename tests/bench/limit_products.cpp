@@ -6,6 +6,7 @@
 
 #include <cblas.h>
 
+#include "buffer.hpp"
 #include "limit.hpp"
 #include "parallel.hpp"
 #include "workloads.hpp"
@@ -13,8 +14,6 @@
 namespace bench {
 
 namespace {
-
-using Floats = std::vector<float>;
 
 // Small enough that the weights, and so the numbers that the products see, stay as they are.
 constexpr float rate = 1e-9F;
@@ -59,10 +58,10 @@ class Products final : public Run {
       if (parameter.shape.size() == 2) offsets_.push_back(size);
       size += parameter.size();
     }
-    w_.resize(static_cast<std::size_t>(size));
-    g_.resize(w_.size());
-    if (workload_ != "W6") v_.resize(w_.size());
-    if (workload_ == "W2") s_.resize(w_.size());
+    w_ = Buffer(static_cast<std::size_t>(size));
+    g_ = Buffer(w_.size());
+    if (workload_ != "W6") v_ = Buffer(w_.size());
+    if (workload_ == "W2") s_ = Buffer(w_.size());
     // The variance of what a product gives is that of what it takes, forward and (about) backward.
     for (std::size_t i = 0; i < layers_; ++i)
       fill(&w_[at(i)], net_.units[i] * net_.units[i + 1], parameter_stream + i,
@@ -118,8 +117,8 @@ class Products final : public Run {
   Network net_;
   std::size_t layers_;
   std::vector<std::int64_t> offsets_;  // of the layers' weights
-  Floats w_, g_, v_, s_;
-  std::vector<Floats> h_, dh_;
+  Buffer w_, g_, v_, s_;
+  std::vector<Buffer> h_, dh_;
   int steps_ = 0;
 };
 
