@@ -35,6 +35,7 @@ struct Options {
   int rounds = 7;
   double seconds = 0.5;
   bool quick = false;
+  bool compile_time = false;
   std::string json_file;
 };
 
@@ -42,7 +43,7 @@ struct Program {
   std::string name;
   std::vector<std::string> workloads;
   std::vector<std::string> command;
-  std::vector<std::string> needs;  // Debian's packages
+  std::string package;  // Debian's
   bool available = false;
 
   [[nodiscard]] bool has(const std::string& workload) const {
@@ -52,15 +53,25 @@ struct Program {
 
 const std::vector<std::string> all_workloads = {"W1", "W2", "W3", "W4", "W6", "W7", "W7-1000"};
 
+fs::path programs_folder() { return fs::read_symlink("/proc/self/exe").parent_path(); }
+
 std::vector<Program> programs() {
-  const auto folder = fs::read_symlink("/proc/self/exe").parent_path();
+  const auto built = [](const std::string& name) { return (programs_folder() / ("bench_" + name)).string(); };
+  const std::vector<std::string> trained = {"W1", "W2", "W3", "W6"};
+  const std::vector<std::string> without_w7 = {"W1", "W2", "W3", "W4", "W6"};
   std::vector<Program> all = {
-      {"chainrule", all_workloads, {folder / "bench_chainrule"}, {}},
-      {"limit", {"W1", "W2", "W3", "W4", "W6"}, {folder / "bench_limit"}, {}},
-      {"eigen", {"W1", "W2", "W3", "W6"}, {folder / "bench_eigen"}, {"libeigen3-dev"}},
-      {"eigen + openblas", {"W2", "W3"}, {folder / "bench_eigen_openblas"}, {"libeigen3-dev"}},
+      {"chainrule", all_workloads, {built("chainrule")}, ""},
+      {"limit", without_w7, {built("limit")}, ""},
+      {"eigen", trained, {built("eigen")}, "libeigen3-dev"},
+      {"eigen, fixed sizes", {"W1"}, {built("eigen"), "--fixed-sizes"}, "libeigen3-dev"},
+      {"eigen + openblas", {"W2", "W3"}, {built("eigen_openblas")}, "libeigen3-dev"},
+      {"libtorch", without_w7, {built("libtorch")}, "libtorch-dev"},
   };
   for (auto& program : all) program.available = fs::exists(program.command[0]);
+  // Debian's Python: another may lack NumPy, or have one with another BLAS.
+  const std::string python = "/usr/bin/python3";
+  all.push_back({"numpy", without_w7, {python, BENCH_SOURCE_DIR "/peer_numpy.py"}, "python3-numpy"});
+  all.back().available = run({python, "-c", "import numpy"}, {}, false).status == 0;
   return all;
 }
 
@@ -206,43 +217,104 @@ bool check(const std::vector<Program>& programs, const std::string& workload, co
   return agree;
 }
 
-int run_all(const Options& options) {
-  const auto all = programs();
-  for (const auto& program : all)
-    if (!program.available)
-      fmt::print(stderr, "{} is left out, as it is not installed here (./tests/run bench --peers installs: {})\n",
-                 program.name, fmt::join(program.needs, " "));
+// What to start for the program of examples/line.cpp, as it is and with LibTorch.
+struct Line {
+  std::string program;
+  std::vector<std::string> compile;
+  std::string executable;
+};
 
+// As the build compiles it, but not by ccache.
+std::vector<Line> lines() {
+  std::ifstream in(BENCH_BINARY_DIR "/compile_commands.json");
+  const auto commands = json::parse(in);
+  std::vector<Line> all;
+  for (const std::string name : {"chainrule", "libtorch"})
+    for (const auto& entry : commands) {
+      const auto output = entry.value("output", "");
+      auto command = entry.at("command").get<std::string>();
+      const auto at = command.find(" -o " + output);
+      const auto executable = programs_folder() / ("bench_line_" + name);
+      if (output.find("bench_line_" + name + ".dir") == std::string::npos || at == std::string::npos ||
+          !fs::exists(executable))
+        continue;
+      command.replace(at, 4 + output.size(), " -o /dev/null -MF /dev/null");
+      all.push_back({name,
+                     {"sh", "-c", fmt::format("cd '{}' && {}", entry.at("directory").get<std::string>(), command)},
+                     executable});
+    }
+  return all;
+}
+
+// How long a user's small program takes to compile, and to run from start to end.
+std::vector<Row> compile_times(const Options& options) {
+  std::vector<Row> rows;
+  const auto all = lines();
+  for (const std::string what : {"compile", "start"})
+    for (const auto& line : all) rows.push_back({.workload = what, .program = line.program});
+  for (int round = 0; round < options.rounds; ++round)
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      const auto& line = all[i % all.size()];
+      const bool compiles = rows[i].workload == "compile";
+      const auto out = run(compiles ? line.compile : std::vector{line.executable},
+                           {.threads = 1, .environment = {{"CCACHE_DISABLE", "1"}}});
+      if (out.status != 0) throw std::runtime_error(fmt::format("{} failed: {}", line.program, rows[i].workload));
+      rows[i].times.push_back(out.seconds * 1e6);
+      rows[i].peak_rss_mb = std::max(rows[i].peak_rss_mb, out.peak_rss_mb);
+      rows[i].load = std::max(rows[i].load, load());
+    }
+  return rows;
+}
+
+bool wanted(const std::string& workload, const Options& options) {
+  const auto given = [&](const std::string& name) {
+    return std::find(options.only.begin(), options.only.end(), name) != options.only.end();
+  };
+  return options.only.empty() || given(workload) || given(workload.substr(0, 2));
+}
+
+// All programs side by side on one workload.
+std::vector<Row> time_all(const std::vector<Program>& programs, const std::string& workload, const Options& options,
+                          std::map<std::string, std::string>& versions) {
+  std::vector<Row> rows;
+  const auto name = options.quick && workload == "W3" ? "W3-small" : workload;
+  for (int round = 0; round < options.rounds; ++round) {
+    std::size_t next = 0;
+    for (const auto& program : programs)
+      for (const int threads : options.threads) {
+        if (!program.available || !program.has(workload)) continue;
+        if (round == 0) rows.push_back({.workload = name, .program = program.name, .threads = threads});
+        auto& row = rows[next++];
+        row.load = std::max(row.load, load());
+        const auto out = ask(program, workload, options, threads, {"--seconds", fmt::format("{}", options.seconds)});
+        row.times.push_back(out.at("step_us"));
+        row.peak_rss_mb = std::max(row.peak_rss_mb, out.at("peak_rss_mb").get<double>());
+        versions[program.name] = out.at("version");
+      }
+    fmt::print(stderr, "{}: round {} of {}\n", workload, round + 1, options.rounds);
+  }
+  return rows;
+}
+
+int run_all(const Options& options) {
   bool agree = true;
   std::vector<Row> rows;
   std::map<std::string, std::string> versions;
-  for (const auto& workload : all_workloads) {
-    const auto number = workload.substr(0, 2);
-    if (!options.only.empty() && std::find(options.only.begin(), options.only.end(), number) == options.only.end() &&
-        std::find(options.only.begin(), options.only.end(), workload) == options.only.end())
-      continue;
-    for (const int threads : options.threads) agree = check(all, workload, options, threads) && agree;
-
-    std::vector<Row> here;
-    const auto name = options.quick && workload == "W3" ? "W3-small" : workload;
-    for (int round = 0; round < options.rounds; ++round) {
-      std::size_t next = 0;
-      for (const auto& program : all)
-        for (const int threads : options.threads) {
-          if (!program.available || !program.has(workload)) continue;
-          if (round == 0) here.push_back({.workload = name, .program = program.name, .threads = threads});
-          auto& row = here[next++];
-          row.load = std::max(row.load, load());
-          const auto out = ask(program, workload, options, threads, {"--seconds", fmt::format("{}", options.seconds)});
-          row.times.push_back(out.at("step_us"));
-          row.peak_rss_mb = std::max(row.peak_rss_mb, out.at("peak_rss_mb").get<double>());
-          versions[program.name] = out.at("version");
-        }
-      fmt::print(stderr, "{}: round {} of {}\n", workload, round + 1, options.rounds);
+  if (options.compile_time) {
+    rows = compile_times(options);
+  } else {
+    const auto all = programs();
+    for (const auto& program : all)
+      if (!program.available)
+        fmt::print(stderr, "{} is left out, as it is not here (./tests/run bench --peers installs: {})\n", program.name,
+                   program.package);
+    for (const auto& workload : all_workloads) {
+      if (!wanted(workload, options)) continue;
+      for (const int threads : options.threads) agree = check(all, workload, options, threads) && agree;
+      for (auto& row : time_all(all, workload, options, versions)) rows.push_back(std::move(row));
     }
-    for (auto& row : here) std::sort(row.times.begin(), row.times.end());
-    rows.insert(rows.end(), here.begin(), here.end());
   }
+  for (auto& row : rows) std::sort(row.times.begin(), row.times.end());
 
   print_table(rows);
   fmt::print("\n{}; load average {:.2f}; {} rounds\n", machine(), load(), options.rounds);
@@ -269,6 +341,8 @@ int main(int argc, char** argv) {
                      ->check(CLI::PositiveNumber)
                      ->capture_default_str();
   app.add_option("--json", options.json_file, "write the results to this file, too");
+  app.add_flag("--compile-time", options.compile_time,
+               "instead, how long examples/line.cpp takes to compile, and to run from start to end");
   app.add_flag("--quick", options.quick,
                "in under two minutes: one short round, W3 with a 64th of the work; results are checked as always");
   bool peers = false;  // tests/run's own

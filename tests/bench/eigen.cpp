@@ -75,52 +75,49 @@ class Parameters {
   double beta2_power_ = 1;
 };
 
-constexpr int batch = 64;
-// Eigen wants what has one column stored by columns, which here is the same.
-constexpr int storage(int rows, int columns) { return columns == 1 && rows > 1 ? Eigen::ColMajor : Eigen::RowMajor; }
-template <int Rows, int Columns>
-using Weight = Eigen::Map<Eigen::Matrix<double, Rows, Columns, storage(Rows, Columns)>>;
-template <int Rows>
-using Examples = Eigen::Matrix<double, Rows, batch, Eigen::RowMajor>;
-
-// W1. The sizes are part of the types, as they are known where it is written.
+// W1, with sizes known where it is compiled (fixed), or when it is run.
+template <bool fixed>
 class CourseNet final : public Run {
  public:
   CourseNet() {
+    x_.resize(2, batch);
+    h1_.resize(5, batch);
+    h2_.resize(2, batch);
+    for (auto* one : {&y_, &z_, &dz_, &small_}) one->resize(1, batch);
+    dh1_.resize(5, batch);
+    dh2_.resize(2, batch);
     fill(x_.data(), x_.size(), stream_x, 1);
     fill_classes(y_.data(), y_.size(), stream_y, 2);
   }
 
   double step() override {
-    const Weight<5, 2> w1(p_.matrix(p_.w, 0).data());
-    const Weight<5, 1> b1(p_.matrix(p_.w, 1).data());
-    const Weight<2, 5> w2(p_.matrix(p_.w, 2).data());
-    const Weight<2, 1> b2(p_.matrix(p_.w, 3).data());
-    const Weight<1, 2> w3(p_.matrix(p_.w, 4).data());
-    const Weight<1, 1> b3(p_.matrix(p_.w, 5).data());
+    const auto w1 = matrix<5, 2>(p_.w, 0);
+    const auto b1 = matrix<5, 1>(p_.w, 1);
+    const auto w2 = matrix<2, 5>(p_.w, 2);
+    const auto b2 = matrix<2, 1>(p_.w, 3);
+    const auto w3 = matrix<1, 2>(p_.w, 4);
+    const auto b3 = matrix<1, 1>(p_.w, 5);
 
     h1_.noalias() = w1 * x_;
-    h1_.colwise() += b1.col(0);
-    h1_ = h1_.cwiseMax(0);
+    h1_ = (h1_.colwise() + b1.col(0)).cwiseMax(0);
     h2_.noalias() = w2 * h1_;
-    h2_.colwise() += b2.col(0);
-    h2_ = h2_.cwiseMax(0);
+    h2_ = (h2_.colwise() + b2.col(0)).cwiseMax(0);
     z_.noalias() = w3 * h2_;
     z_.array() += b3(0, 0);
-    const Examples<1> small = (-z_.array().abs()).exp();
-    const double loss = (z_.array().max(0) - z_.array() * y_.array() + (1 + small.array()).log()).mean();
-    dz_ = (((z_.array() > 0).select(Examples<1>::Ones(), small).array() / (1 + small.array())) - y_.array()) / batch;
+    small_ = (-z_.array().abs()).exp();
+    const double loss = (z_.array().max(0) - z_.array() * y_.array() + (1 + small_.array()).log()).mean();
+    dz_ = ((z_.array() > 0).select(1, small_).array() / (1 + small_.array()) - y_.array()) / batch;
 
-    Weight<1, 2>(p_.matrix(p_.g, 4).data()).noalias() = dz_ * h2_.transpose();
-    p_.matrix(p_.g, 5)(0, 0) = dz_.sum();
+    matrix<1, 2>(p_.g, 4).noalias() = dz_ * h2_.transpose();
+    matrix<1, 1>(p_.g, 5)(0, 0) = dz_.sum();
     dh2_.noalias() = w3.transpose() * dz_;
     dh2_ = (h2_.array() > 0).select(dh2_, 0);
-    Weight<2, 5>(p_.matrix(p_.g, 2).data()).noalias() = dh2_ * h1_.transpose();
-    Weight<2, 1>(p_.matrix(p_.g, 3).data()) = dh2_.rowwise().sum();
+    matrix<2, 5>(p_.g, 2).noalias() = dh2_ * h1_.transpose();
+    matrix<2, 1>(p_.g, 3) = dh2_.rowwise().sum();
     dh1_.noalias() = w2.transpose() * dh2_;
     dh1_ = (h1_.array() > 0).select(dh1_, 0);
-    Weight<5, 2>(p_.matrix(p_.g, 0).data()).noalias() = dh1_ * x_.transpose();
-    Weight<5, 1>(p_.matrix(p_.g, 1).data()) = dh1_.rowwise().sum();
+    matrix<5, 2>(p_.g, 0).noalias() = dh1_ * x_.transpose();
+    matrix<5, 1>(p_.g, 1) = dh1_.rowwise().sum();
     p_.adam(rate_);
     return loss;
   }
@@ -132,10 +129,23 @@ class CourseNet final : public Run {
   void weights(Sink& sink) override { p_.write(sink, p_.w); }
 
  private:
+  static constexpr int batch = 64;
+  static constexpr int size(int extent) { return fixed ? extent : Dynamic; }
+  template <int rows>
+  using Examples = Eigen::Matrix<double, size(rows), size(batch), Eigen::RowMajor>;
+  // (Of one column, the order of both is the same, and Eigen allows only its own.)
+  template <int rows, int columns>
+  using View = Eigen::Map<Eigen::Matrix<double, size(rows), columns == 1 ? 1 : size(columns),
+                                        columns == 1 ? Eigen::ColMajor : Eigen::RowMajor>>;
+  template <int rows, int columns>
+  View<rows, columns> matrix(Parameters<double>::Flat& from, std::size_t i) const {
+    return View<rows, columns>(p_.matrix(from, i).data(), rows, columns);
+  }
+
   Parameters<double> p_{parameters("W1")};
   double rate_ = network("W1").learning_rate;
   Examples<2> x_;
-  Examples<1> y_, z_, dz_;
+  Examples<1> y_, z_, dz_, small_;
   Examples<5> h1_, dh1_;
   Examples<2> h2_, dh2_;
 };
@@ -360,7 +370,10 @@ std::string version() {
 bool is_checked(const std::string& /*workload*/) { return true; }
 
 std::unique_ptr<Run> make_run(const Settings& settings) {
-  if (settings.workload == "W1") return std::make_unique<CourseNet>();
+  if (settings.workload == "W1") {
+    if (settings.fixed_sizes) return std::make_unique<CourseNet<true>>();
+    return std::make_unique<CourseNet<false>>();
+  }
   if (settings.workload == "W2" || settings.workload == "W3") return std::make_unique<Classifier>(settings);
   if (settings.workload == "W6") return std::make_unique<Chain>(settings);
   return nullptr;

@@ -15,7 +15,8 @@ struct Pinned {
 struct Output {
   int status = 0;  // the exit code; 128 + N after signal N
   double seconds = 0;
-  std::string text;  // stdout
+  double peak_rss_mb = 0;  // of it and what it started
+  std::string text;        // stdout
 };
 
 // command[0] is looked for in PATH. stderr is this program's, or dropped.

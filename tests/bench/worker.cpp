@@ -115,6 +115,7 @@ int main(int argc, char** argv) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app.add_flag("--small", settings.small, "W3 with a 64th of the work");
+  app.add_flag("--fixed-sizes", settings.fixed_sizes, "Eigen's W1 with sizes known where it is compiled");
   CLI11_PARSE(app, argc, argv);
   try {
     settings.check = !file.empty();
