@@ -194,7 +194,7 @@ bool check(const std::vector<Program>& programs, const std::string& workload, co
   bool agree = true;
   const auto report = [&](const std::string& who, const std::vector<std::string>& wrong, double greatest) {
     if (wrong.empty()) {
-      fmt::print(stderr, "{} {}: results agree (distance {:.2f} of what it may be)\n", workload, who, greatest);
+      fmt::print(stderr, "{} {}: results agree (greatest distance {:.2f} of the tolerance)\n", workload, who, greatest);
     } else {
       agree = false;
       for (const auto& line : wrong) fmt::print(stderr, "{} {}: results DISAGREE: {}\n", workload, who, line);
@@ -224,25 +224,26 @@ struct Line {
   std::string executable;
 };
 
-// As the build compiles it, but not by ccache.
+// As the build compiles it.
 std::vector<Line> lines() {
   std::ifstream in(BENCH_BINARY_DIR "/compile_commands.json");
   const auto commands = json::parse(in);
   std::vector<Line> all;
   for (const std::string name : {"chainrule", "libtorch"})
     for (const auto& entry : commands) {
-      const auto output = entry.value("output", "");
       auto command = entry.at("command").get<std::string>();
-      const auto at = command.find(" -o " + output);
+      const std::string option = " -o ";
+      const auto output = command.find(option);
       const auto executable = programs_folder() / ("bench_line_" + name);
-      if (output.find("bench_line_" + name + ".dir") == std::string::npos || at == std::string::npos ||
+      if (command.find("/bench_line_" + name + ".dir/") == std::string::npos || output == std::string::npos ||
           !fs::exists(executable))
         continue;
-      command.replace(at, 4 + output.size(), " -o /dev/null -MF /dev/null");
+      command.replace(output, command.find(' ', output + option.size()) - output, " -o /dev/null");
       all.push_back({name,
                      {"sh", "-c", fmt::format("cd '{}' && {}", entry.at("directory").get<std::string>(), command)},
                      executable});
     }
+  if (all.empty()) throw std::runtime_error("no command that compiles examples/line.cpp in " BENCH_BINARY_DIR);
   return all;
 }
 

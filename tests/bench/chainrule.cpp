@@ -61,6 +61,8 @@ class Training final : public Run {
 
   void weights(Sink& sink) override {
     for (std::size_t i = 0; i < values_.size(); ++i) add(sink, parameters_[i].name, state_[values_[i]]);
+    if (!model_.graph.has("batch_norm/mean")) return;
+    for (const std::string layer : {"batch_norm", "batch_norm_2"}) add(sink, "variance", state_[layer + "/variance"]);
   }
 
  private:

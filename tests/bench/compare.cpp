@@ -103,6 +103,8 @@ std::vector<std::string> differences(const std::string& workload, bool small, co
       }
       judge("gradient of " + name, distance(array, their_array), norm(array));
       if (name.starts_with("beta")) judge("gradient of the bias before " + name, remainder, norm(array));
+    } else if (i >= 2 * all.size()) {
+      judge("running " + name, distance(array, their_array), norm(array));
     } else if (!cancelled) {
       // Relative to the change of the parameter; that the sum of both was rounded is no difference.
       std::vector<double> initial(count);

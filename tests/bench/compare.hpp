@@ -14,11 +14,12 @@ struct Checked {
   std::string file;
 };
 
-// Compares losses, gradients, and the change of each parameter after some steps. The distance of two arrays is the
-// norm of their difference relative to the norm of ours; it may be the square root of the dtype's epsilon (float32:
-// 3.5e-4, float64: 1.5e-8). Rounding alone is far below it, but an activation that it moves across relu's kink, or a
-// gradient near 0 whose sign it changes (which Adam scales up), is not. A missing term or a wrong factor is far above.
-// Returns what differs, a line each; `greatest` is the greatest distance found, relative to what it may be.
+// Compares losses, gradients, and the change of each parameter (and running variances) after some steps. The distance
+// of two arrays is the norm of their difference relative to the norm of ours; it may be the square root of the dtype's
+// epsilon (float32: 3.5e-4, float64: 1.5e-8). Rounding alone is far below it, but an activation that it moves across
+// relu's kink, or a gradient near 0 whose sign it changes (which Adam scales up), is not. A missing term or a wrong
+// factor is far above. Returns what differs, a line each; `greatest` is the greatest distance found, relative to what
+// it may be.
 std::vector<std::string> differences(const std::string& workload, bool small, const Checked& ours,
                                      const Checked& theirs, double& greatest);
 

@@ -230,7 +230,12 @@ class Classifier final : public Run {
     step();
     p_.write(sink, p_.g);
   }
-  void weights(Sink& sink) override { p_.write(sink, p_.w); }
+  void weights(Sink& sink) override {
+    p_.write(sink, p_.w);
+    if (!normalized_) return;
+    for (const auto& layer : hidden_)
+      sink.add("variance", layer.running_variance.data(), layer.running_variance.size());
+  }
 
  private:
   struct Hidden {

@@ -138,6 +138,11 @@ class Classifier final : public Training {
     }
   }
 
+  void weights(Sink& sink) override {
+    Training::weights(sink);
+    for (const auto& variance : variances_) add(sink, "variance", variance);
+  }
+
  private:
   Tensor forward() override {
     const std::size_t per_layer = normalized_ ? 4 : 2;

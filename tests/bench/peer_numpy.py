@@ -83,32 +83,38 @@ class Training:
     def __init__(self, options):
         self.workload = options.workload
         self.units, self.batch, self.rate = network(options.workload, options.small)
-        self.names, self.p = parameters(options.workload, self.units)
-        self.g = [None] * len(self.p)
-        self.v = [np.zeros_like(p) for p in self.p] if self.workload != "W6" else []
-        self.s = [np.zeros_like(p) for p in self.p] if self.workload in ("W1", "W2") else []
+        self.names, values = parameters(options.workload, self.units)
+        # All parameters in one array, so that an optimizer is a few calls; p and g are views.
+        self.w = np.concatenate([value.ravel() for value in values])
+        self.dw = np.zeros_like(self.w)
+        self.p, self.g = [], []
+        begin = 0
+        for value in values:
+            end = begin + value.size
+            self.p.append(self.w[begin:end].reshape(value.shape))
+            self.g.append(self.dw[begin:end].reshape(value.shape))
+            begin = end
+        self.v = np.zeros_like(self.w) if self.workload != "W6" else None
+        self.s = np.zeros_like(self.w) if self.workload in ("W1", "W2") else None
         self.steps = 0
 
     def adam(self):
         self.steps += 1
         scale = self.rate / (1 - ADAM_BETA1**self.steps)
         correct = 1 / (1 - ADAM_BETA2**self.steps)
-        for w, g, v, s in zip(self.p, self.g, self.v, self.s):
-            v *= ADAM_BETA1
-            v += (1 - ADAM_BETA1) * g
-            s *= ADAM_BETA2
-            s += (1 - ADAM_BETA2) * (g * g)
-            w -= scale * v / (np.sqrt(correct * s) + ADAM_EPSILON)
+        self.v *= ADAM_BETA1
+        self.v += (1 - ADAM_BETA1) * self.dw
+        self.s *= ADAM_BETA2
+        self.s += (1 - ADAM_BETA2) * (self.dw * self.dw)
+        self.w -= scale * self.v / (np.sqrt(correct * self.s) + ADAM_EPSILON)
 
     def momentum(self):
-        for w, g, v in zip(self.p, self.g, self.v):
-            v *= HEAVY_BALL
-            v += g
-            w -= self.rate * v
+        self.v *= HEAVY_BALL
+        self.v += self.dw
+        self.w -= self.rate * self.v
 
     def descent(self):
-        for w, g in zip(self.p, self.g):
-            w -= self.rate * g
+        self.w -= self.rate * self.dw
 
     def gradients(self, write):
         self.step()
@@ -136,14 +142,9 @@ class CourseNet(Training):
         dz = (np.where(z > 0, 1, small) / (1 + small) - self.y) / self.batch
         dh2 = (w3.T @ dz) * (h2 > 0)
         dh1 = (w2.T @ dh2) * (h1 > 0)
-        self.g = [
-            dh1 @ self.x.T,
-            dh1.sum(axis=1, keepdims=True),
-            dh2 @ h1.T,
-            dh2.sum(axis=1, keepdims=True),
-            dz @ h2.T,
-            dz.sum(axis=1, keepdims=True),
-        ]
+        for i, (d, x) in enumerate([(dh1, self.x), (dh2, h1), (dz, h2)]):
+            np.matmul(d, x.T, out=self.g[2 * i])
+            np.sum(d, axis=1, keepdims=True, out=self.g[2 * i + 1])
         self.adam()
         return loss
 
@@ -163,6 +164,12 @@ class Classifier(Training):
         self.masks = None
         if options.check is not None:
             self.masks = [given_mask((self.batch, n), STREAM_MASK + i) for i, n in enumerate(hidden)]
+
+    def weights(self, write):
+        super().weights(write)
+        if self.normalized:
+            for _, variance in self.running:
+                write("variance", variance)
 
     def step(self):
         each = 4 if self.normalized else 2
@@ -206,13 +213,12 @@ class Classifier(Training):
 
         for i in range(last, -1, -1):
             w = self.p[each * i]
-            dw = outputs[i].T @ d
+            dw = np.matmul(outputs[i].T, d, out=self.g[each * i])
             if self.normalized and i < last:
                 flat = w.ravel()
                 loss += LAMBDA * float(flat @ flat)
                 dw += np.float32(2 * LAMBDA) * w
-            self.g[each * i] = dw
-            self.g[each * i + 1] = d.sum(axis=0)
+            np.sum(d, axis=0, out=self.g[each * i + 1])
             if i == 0:
                 break
             d = d @ w.T
@@ -221,9 +227,8 @@ class Classifier(Training):
                 d *= np.float32(1 / KEEP)
                 normal = normals[i - 1]
                 before = each * (i - 1)
-                dgamma = (d * normal).sum(axis=0)
-                dbeta = d.sum(axis=0)
-                self.g[before + 2], self.g[before + 3] = dgamma, dbeta
+                dgamma = np.sum(d * normal, axis=0, out=self.g[before + 2])
+                dbeta = np.sum(d, axis=0, out=self.g[before + 3])
                 d -= normal * (dgamma / self.batch)
                 d -= dbeta / self.batch
                 d *= self.p[before + 2] * inverses[i - 1]
@@ -251,8 +256,8 @@ class Chain(Training):
         d *= np.float32(2 / d.size)
         for i in range(len(self.p) // 2 - 1, -1, -1):
             d *= 1 - np.square(outputs[i + 1])
-            self.g[2 * i] = outputs[i].T @ d
-            self.g[2 * i + 1] = d.sum(axis=0)
+            np.matmul(outputs[i].T, d, out=self.g[2 * i])
+            np.sum(d, axis=0, out=self.g[2 * i + 1])
             if i > 0:
                 d = d @ self.p[2 * i].T
         self.descent()

@@ -54,7 +54,8 @@ class Run {
   // The gradients of all parameters (W4: of a, b and c) at the initial weights, in the order of workloads.hpp. Of a run
   // that has taken no step; may take one.
   virtual void gradients(Sink& sink) = 0;
-  // The parameters as they are.
+  // The parameters as they are; after them W2's running variances. (The running means follow the biases
+  // before batch norm, which rounding errors move: compare.cpp.)
   virtual void weights(Sink& sink) = 0;
 };
 
