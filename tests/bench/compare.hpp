@@ -12,6 +12,7 @@ namespace bench {
 struct Checked {
   const nlohmann::json& line;
   std::string file;
+  bool updated = true;  // whether what it updates is to be compared, or only its losses and gradients
 };
 
 // Compares losses, gradients, and the change of each parameter (and running variances) after some steps. The distance

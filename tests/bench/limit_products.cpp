@@ -23,7 +23,7 @@ void adam(float* w, float* v, float* s, const float* g, std::int64_t begin, std:
   constexpr auto beta1 = static_cast<float>(adam_beta1);
   constexpr auto beta2 = static_cast<float>(adam_beta2);
   constexpr auto epsilon = static_cast<float>(adam_epsilon);
-#pragma GCC ivdep
+#pragma omp simd
   for (std::int64_t i = begin; i < end; ++i) {
     v[i] = beta1 * v[i] + (1 - beta1) * g[i];
     s[i] = beta2 * s[i] + (1 - beta2) * g[i] * g[i];
@@ -33,7 +33,7 @@ void adam(float* w, float* v, float* s, const float* g, std::int64_t begin, std:
 
 void heavy_ball_step(float* w, float* v, const float* g, std::int64_t begin, std::int64_t end) {
   constexpr auto momentum = static_cast<float>(heavy_ball);
-#pragma GCC ivdep
+#pragma omp simd
   for (std::int64_t i = begin; i < end; ++i) {
     v[i] = momentum * v[i] + g[i];
     w[i] -= rate * v[i];
@@ -41,7 +41,7 @@ void heavy_ball_step(float* w, float* v, const float* g, std::int64_t begin, std
 }
 
 void descent(float* w, const float* g, std::int64_t begin, std::int64_t end) {
-#pragma GCC ivdep
+#pragma omp simd
   for (std::int64_t i = begin; i < end; ++i) w[i] -= rate * g[i];
 }
 
