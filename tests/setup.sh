@@ -66,6 +66,9 @@ need_build() {
     catch2 libxtensor-dev libxtensor-blas-dev nlohmann-json3-dev libcli11-dev
 }
 
+# What ./tests/run bench compares with.
+need_peers() { need libdlib-dev libeigen3-dev libtorch-dev python3-numpy; }
+
 # configure PRESET, unless that was done: ninja itself notices changed CMake files, but not a changed preset.
 configure() {
   local dir=$root/build/$1

@@ -1,0 +1,142 @@
+// What the benchmark's programs compute: sizes, data and initial weights, the same for all of them (peer_numpy.py has
+// this file's contents in Python).
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace bench {
+
+// The final mix of SplitMix64 (Steele, Lea and Flood 2014) of a counter: number i of a stream, any order, any language.
+inline std::uint64_t word(std::uint64_t stream, std::uint64_t i) {
+  std::uint64_t z = ((stream << 32) + i + 1) * 0x9E3779B97F4A7C15u;
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+  return z ^ (z >> 31);
+}
+
+// In [0, 1), a multiple of 2^-24.
+inline double unit(std::uint64_t stream, std::uint64_t i) {
+  return static_cast<double>(word(stream, i) >> 40) * 0x1p-24;
+}
+
+// Evenly distributed in [offset - limit, offset + limit).
+template <class T>
+void fill(T* out, std::int64_t count, std::uint64_t stream, double limit, double offset = 0) {
+  for (std::int64_t i = 0; i < count; ++i)
+    out[i] = static_cast<T>(offset + limit * (2 * unit(stream, static_cast<std::uint64_t>(i)) - 1));
+}
+
+// Class indices; with two classes, the labels 0 and 1.
+template <class T>
+void fill_classes(T* out, std::int64_t count, std::uint64_t stream, std::uint64_t classes) {
+  for (std::int64_t i = 0; i < count; ++i)
+    out[i] = static_cast<T>((word(stream, static_cast<std::uint64_t>(i)) >> 32) % classes);
+}
+
+// 1 with probability keep, else 0.
+template <class T>
+void fill_mask(T* out, std::int64_t count, std::uint64_t stream, double keep) {
+  for (std::int64_t i = 0; i < count; ++i)
+    out[i] = static_cast<T>(unit(stream, static_cast<std::uint64_t>(i)) < keep ? 1 : 0);
+}
+
+// Streams of the data; parameter i has stream parameter_stream + i. The masks of W2's two dropouts are used where
+// results are compared; where times are measured each program draws its own.
+enum : std::uint64_t { stream_x = 0, stream_y = 1, stream_mask = 2, parameter_stream = 16 };
+
+// W1: a course's 2-5-2-1 classifier, one example a column: relu, relu, sigmoid; binary cross-entropy (mean); float64.
+// W2: 784-512-512-10: (linear, batch norm, relu, dropout) twice, linear; softmax cross-entropy (mean over the batch) +
+//     lambda times the sum of squares of the two hidden layers' weights; float32. Running statistics are kept up.
+// W3: 1024-4096-4096-1000: linear, relu, linear, relu, linear; softmax cross-entropy; float32.
+// W4: sum(sigmoid(a*b+c) * tanh(a-b) * relu(c) + exp(-a*a)) and its gradients by a, b and c; float32.
+// W6: (linear, tanh) 100 times, 64 wide; mean squared error; float32.
+// W7: from nothing to a program ready to run: the graph of W6 with 10,000 layers, its gradients, updates and plan.
+//     W7-1000: with 1,000.
+// One step of W1-W3 and W6 is forward, backward, update: of Adam (1, 2), heavy-ball momentum (3), gradient descent (6).
+struct Network {
+  std::vector<std::int64_t> units;
+  std::int64_t batch = 0;
+  double learning_rate = 0;
+};
+
+constexpr double adam_beta1 = 0.9;
+constexpr double adam_beta2 = 0.999;
+constexpr double adam_epsilon = 1e-8;
+constexpr double heavy_ball = 0.9;
+constexpr double keep = 0.8;           // W2
+constexpr double lambda = 1e-4;        // W2
+constexpr double norm_epsilon = 1e-5;  // W2
+constexpr double norm_momentum = 0.1;  // W2
+constexpr std::int64_t w4_size = 1 << 22;
+
+// How many steps of training are compared. A step of W7 is a compilation.
+inline int checked_steps(const std::string& workload) { return workload.starts_with("W7") ? 0 : 3; }
+
+// `small`: W3 with a 64th of the work.
+inline Network network(const std::string& workload, bool small = false) {
+  if (workload == "W1") return {{2, 5, 2, 1}, 64, 1e-3};
+  if (workload == "W2") return {{784, 512, 512, 10}, 128, 1e-3};
+  if (workload == "W3") {
+    if (small) return {{256, 1024, 1024, 250}, 128, 0.1};
+    return {{1024, 4096, 4096, 1000}, 512, 0.1};
+  }
+  if (workload == "W6") return {std::vector<std::int64_t>(101, 64), 32, 0.1};
+  if (workload == "W7") return {std::vector<std::int64_t>(10'001, 64), 32, 0.1};
+  if (workload == "W7-1000") return {std::vector<std::int64_t>(1'001, 64), 32, 0.1};
+  throw std::invalid_argument("no network: " + workload);
+}
+
+inline bool is_float64(const std::string& workload) { return workload == "W1"; }
+
+struct Parameter {
+  std::string name;
+  std::vector<std::int64_t> shape;
+  double limit = 0;  // initial values: offset +- limit
+  double offset = 0;
+  std::uint64_t stream = 0;
+
+  [[nodiscard]] std::int64_t size() const {
+    std::int64_t product = 1;
+    for (const auto extent : shape) product *= extent;
+    return product;
+  }
+  template <class T>
+  void initialize(T* out) const {
+    fill(out, size(), stream, limit, offset);
+  }
+};
+
+// In this order: each layer's w and b, in W2 followed by the gamma and beta of a hidden layer.
+inline std::vector<Parameter> parameters(const std::string& workload, bool small = false) {
+  if (workload == "W4") return {};
+  const auto net = network(workload, small);
+  std::vector<Parameter> all;
+  const auto add = [&](const std::string& name, std::vector<std::int64_t> shape, double limit, double offset) {
+    all.push_back({name, std::move(shape), limit, offset, parameter_stream + all.size()});
+  };
+  for (std::size_t i = 1; i < net.units.size(); ++i) {
+    const auto number = std::to_string(i);
+    const auto in = net.units[i - 1];
+    const auto out = net.units[i];
+    const double gain = workload == "W6" ? 3 : 6;  // the variance that tanh, or relu, keeps
+    const double limit = std::sqrt(gain / static_cast<double>(in));
+    if (workload == "W1") {
+      add("w" + number, {out, in}, limit, 0);
+      add("b" + number, {out, 1}, 0.1, 0);
+    } else {
+      add("w" + number, {in, out}, limit, 0);
+      add("b" + number, {out}, 0.1, 0);
+    }
+    if (workload == "W2" && i + 1 < net.units.size()) {
+      add("gamma" + number, {out}, 0.1, 1);
+      add("beta" + number, {out}, 0.1, 0);
+    }
+  }
+  return all;
+}
+
+}  // namespace bench
