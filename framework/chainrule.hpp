@@ -6,6 +6,7 @@
 #include <chainrule/framework/data.hpp>
 #include <chainrule/framework/derivatives.hpp>
 #include <chainrule/framework/error.hpp>
+#include <chainrule/framework/files.hpp>
 #include <chainrule/framework/format.hpp>
 #include <chainrule/framework/gradients.hpp>
 #include <chainrule/framework/graph.hpp>
