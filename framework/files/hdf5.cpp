@@ -6,8 +6,8 @@
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/file.hpp>
 #include <chainrule/framework/files.hpp>
-#include <chainrule/framework/files/file.hpp>
 
 namespace chainrule {
 

@@ -5,7 +5,7 @@
 
 #include <string>
 
-#include <chainrule/framework/files/file.hpp>
+#include <chainrule/framework/file.hpp>
 
 namespace chainrule::detail {
 

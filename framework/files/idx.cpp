@@ -11,7 +11,7 @@
 #include <fmt/core.h>
 
 #include <chainrule/framework/files.hpp>
-#include <chainrule/framework/files/file.hpp>
+#include <chainrule/framework/files/numbers.hpp>
 
 namespace chainrule::data {
 

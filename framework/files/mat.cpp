@@ -11,8 +11,8 @@
 #include <fmt/core.h>
 
 #include <chainrule/framework/files.hpp>
-#include <chainrule/framework/files/file.hpp>
 #include <chainrule/framework/files/hdf5.hpp>
+#include <chainrule/framework/files/numbers.hpp>
 
 namespace chainrule::data {
 

@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include <chainrule/framework/files/file.hpp>
+#include <chainrule/framework/files/numbers.hpp>
 
 namespace chainrule::detail {
 

@@ -1,5 +1,4 @@
-// What the loaders have in common: a file to be read, with the words for its errors, and numbers as files store them.
-// Not installed.
+// A file to be read, with the words for its errors. Not installed.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +7,6 @@
 #include <string_view>
 #include <vector>
 
-#include <chainrule/framework/array.hpp>
 #include <chainrule/framework/error.hpp>
 
 namespace chainrule::detail {
@@ -28,16 +26,6 @@ struct File {
   [[nodiscard]] std::string read() const;
 };
 
-// An element as files store them.
-struct StoredType {
-  enum class Kind : std::uint8_t { boolean, signed_integer, unsigned_integer, floating };
-  Kind kind;
-  std::size_t bytes;  // 1, 2, 4 or 8
-  bool big_endian;
-
-  [[nodiscard]] DType dtype() const;
-};
-
 // The number of elements of a shape that a file claims to have, or fails: for a rank above 8, negative extents, more
 // elements than memory has bytes.
 std::int64_t checked_count(const File& file, const std::vector<std::int64_t>& extents);
@@ -45,12 +33,6 @@ std::int64_t checked_count(const File& file, const std::vector<std::int64_t>& ex
 // Fails where a file of this size cannot have so many elements, even compressed by deflate (at most 1032 to 1): before
 // memory for them is asked for.
 void check_plausible(const File& file, std::int64_t count);
-
-// `count` numbers as an array. Fails for an unsigned one beyond int64.
-Array decode(const File& file, StoredType type, const char* bytes, const Dims& shape);
-
-// An array whose elements stand in column-major order (the first index runs fastest), in row-major order.
-Array from_column_major(const Array& elements);
 
 // As text for an error: printable characters as they are, others as \xNN, cut to `limit` bytes.
 std::string printable(std::string_view bytes, std::size_t limit = 40);
