@@ -6,10 +6,13 @@
 #include <chainrule/framework/data.hpp>
 #include <chainrule/framework/derivatives.hpp>
 #include <chainrule/framework/error.hpp>
+#include <chainrule/framework/files.hpp>
+#include <chainrule/framework/fit.hpp>
 #include <chainrule/framework/format.hpp>
 #include <chainrule/framework/gradients.hpp>
 #include <chainrule/framework/graph.hpp>
 #include <chainrule/framework/initial.hpp>
+#include <chainrule/framework/interrupt.hpp>
 #include <chainrule/framework/numpy_random.hpp>
 #include <chainrule/framework/op.hpp>
 #include <chainrule/framework/program.hpp>

@@ -1,4 +1,4 @@
-// Data sets, what cuts them into batches, and the example set of the course.
+// Data sets: what cuts them into batches and parts, what normalises them, and the example sets of the course.
 #pragma once
 
 #include <cstddef>
@@ -97,6 +97,59 @@ Batches mini_batches(const Dataset&& dataset, std::int64_t batch_size, numpy::Ra
 Batches mini_batches(const Dataset&& dataset, std::int64_t batch_size, numpy::RandomState&& rng,
                      Location at = Location::here()) = delete;
 
+struct SplitOptions {
+  // The shares of the parts; they sum to 1.
+  double train = 0.6;
+  double dev = 0.2;
+  double test = 0.2;
+  // Whether each part has the same share of every class. A class is all examples of equal y (labels, or rows or
+  // columns of a one-hot y).
+  bool stratified = true;
+};
+
+struct Split {
+  Dataset train;
+  Dataset dev;
+  Dataset test;
+};
+
+// Cuts a data set at random into three parts that have no example in common and all of them together. The draws: one
+// rng.permutation(examples), in whose order each part has its examples. Stratified, the number of a class's examples
+// in a part is the part's share of them, rounded up or down; which of the two, so that the parts' sizes are right.
+// Throws Error as batches(), for shares that are negative or do not sum to 1, and where a part with a share above 0
+// would be empty.
+Split split(const Dataset& dataset, const SplitOptions& options, numpy::RandomState& rng,
+            Location at = Location::here());
+inline Split split(const Dataset& dataset, const SplitOptions& options, numpy::RandomState&& rng,
+                   Location at = Location::here()) {
+  return split(dataset, options, rng, at);
+}
+
+// Input normalisation: (x - mean) / deviation of each feature, where mean and deviation (the root of the mean square,
+// over n) are those of the training examples, and are used on the dev and test examples and on all later ones.
+//   const cr::data::Standardizer standardize(parts.train);
+//   parts.train = standardize(parts.train); parts.dev = standardize(parts.dev); ...
+// A feature that is the same in all training examples has deviation 0 and is only centred: it is 0 there.
+class Standardizer {
+ public:
+  // Throws Error where there is no example, or x lacks the data set's axis.
+  explicit Standardizer(const Dataset& train, Location at = Location::here());
+
+  // float32 of float32, else float64. Throws Error where the features differ from those of the training set in shape.
+  Array operator()(const Array& x, Location at = Location::here()) const;
+  // Of x; y stays.
+  Dataset operator()(const Dataset& dataset, Location at = Location::here()) const;
+
+  // float64, in the shape of x with extent 1 along the axis of the examples.
+  [[nodiscard]] const Array& mean() const { return mean_; }
+  [[nodiscard]] const Array& deviation() const { return deviation_; }
+
+ private:
+  std::size_t axis_;
+  Array mean_;
+  Array deviation_;
+};
+
 struct MoonsOptions {
   std::int64_t samples = 100;
   // The standard deviation of the normal noise on every coordinate. Without one none is drawn (0 draws, as
@@ -114,6 +167,55 @@ struct MoonsOptions {
 Dataset make_moons(const MoonsOptions& options, numpy::RandomState& rng, Location at = Location::here());
 inline Dataset make_moons(const MoonsOptions& options, numpy::RandomState&& rng, Location at = Location::here()) {
   return make_moons(options, rng, at);
+}
+
+struct CirclesOptions {
+  std::int64_t samples = 100;
+  std::optional<double> noise = std::nullopt;  // as of MoonsOptions
+  bool shuffle = true;
+  double factor = 0.8;  // the radius of the inner circle
+};
+
+// Two circles, one within the other, scikit-learn's make_circles with examples in columns: x {2, samples} and
+// y {1, samples}, float64. For angles t = 2 pi i / n
+//   label 0, samples / 2 points (rounded down): (cos t, sin t)
+//   label 1, the others:                        (factor cos t, factor sin t)
+// The draws are in the order of make_moons. The course's: {.samples = 300, .noise = 0.05} by seed 1 to train on,
+// {.samples = 100, .noise = 0.05} by seed 2 to test.
+// Throws Error where samples or noise is negative, or the factor is not within [0, 1).
+Dataset make_circles(const CirclesOptions& options, numpy::RandomState& rng, Location at = Location::here());
+inline Dataset make_circles(const CirclesOptions& options, numpy::RandomState&& rng, Location at = Location::here()) {
+  return make_circles(options, rng, at);
+}
+
+struct FlowerOptions {
+  std::int64_t samples = 400;
+  double noise = 0.2;  // the standard deviation of the normal noise on angle and radius
+  double ray = 4;      // the length of the petals
+};
+
+// A flower whose petals have two labels, the course's planar data set: x {2, samples}, y {1, samples}, float64. The
+// half of label j = 0, then that of label 1: for t evenly spaced from 3.12 j to 3.12 (j + 1), both ends included, plus
+// noise, and r = ray sin(4 t), plus noise: (r sin t, r cos t).
+// The draws: the noise on all angles of a half, then on its radii, also where the noise is 0.
+// Throws Error where samples or noise is negative, or samples is odd.
+Dataset make_flower(const FlowerOptions& options, numpy::RandomState& rng, Location at = Location::here());
+inline Dataset make_flower(const FlowerOptions& options, numpy::RandomState&& rng, Location at = Location::here()) {
+  return make_flower(options, rng, at);
+}
+
+struct SpiralsOptions {
+  std::int64_t samples = 50;
+  double noise = 0.5;  // the standard deviation of the normal noise on the radius
+};
+
+// Two spirals that wind about each other, the course's: x {2, samples}, y {1, samples}, float64. The half of label 0:
+// for t evenly spaced from 0 to 12.566, r = 0.3 t^2 plus noise; then that of label 1: t from 1 to 12.566,
+// r = 0.2 t^2 plus noise: (r cos t, r sin t). The draws: the noise point by point, also where it is 0.
+// Throws Error where samples or noise is negative, or samples is odd.
+Dataset make_spirals(const SpiralsOptions& options, numpy::RandomState& rng, Location at = Location::here());
+inline Dataset make_spirals(const SpiralsOptions& options, numpy::RandomState&& rng, Location at = Location::here()) {
+  return make_spirals(options, rng, at);
 }
 
 // The share of right answers of a binary classifier: mean((probabilities > 0.5) == labels). Any shape and dtypes.

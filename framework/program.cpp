@@ -224,6 +224,10 @@ class Executable {
     return out;
   }
 
+  [[nodiscard]] const Values& outputs() const { return outputs_; }
+  [[nodiscard]] bool updating() const { return updating_; }
+  [[nodiscard]] const std::shared_ptr<StateData>& state_data() const { return state_; }
+
   [[nodiscard]] std::string explain() {
     std::string out = "graph\n" + passes::remove_dead(request_).to_string();
     passes::optimize(request_, mode_, [&](std::string_view pass, const passes::Computation& made) {
@@ -470,6 +474,9 @@ Results Program::run(std::initializer_list<Feed> feeds, Location at) {
 }
 Results Program::run(std::span<const Feed> feeds, Location at) { return executable_->run(feeds, at); }
 Values Program::inputs() const { return executable_->inputs(); }
+const Values& Program::outputs() const { return executable_->outputs(); }
+bool Program::has_updates() const { return executable_->updating(); }
+const std::shared_ptr<detail::StateData>& Program::state_data() const { return executable_->state_data(); }
 std::string Program::explain() const { return executable_->explain(); }
 Program::Memory Program::memory() const { return executable_->memory(); }
 void Program::start_profile() { executable_->start_profile(); }

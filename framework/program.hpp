@@ -17,7 +17,8 @@ namespace chainrule {
 
 namespace detail {
 class Executable;
-}
+struct StateData;
+}  // namespace detail
 
 // In training, dropout drops and batch_norm uses its batch; in inference they do not.
 enum class Mode : std::uint8_t { training, inference };
@@ -158,6 +159,10 @@ class Program {
 
   // The inputs that a run must be fed.
   [[nodiscard]] Values inputs() const;
+  [[nodiscard]] const Values& outputs() const;
+  [[nodiscard]] bool has_updates() const;
+  // The inside of the State that it works on.
+  [[nodiscard]] const std::shared_ptr<detail::StateData>& state_data() const;
 
   // The listing after each pass, then for each set of sizes run so far the plan: steps, fused groups, buffers and their
   // offsets, the arena against the largest sum of buffers in use at once. Before any run: the passes only, unless all

@@ -8,16 +8,12 @@
 
 namespace chainrule {
 
-namespace {
-
 std::string in_words(double seconds) {
   const auto s = static_cast<std::int64_t>(seconds + 0.5);
   if (s >= 3600) return fmt::format("{} h {:02} min", s / 3600, s / 60 % 60);
   if (s >= 60) return fmt::format("{} min {:02} s", s / 60, s % 60);
   return fmt::format("{} s", s);
 }
-
-}  // namespace
 
 Progress::Progress(std::string_view what, std::int64_t total)
     : what_(what), total_(total), terminal_(isatty(STDERR_FILENO) != 0), start_(Clock::now()), due_(start_) {}

@@ -21,6 +21,8 @@ class Progress {
   void update(std::int64_t done, std::string_view note = {});
   // Wipes the line, so that the program can print one of its own.
   void clear();
+  // Whether standard error is a terminal.
+  [[nodiscard]] bool terminal() const { return terminal_; }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -31,5 +33,8 @@ class Progress {
   Clock::time_point start_;
   Clock::time_point due_;
 };
+
+// A duration as people say it: "2 h 05 min", "3 min 20 s", "12 s".
+std::string in_words(double seconds);
 
 }  // namespace chainrule

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <string_view>
 
 #include <chainrule/framework/graph.hpp>
@@ -11,6 +12,13 @@ namespace chainrule {
 namespace detail {
 struct StateData;
 }
+
+struct LoadOptions {
+  // Tensors that the file has and the State has not are skipped: an optimizer's, say, for a program that only predicts.
+  bool ignore_unknown = false;
+  // Parameters and variables that the file lacks stay as they are: those that are new in a network to be tuned, say.
+  bool keep_missing = false;
+};
 
 // Holds the numbers of a graph's parameters and variables. Several programs share one State. Variables that are added
 // to the graph later (an optimizer's slots) get their initial numbers when a program that uses them is made.
@@ -42,6 +50,15 @@ class State {
 
   // All numbers as they were when the State was made: initial values, step 0, epoch 0.
   void reset();
+
+  // A checkpoint: all parameters and variables by name, the step and the epoch, as a .safetensors file (numbers
+  // exactly; the counters as metadata). It is written beside `path` and renamed, so that an interrupted save leaves the
+  // old file. Training that goes on from it gives the same numbers, bit for bit, as if it had not been interrupted.
+  // (What feeds it, such as a generator that shuffles, is the program's own to restore: fit() does, from the epoch.)
+  void save(const std::string& path, Location at = Location::here()) const;
+  // Throws Error, having changed nothing, for a file that is missing, truncated or damaged, and for one whose names,
+  // dtypes and shapes are not those of the State. Without a step or epoch in the file the State's stay.
+  void load(const std::string& path, const LoadOptions& options = {}, Location at = Location::here());
 
   [[nodiscard]] Graph graph() const;
   [[nodiscard]] const std::shared_ptr<detail::StateData>& data() const { return data_; }

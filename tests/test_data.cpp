@@ -18,7 +18,6 @@ using chainrule::DType;
 using chainrule::data::accuracy;
 using chainrule::data::batches;
 using chainrule::data::Dataset;
-using chainrule::data::make_moons;
 using chainrule::data::mini_batches;
 using chainrule::numpy::RandomState;
 
@@ -55,88 +54,6 @@ static_assert(Batchable<const Dataset&> && Batchable<Dataset&>);
 static_assert(!Batchable<Dataset&&> && !Batchable<const Dataset&&>);
 
 }  // namespace
-
-TEST_CASE("make_moons draws the course's moons") {
-  const auto id = GENERATE(as<std::string>{}, "000.moons900.gd", "001.moons300.gd");
-  const auto* table = chainrule::test::expected(id);
-  if (table == nullptr) return;
-  const auto& facts = table->at("dataset");
-  const auto samples = facts.at("n_samples").get<std::int64_t>();
-  RandomState rng(facts.at("seed").get<std::int64_t>());
-  const Dataset moons = make_moons({.samples = samples, .noise = facts.at("noise").get<double>()}, rng);
-
-  CHECK(moons.x.shape() == Dims{2, samples});
-  CHECK(moons.y.shape() == Dims{1, samples});
-  CHECK(moons.axis == 1);
-  CHECK(moons.size() == samples);
-  const auto points = facts.at("first_points").get<std::vector<std::vector<double>>>();
-  for (std::size_t i = 0; i < points.size(); ++i) {
-    CHECK(moons.x(0, i) == points[i][0]);
-    CHECK(moons.x(1, i) == points[i][1]);
-  }
-  const auto labels = facts.at("first_labels").get<std::vector<double>>();
-  for (std::size_t i = 0; i < labels.size(); ++i) CHECK(moons.y(0, i) == labels[i]);
-  for (std::int64_t feature : {0, 1}) {
-    double sum = 0;
-    for (std::int64_t i = 0; i < samples; ++i) sum += moons.x(feature, i);
-    CHECK(sum == Approx(facts.at("sum_X").at(static_cast<std::size_t>(feature)).get<double>()).epsilon(1e-13));
-  }
-}
-
-TEST_CASE("make_moons starts as scikit-learn's does") {
-  const Dataset moons = make_moons({.samples = 900, .noise = 0.2}, RandomState(3));
-  CHECK(moons.x(0, 0) == -0.9471502241604901);
-  CHECK(moons.x(1, 0) == 0.008759392491059798);
-  CHECK(moons.x(0, 1) == 1.2447617502285213);
-  CHECK(moons.x(1, 1) == -0.2091716422325602);
-  CHECK(moons.y(0, 0) == 0);
-  CHECK(moons.y(0, 1) == 1);
-}
-
-TEST_CASE("Moons are half circles") {
-  RandomState rng(0);
-  const Dataset moons = make_moons({.samples = 7, .shuffle = false}, rng);
-  CHECK(rng.rand() == RandomState(0).rand());  // nothing was drawn
-  CHECK(moons.y.identical(Array({{0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0}})));
-  for (std::int64_t i = 0; i < 7; ++i) {
-    const double center = i < 3 ? 0 : 1;
-    const double height = i < 3 ? 0 : 0.5;
-    CHECK(std::hypot(moons.x(0, i) - center, moons.x(1, i) - height) == Approx(1));
-  }
-  CHECK(moons.x(0, 0) == 1);
-  CHECK(moons.x(0, 2) == -1);
-  CHECK(moons.x(0, 3) == 0);
-  CHECK(moons.x(0, 6) == 2);
-  CHECK(moons.x(1, 3) == 0.5);
-
-  // A shuffle reorders the same points; noise of 0 draws but moves nothing.
-  rng.seed(1);
-  const Dataset shuffled = make_moons({.samples = 7}, rng);
-  const auto order = RandomState(1).permutation(7);
-  for (std::int64_t i = 0; i < 7; ++i) {
-    const auto from = order[static_cast<std::size_t>(i)];
-    CHECK(shuffled.x(0, i) == moons.x(0, from));
-    CHECK(shuffled.x(1, i) == moons.x(1, from));
-    CHECK(shuffled.y(0, i) == moons.y(0, from));
-  }
-  const double next = rng.rand();
-  rng.seed(1);
-  CHECK(make_moons({.samples = 7, .noise = 0}, rng).x.identical(shuffled.x));
-  CHECK(rng.rand() != next);
-}
-
-TEST_CASE("make_moons of few points, and its errors") {
-  RandomState rng(0);
-  CHECK(make_moons({.samples = 0}, rng).x.shape() == Dims{2, 0});
-  CHECK(make_moons({.samples = 1}, rng).y.item() == 1);  // one half rounded down is none
-  CHECK(make_moons({}, rng).size() == 100);
-  rng.seed(0);
-  CHECK_THROWS_WITH(make_moons({.samples = -1}, rng),
-                    ContainsSubstring("make_moons: requires 0 samples or more") && ContainsSubstring("test_data.cpp:"));
-  CHECK_THROWS_WITH(make_moons({.samples = 4, .noise = -0.1}, rng),
-                    ContainsSubstring("make_moons: requires a noise of 0 or more, got -0.1"));
-  CHECK(rng.rand() == RandomState(0).rand());
-}
 
 TEST_CASE("The course's mini-batches of 12288 x 148") {
   RandomState rng(1);

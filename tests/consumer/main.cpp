@@ -16,5 +16,9 @@ int main() {
   const auto results = program.run({{x, cr::Array({1.0, 2.0, 3.0})}});
 
   fmt::print("y = {}, {} ops\n", results.scalar(y), cr::registry().size());
+#ifdef HAVE_FILES
+  cr::data::save_npy("consumer.npy", results[1]);
+  if (!cr::data::load_npy("consumer.npy").identical(results[1])) return 1;
+#endif
   return results.scalar(y) == 14 && cr::find_op("softmax") != nullptr ? 0 : 1;
 }

@@ -1,0 +1,137 @@
+#include <csv.h>
+
+#include <algorithm>
+#include <charconv>
+#include <string_view>
+
+#include <fmt/core.h>
+
+#include <chainrule/framework/file.hpp>
+#include <chainrule/framework/files.hpp>
+
+namespace chainrule::data {
+
+namespace {
+
+using detail::File;
+
+// Whether the whole field is a number, as C++ and NumPy write them ("-1.5e3", "nan", "inf"); a leading + is allowed.
+bool parse(std::string_view field, double& number) {
+  if (field.starts_with('+') && !field.starts_with("+-")) field.remove_prefix(1);
+  const char* const end = field.data() + field.size();
+  const auto [stop, error] = std::from_chars(field.data(), end, number);
+  return error == std::errc() && stop == end;
+}
+
+// Takes libcsv's fields and rows. Its callbacks are called from C, so they throw nothing; the first error is kept.
+class Table {
+ public:
+  Table(const File& file, const CsvOptions& options) : file_(file), options_(options) {}
+
+  static void field(void* text, std::size_t length, void* table) {
+    static_cast<Table*>(table)->add_field({static_cast<const char*>(text), length});
+  }
+  static void row(int /*ending*/, void* table) { static_cast<Table*>(table)->end_row(); }
+
+  Csv finish() {
+    if (!error_.empty()) file_.fail(error_);
+    if (width_ == 0) file_.fail("no number");
+    // A text of any kind could be a header, so only the caller can say that there are no rows.
+    if (rows_ == 1 && !header_.empty() && !options_.header)
+      file_.fail(fmt::format("no number, only one row that begins with \"{}\"", detail::printable(header_.front())));
+    Csv out;
+    out.columns = std::move(header_);
+    out.values =
+        Array(float64, {static_cast<std::int64_t>(numbers_.size() / width_), static_cast<std::int64_t>(width_)});
+    std::copy(numbers_.begin(), numbers_.end(), out.values.data<double>());
+    return out;
+  }
+  [[nodiscard]] const std::string& error() const { return error_; }
+  void fail(std::string error) {
+    if (error_.empty()) error_ = std::move(error);
+  }
+  [[nodiscard]] std::size_t rows() const { return rows_; }
+
+ private:
+  void add_field(std::string_view text) {
+    if (!error_.empty()) return;
+    fields_.emplace_back(text);
+  }
+
+  void end_row() {
+    if (!error_.empty()) return;
+    ++rows_;
+    if (rows_ == 1) {
+      width_ = fields_.size();
+      if (options_.header.value_or(no_number())) {
+        header_ = std::move(fields_);
+        fields_.clear();
+        return;
+      }
+    }
+    if (fields_.size() != width_) {
+      error_ = fmt::format("row {} has {} fields, where the first has {}", rows_, fields_.size(), width_);
+      return;
+    }
+    for (std::size_t column = 0; column < width_; ++column) {
+      double number = 0;
+      const std::string& text = fields_[column];
+      if (text.empty() && options_.missing) {
+        number = *options_.missing;
+      } else if (!parse(text, number)) {
+        error_ =
+            fmt::format("row {}, column {}: \"{}\" is no float64 number", rows_, column + 1, detail::printable(text));
+        return;
+      }
+      numbers_.push_back(number);
+    }
+    fields_.clear();
+  }
+
+  [[nodiscard]] bool no_number() const {
+    double number = 0;
+    return std::none_of(fields_.begin(), fields_.end(), [&](const auto& field) { return parse(field, number); });
+  }
+
+  const File& file_;
+  const CsvOptions& options_;
+  std::vector<std::string> fields_;
+  std::vector<std::string> header_;
+  std::vector<double> numbers_;
+  std::size_t width_ = 0;
+  std::size_t rows_ = 0;
+  std::string error_;
+};
+
+}  // namespace
+
+Csv load_csv(const std::string& path, const CsvOptions& options, Location at) {
+  const File file{"load_csv", "a table of numbers (CSV)", path, at};
+  const char delimiter = options.delimiter;
+  if (delimiter == '"' || delimiter == '\n' || delimiter == '\r' || delimiter == '\0')
+    throw Error(at, "load_csv",
+                fmt::format("requires a delimiter that is no quote and ends no line, got \"{}\"",
+                            detail::printable({&delimiter, 1})));
+  const std::string all = file.read();
+  std::string_view text = all;
+  if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);  // a byte order mark, as spreadsheets write it
+
+  csv_parser parser;
+  if (csv_init(&parser, CSV_STRICT | CSV_STRICT_FINI) != 0) file.fail("not enough memory");
+  csv_set_delim(&parser, static_cast<unsigned char>(delimiter));
+  if (delimiter == ' ' || delimiter == '\t')  // the other of the two may still stand around fields
+    csv_set_space_func(
+        &parser, delimiter == ' ' ? [](unsigned char c) -> int { return c == '\t'; } : [](unsigned char c) -> int {
+          return c == ' ';
+        });
+  Table table(file, options);
+  if (csv_parse(&parser, text.data(), text.size(), &Table::field, &Table::row, &table) != text.size() ||
+      csv_fini(&parser, &Table::field, &Table::row, &table) != 0)
+    table.fail(fmt::format("row {}: {}", table.rows() + 1,
+                           csv_error(&parser) == CSV_EPARSE ? "a quote that is misplaced or not closed"
+                                                            : csv_strerror(csv_error(&parser))));
+  csv_free(&parser);
+  return table.finish();
+}
+
+}  // namespace chainrule::data
