@@ -132,12 +132,14 @@ Updates Adam::apply(const Values& parameters, const Values& gradients, Location 
         const Value power = cast(next_t, w.dtype());
         const Value next_v = beta1 * v + (1 - beta1) * g;
         const Value next_s = beta2 * s + (1 - beta2) * square(g);
-        const Value v_corrected = next_v / (1.0 - pow(beta1, power));
-        const Value s_corrected = next_s / (1.0 - pow(beta2, power));
+        // The corrections of the moments' bias are scalars: a division each, not one an element.
+        const Value v_rate = rate / (1.0 - pow(beta1, power));
+        const Value s_correction = 1.0 / (1.0 - pow(beta2, power));
+        const Value s_corrected = next_s * s_correction;
         const Value root = epsilon_inside_root ? sqrt(s_corrected + epsilon) : sqrt(s_corrected) + epsilon;
         out.push_back({v, next_v});
         out.push_back({s, next_s});
-        out.push_back({w, w - rate * v_corrected / root});
+        out.push_back({w, w - v_rate * next_v / root});
       });
   updates.push_back({t, next_t});
   return updates;
