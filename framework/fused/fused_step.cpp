@@ -26,7 +26,6 @@ namespace chainrule::detail {
 namespace {
 
 constexpr std::size_t level1_bytes = 32 * 1024;
-constexpr std::size_t level2_bytes = 512 * 1024;
 constexpr std::int64_t longest_tile = 512;
 constexpr std::int64_t shortest_tile = 128;
 constexpr std::int64_t long_row = 128;
@@ -162,7 +161,6 @@ class FusedStep {
     tile_ = std::min(tile_, row_);
     tiles_of_row_ = (row_ + tile_ - 1) / tile_;
     // Whole cache lines; behind the registers one for the sums of a tile's columns.
-    prefetch_ = static_cast<std::size_t>(size_) * element_ >= level2_bytes;
     register_bytes_ = (static_cast<std::size_t>(tile_) * element_ + 63) / 64 * 64;
   }
 
@@ -249,7 +247,6 @@ class FusedStep {
       for (const TapeOutput& o : tape_.outputs)
         at[o.slot] = static_cast<char*>(buffers.outputs[o.output]) +
                      (place.row * row_ + place.begin) * static_cast<std::int64_t>(o.element);
-      if (prefetch_ && place.tile + 1 < end) prefetch(at, place.n);
       for (const Operation& op : tape_.operations) {
         if (op.kind == Operation::Kind::micro) {
           op.run(at[op.out], at[op.a], at[op.b], at[op.c], place.n);
@@ -266,18 +263,6 @@ class FusedStep {
         row_index[axis] = 0;
       }
     }
-  }
-
-  // Brings what the next tile reads and writes in place: the processor's own prefetchers lose the many streams, each of
-  // which pauses while the instructions run.
-  void prefetch(char** at, std::size_t n) const {
-    for (const DirectOperand& d : tape_.direct)
-      if (!d.scalar)
-        for (std::size_t byte = 0; byte < n * element_; byte += 64)
-          __builtin_prefetch(at[d.slot] + n * element_ + byte, 0, 3);
-    for (const TapeOutput& o : tape_.outputs)
-      for (std::size_t byte = 0; byte < n * o.element; byte += 64)
-        __builtin_prefetch(at[o.slot] + n * o.element + byte, 1, 3);
   }
 
   // The tile that runs.
@@ -392,7 +377,6 @@ class FusedStep {
   std::int64_t tiles_of_chunk_ = 0;
   std::int64_t chunks_ = 0;
   bool parallel_ = false;
-  bool prefetch_ = false;
   std::size_t register_bytes_ = 0;
   std::size_t partial_bytes_ = 0;
   std::vector<External> externals_;
