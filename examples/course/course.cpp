@@ -1,0 +1,115 @@
+#include "course.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <exception>
+#include <limits>
+#include <string_view>
+
+#include <CLI/CLI.hpp>
+
+namespace course {
+
+int run(int argc, char** argv, const char* about, void (*exercise)(const Options& options)) {
+  Options options;
+  CLI::App app(about);
+  app.add_flag("--quick", options.quick, "a short run");
+  CLI11_PARSE(app, argc, argv);
+  try {
+    exercise(options);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "{}\n", error.what());
+    return 1;
+  }
+  return 0;
+}
+
+cr::Array he(const cr::Array& randn, double n_in, double /*n_out*/) { return randn * std::sqrt(2 / n_in); }
+cr::Array xavier(const cr::Array& randn, double n_in, double /*n_out*/) { return randn * std::sqrt(1 / n_in); }
+cr::Array glorot(const cr::Array& randn, double n_in, double n_out) { return randn * std::sqrt(2 / (n_in + n_out)); }
+cr::Array inv_sqrt(const cr::Array& randn, double n_in, double /*n_out*/) { return randn / std::sqrt(n_in); }
+
+std::vector<Layer> initialize_parameters(cr::Graph graph, const std::vector<std::int64_t>& layers_dims,
+                                         Initialization initialization, int seed) {
+  cr::numpy::RandomState rng(seed);
+  std::vector<Layer> layers;
+  for (std::size_t l = 1; l < layers_dims.size(); ++l) {
+    const std::int64_t n_in = layers_dims[l - 1];
+    const std::int64_t units = layers_dims[l];
+    const cr::Array w = initialization(rng.randn(units, n_in), static_cast<double>(n_in), static_cast<double>(units));
+    layers.push_back({.w = graph.parameter(fmt::format("W{}", l), w),
+                      .b = graph.parameter(fmt::format("b{}", l), cr::zeros({units, 1}))});
+  }
+  return layers;
+}
+
+cr::Values weights(const std::vector<Layer>& layers) {
+  cr::Values out;
+  for (const Layer& layer : layers) out.push_back(layer.w);
+  return out;
+}
+
+cr::Value forward_propagation(cr::Value x, const std::vector<Layer>& layers) {
+  cr::Value a = x;
+  for (std::size_t l = 0; l < layers.size(); ++l) {
+    const cr::Value z = cr::matmul(layers[l].w, a) + layers[l].b;
+    a = l + 1 < layers.size() ? cr::relu(z) : z;
+  }
+  return a;
+}
+
+namespace {
+
+constexpr int precision = 8;
+
+bool with_exponents(const cr::Array& array) {
+  double least = std::numeric_limits<double>::infinity();
+  double greatest = 0;
+  for (std::int64_t i = 0; i < array.size(); ++i) {
+    const double magnitude = std::abs(array[i]);
+    if (magnitude == 0 || !std::isfinite(magnitude)) continue;
+    least = std::min(least, magnitude);
+    greatest = std::max(greatest, magnitude);
+  }
+  return greatest > 0 && (greatest >= 1e8 || least < 1e-4 || greatest / least > 1000);
+}
+
+// "-1.50000000" as "-1.5", "2.00000000" as "2.".
+std::string trimmed(std::string number) {
+  return std::isdigit(number.back()) != 0 ? number.substr(0, number.find_last_not_of('0') + 1) : number;
+}
+
+}  // namespace
+
+std::string str(const cr::Array& array) {
+  // Numbers as text, padded so that their points are in one column.
+  std::vector<std::string> numbers;
+  const bool exponents = with_exponents(array);
+  std::size_t before = 0;
+  std::size_t after = 0;
+  for (std::int64_t i = 0; i < array.size(); ++i) {
+    const double x = array[i];
+    numbers.push_back(exponents ? fmt::format("{:.{}e}", x, precision) : trimmed(fmt::format("{:.{}f}", x, precision)));
+    const std::size_t point = std::min(numbers.back().find('.'), numbers.back().size());
+    before = std::max(before, point);
+    after = std::max(after, numbers.back().size() - point);
+  }
+  for (std::string& number : numbers) {
+    const std::size_t point = std::min(number.find('.'), number.size());
+    number = std::string(before - point, ' ') + number + std::string(after - (number.size() - point), ' ');
+  }
+
+  auto next = numbers.begin();
+  const auto print = [&](auto&& self, std::size_t axis) -> std::string {
+    if (axis == array.rank()) return *next++;
+    std::string out = "[";
+    for (std::int64_t i = 0; i < array.shape()[axis]; ++i) {
+      if (i > 0) out += axis + 1 == array.rank() ? " " : "\n" + std::string(axis + 1, ' ');
+      out += self(self, axis + 1);
+    }
+    return out + "]";
+  };
+  return print(print, 0);
+}
+
+}  // namespace course

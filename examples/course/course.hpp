@@ -1,0 +1,57 @@
+// What the course's exercises share: the command line, the notes' network, and NumPy's way to print.
+//
+// The notes are NumPy code for a deep-learning course. Their functions keep their names here: initialize_parameters,
+// forward_propagation. There is no backward_propagation.
+#pragma once
+
+#include <chainrule/chainrule.hpp>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <fmt/core.h>
+
+namespace cr = chainrule;
+
+namespace course {
+
+// ---- the command line
+
+struct Options {
+  bool quick = false;  // --quick: a short run
+};
+
+// Reads the command line, runs the exercise, and gives main() its exit code: 0, 1 after an error (and says which), or
+// CLI11's for a command line that it cannot read.
+int run(int argc, char** argv, const char* about, void (*exercise)(const Options& options));
+
+// ---- the network
+
+// W {units, n_in} of a layer from standard normal numbers of that shape.
+using Initialization = cr::Array (*)(const cr::Array& randn, double n_in, double n_out);
+cr::Array he(const cr::Array& randn, double n_in, double n_out);        // randn * sqrt(2 / n_in)
+cr::Array xavier(const cr::Array& randn, double n_in, double n_out);    // randn * sqrt(1 / n_in)
+cr::Array glorot(const cr::Array& randn, double n_in, double n_out);    // randn * sqrt(2 / (n_in + n_out))
+cr::Array inv_sqrt(const cr::Array& randn, double n_in, double n_out);  // randn / sqrt(n_in), which rounds otherwise
+
+// W1, b1, W2, b2, ...: one layer after the other, the first of layers_dims being the features. Biases are zeros.
+struct Layer {
+  cr::Value w;  // {units, n_in}
+  cr::Value b;  // {units, 1}
+};
+std::vector<Layer> initialize_parameters(cr::Graph graph, const std::vector<std::int64_t>& layers_dims,
+                                         Initialization initialization, int seed = 3);
+// The weights without the biases, for a penalty.
+cr::Values weights(const std::vector<Layer>& layers);
+
+// linear -> relu -> linear -> relu -> ... -> linear, one example a column. (The sigmoid is the loss's:
+// sigmoid_cross_entropy takes what comes before it.)
+cr::Value forward_propagation(cr::Value x, const std::vector<Layer>& layers);
+
+// ---- printing
+
+// An array as NumPy's str() has it: 8 decimals, aligned columns, exponents where the numbers differ much in size.
+std::string str(const cr::Array& array);
+
+}  // namespace course

@@ -1,0 +1,75 @@
+// The course's exercises print what the notes print: each program of examples/course is run and its output compared
+// with expected.json.
+//
+// The tag of a test is the program's name, by which ctest runs the exercises one by one.
+#include <chainrule/chainrule.hpp>
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include <fmt/core.h>
+
+#include "course.hpp"
+
+namespace cr = chainrule;
+using cr::test::expected;
+using cr::test::Printed;
+using cr::test::run_exercise;
+
+// ---- 1: update rules
+
+TEST_CASE("update rules: every printed digit", "[01_update_rules]") {
+  const Printed printed = run_exercise("01_update_rules");
+  const auto compare = [&](const std::string& id, const Printed& section) {
+    const auto* table = expected(id);
+    if (table == nullptr) return;
+    INFO(id);
+    for (const auto& [name, numbers] : table->at("printed").items()) {
+      // The notes call the average of the gradient of W1 vdW1, the program v["dW1"].
+      const std::string label = name.size() > 2 ? fmt::format("{}[\"{}\"]", name.substr(0, 1), name.substr(1)) : name;
+      INFO(label);
+      CHECK(section.array(label) == Printed::words(numbers.get<std::string>()));
+    }
+  };
+  // Up to the line "after:".
+  const auto before = [&](const std::string& title) {
+    const Printed section = printed.section(title);
+    return Printed{section.text.substr(0, section.text.find("after:"))};
+  };
+  for (const auto* notes : {"000", "001"}) {
+    compare(std::string(notes) + ".gd_update", printed.section("Gradient descent"));
+    compare(std::string(notes) + ".momentum_update", printed.section("Momentum"));
+  }
+  compare("001.velocity_zeros", before("Momentum"));
+  compare("000.adam_update", printed.section("Adam, t = 2, betas 0.8 and 0.888"));
+  compare("001.adam_update", printed.section("Adam, t = 2"));
+  compare("001.adam_zeros", before("Adam, t = 2"));
+  compare("001.adam_update_expected_block", printed.section("Adam, t = 2, epsilon inside the root"));
+}
+
+TEST_CASE("update rules: RMSProp in both forms", "[01_update_rules]") {
+  const Printed printed = run_exercise("01_update_rules");
+  cr::numpy::RandomState rng(1);
+  std::vector<cr::Array> draws;
+  for (int i = 0; i < 2; ++i) {
+    draws.push_back(rng.randn(2, 3));
+    draws.push_back(rng.randn(2, 1));
+    draws.push_back(rng.randn(3, 3));
+    draws.push_back(rng.randn(3, 1));
+  }
+  const std::vector<std::string> names{"W1", "b1", "W2", "b2"};
+  for (std::size_t p = 0; p < names.size(); ++p)
+    for (std::int64_t i = 0; i < draws[p].size(); ++i) {
+      const double w = draws[p][i];
+      const double g = draws[p + 4][i];
+      const double s = 0.1 * g * g;
+      const auto at = [&](const std::string& title, const std::string& array) {
+        return std::stod(printed.section(title).array(array).at(static_cast<std::size_t>(i)));
+      };
+      CHECK(at("RMSProp", names[p]) == Approx(w - 0.01 * g / (std::sqrt(s) + 1e-8)).margin(1e-8));
+      CHECK(at("RMSProp", fmt::format("s[\"d{}\"]", names[p])) == Approx(s).margin(1e-8));
+      CHECK(at("RMSProp, epsilon inside the root", names[p]) ==
+            Approx(w - 0.01 * g / std::sqrt(s + 1e-8)).margin(1e-8));
+    }
+}
