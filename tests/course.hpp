@@ -20,11 +20,10 @@ struct Printed {
 
   // The lines after the line "# TITLE" and before the next such line. Fails the test where there is none.
   [[nodiscard]] Printed section(const std::string& title) const {
-    std::istringstream in(text);
     Printed out;
     bool inside = false;
     bool found = false;
-    for (std::string line; std::getline(in, line);) {
+    for (const std::string& line : lines(text)) {
       if (line.rfind("# ", 0) == 0) {
         inside = line == "# " + title;
         found = found || inside;
@@ -59,6 +58,12 @@ struct Printed {
     return words(rows);
   }
 
+  [[nodiscard]] static std::vector<std::string> lines(const std::string& text) {
+    std::istringstream in(text);
+    std::vector<std::string> out;
+    for (std::string line; std::getline(in, line);) out.push_back(line);
+    return out;
+  }
   [[nodiscard]] static std::vector<std::string> words(const std::string& text) {
     std::istringstream in(text);
     std::vector<std::string> out;

@@ -73,3 +73,64 @@ TEST_CASE("update rules: RMSProp in both forms", "[01_update_rules]") {
             Approx(w - 0.01 * g / std::sqrt(s + 1e-8)).margin(1e-8));
     }
 }
+
+// ---- 3, 4: training tables
+
+namespace {
+
+// The rows of a training table, and the accuracy.
+void compare_training(const std::string& id, const Printed& section) {
+  const auto* table = expected(id);
+  if (table == nullptr) return;
+  INFO(id << "\n" << section.text);
+  const auto& rows = table->at("rows");
+  std::size_t printed = 0;
+  for (const auto& line : Printed::lines(section.text)) printed += line.rfind("Cost after epoch", 0) == 0 ? 1 : 0;
+  CHECK(printed == rows.size());
+  for (const auto& row : rows) {
+    const int epoch = row.at("epoch");
+    CHECK(section.after(fmt::format("Cost after epoch {}: ", epoch)) == row.at("printed").get<std::string>());
+    if (row.contains("lr_printed"))
+      CHECK(section.after(fmt::format("learning rate after epoch {}: ", epoch)) ==
+            row.at("lr_printed").get<std::string>());
+  }
+  CHECK(section.after("Accuracy: ") == fmt::format("{}", table->at("accuracy").at("value").get<double>()));
+}
+
+}  // namespace
+
+TEST_CASE("moons: all six tables", "[03_moons]") {
+  const Printed printed = run_exercise("03_moons");
+  compare_training("000.moons900.gd", printed.section("900 examples, gradient descent"));
+  compare_training("000.moons900.momentum", printed.section("900 examples, momentum"));
+  compare_training("000.moons900.adam", printed.section("900 examples, Adam"));
+  compare_training("001.moons300.gd", printed.section("300 examples, gradient descent"));
+  compare_training("001.moons300.momentum", printed.section("300 examples, momentum"));
+  compare_training("001.moons300.adam", printed.section("300 examples, Adam"));
+}
+
+TEST_CASE("learning-rate decay: the schedules and the four tables", "[04_learning_rate_decay]") {
+  const Printed printed = run_exercise("04_learning_rate_decay");
+  const Printed schedules = printed.section("Schedules");
+  if (const auto* table = expected("000.update_lr"))
+    CHECK(schedules.after("Updated learning rate: ") == table->at("printed").at("lr2").get<std::string>());
+  if (const auto* table = expected("000.schedule_lr"))
+    for (const auto* epoch : {"10", "100"})
+      CHECK(schedules.after(fmt::format("Updated learning rate after {} epochs: ", epoch)) ==
+            table->at("printed").at(std::string("lr") + epoch).get<std::string>());
+  if (const auto* table = expected("004.lr_table"))
+    for (std::size_t i = 0; i < 4; ++i)
+      CHECK(Printed::words(schedules.after(fmt::format("    {}  ", i + 1))).at(0) ==
+            table->at("printed").at("lr").at(i).get<std::string>());
+  // 0.2 * 0.95^epoch and 0.2 / sqrt(epoch), to three decimals.
+  CHECK(Printed::words(schedules.after("    3  ")) == std::vector<std::string>{"0.05", "0.171", "0.115"});
+
+  compare_training("000.moons900.gd_inverse", printed.section("on every iteration, gradient descent"));
+  compare_training("000.moons900.gd_fixed", printed.section("at fixed intervals, gradient descent"));
+  compare_training("000.moons900.momentum_fixed", printed.section("at fixed intervals, momentum"));
+  compare_training("000.moons900.adam_fixed", printed.section("at fixed intervals, Adam"));
+  // What the notes do not print: that every optimizer learns with every schedule.
+  for (const auto* schedule : {"on every iteration", "at fixed intervals", "0.95^epoch", "k/sqrt(epoch)"})
+    for (const auto* optimizer : {"gradient descent", "momentum", "Adam"})
+      CHECK(std::stod(printed.section(fmt::format("{}, {}", schedule, optimizer)).after("Accuracy: ")) > 0.87);
+}

@@ -21,7 +21,7 @@ void print_slots(const cr::State& state, const std::vector<Slot>& slots) {
 
 template <class Optimizer>
 void step(const char* title, const Optimizer& optimizer, const std::vector<Slot>& slots = {}, std::int64_t t = 1) {
-  fmt::print("\n# {}\n", title);
+  course::heading(title);
   cr::numpy::RandomState rng(1);
   cr::Graph graph;
   const cr::Values parameters{graph.parameter("W1", rng.randn(2, 3)), graph.parameter("b1", rng.randn(2, 1)),

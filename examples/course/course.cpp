@@ -58,6 +58,12 @@ cr::Value forward_propagation(cr::Value x, const std::vector<Layer>& layers) {
   return a;
 }
 
+void heading(const std::string& title) {
+  static bool first = true;
+  fmt::print("{}# {}\n", first ? "" : "\n", title);
+  first = false;
+}
+
 namespace {
 
 constexpr int precision = 8;

@@ -51,6 +51,9 @@ cr::Value forward_propagation(cr::Value x, const std::vector<Layer>& layers);
 
 // ---- printing
 
+// "# TITLE", set off by an empty line from what came before.
+void heading(const std::string& title);
+
 // An array as NumPy's str() has it: 8 decimals, aligned columns, exponents where the numbers differ much in size.
 std::string str(const cr::Array& array);
 
