@@ -134,3 +134,49 @@ TEST_CASE("learning-rate decay: the schedules and the four tables", "[04_learnin
     for (const auto* optimizer : {"gradient descent", "momentum", "Adam"})
       CHECK(std::stod(printed.section(fmt::format("{}, {}", schedule, optimizer)).after("Accuracy: ")) > 0.87);
 }
+
+// ---- 8: gradient checking
+
+TEST_CASE("gradient checking: right gradients pass, mistakes and kinks are told apart", "[08_gradient_checking]") {
+  const Printed printed = run_exercise("08_gradient_checking");
+  const auto distance = [&](const std::string& title) {
+    return std::stod(printed.section(title).after("relative distance "));
+  };
+  const auto verdict_of = [&](const std::string& title, const std::string& parameter) {
+    const auto row = Printed::words(printed.section(title).after("          gradient     " + parameter));
+    for (const auto& word : row)
+      if (word == "pass" || word == "FAIL" || word == "subgradient") return word;
+    return std::string("none");
+  };
+
+  const Printed cube = printed.section("J(theta) = theta^3 at theta = 4");
+  CHECK(cube.after("gradient ") == "48");
+  // The notes: with epsilon 1e-4 at least four significant digits agree. Here it is theirs exactly but for rounding,
+  // 3 theta^2 + epsilon^2.
+  CHECK(std::stod(Printed::words(cube.after("  1e-04  ")).at(0)) == Approx(48 + 1e-8).margin(1e-10));
+  CHECK(std::stod(Printed::words(cube.after("  1e-01  ")).at(0)) == Approx(48.01).margin(1e-10));
+
+  for (const auto* right :
+       {"The three-layer network", "The network 2-20-5-1 with L2 regularization", "The same with dropout"}) {
+    INFO(right);
+    CHECK(distance(right) < 1e-7);
+    CHECK(printed.section(right).text.find(": right\n") != std::string::npos);
+    for (const auto* parameter : {"W1", "b1", "W2", "b2", "W3", "b3"}) CHECK(verdict_of(right, parameter) == "pass");
+  }
+
+  // What the course prints of these two mistakes.
+  const auto* doubled = "A mistake: dW2 twice, db1 four times what they are";
+  CHECK(distance(doubled) == Approx(0.2850931566540251).margin(5e-5));
+  for (const auto* parameter : {"W1", "b2", "W3", "b3"}) CHECK(verdict_of(doubled, parameter) == "pass");
+  for (const auto* parameter : {"b1", "W2"}) CHECK(verdict_of(doubled, parameter) == "FAIL");
+  const auto* forgotten = "A mistake: the regularization is in the cost and not in the gradient";
+  CHECK(distance(forgotten) > 1e-2);
+  for (const auto* parameter : {"b1", "b2", "b3"}) CHECK(verdict_of(forgotten, parameter) == "pass");
+  for (const auto* parameter : {"W1", "W2", "W3"}) CHECK(verdict_of(forgotten, parameter) == "FAIL");
+
+  // The distance that looks like a mistake (about 0.1) is one of the difference quotient.
+  const auto* kink = "No mistake: the moon classifier at a kink";
+  CHECK(distance(kink) == Approx(0.1).margin(0.02));
+  CHECK(verdict_of(kink, "b2") == "subgradient");
+  for (const auto* parameter : {"W1", "b1", "W2", "W3", "b3"}) CHECK(verdict_of(kink, parameter) == "pass");
+}
