@@ -74,6 +74,62 @@ TEST_CASE("update rules: RMSProp in both forms", "[01_update_rules]") {
     }
 }
 
+// ---- 2: mini-batches
+
+TEST_CASE("mini-batches: shapes and order", "[02_mini_batches]") {
+  const Printed printed = run_exercise("02_mini_batches").section("Random mini-batches");
+  for (const auto* id : {"000.minibatch_shapes", "001.minibatch_shapes"})
+    if (const auto* table = expected(id)) {
+      const auto& shapes = table->at("printed").at("shapes");
+      for (std::size_t i = 0; i < 6; ++i) {
+        const auto* which = std::vector{"1st", "2nd", "3rd"}.at(i % 3);
+        CHECK(printed.after(fmt::format("shape of the {} mini_batch_{}: ", which, i < 3 ? "X" : "Y")) ==
+              fmt::format("({}, {})", shapes.at(i).at(0).get<int>(), shapes.at(i).at(1).get<int>()));
+      }
+      if (table->at("printed").contains("sanity"))
+        CHECK(Printed::words(printed.after("mini batch sanity check: [")) ==
+              Printed::words(table->at("printed").at("sanity").get<std::string>() + "]"));
+    }
+}
+
+TEST_CASE("mini-batches: three descents, as worked out by hand", "[02_mini_batches]") {
+  const Printed printed = run_exercise("02_mini_batches");
+  constexpr std::int64_t m = 128;
+  cr::numpy::RandomState rng(1);
+  std::vector<double> x;
+  std::vector<double> y;
+  for (int i = 0; i < m; ++i) x.push_back(rng.randn() + 1);
+  for (int i = 0; i < m; ++i) y.push_back(2 * x[static_cast<std::size_t>(i)] - 1 + rng.randn());
+  const std::vector<std::pair<std::string, std::size_t>> descents{{"Batch gradient descent: batches of 128", 128},
+                                                                  {"Mini-batch gradient descent: batches of 16", 16},
+                                                                  {"Stochastic gradient descent: batches of 1", 1}};
+  for (const auto& [title, size] : descents) {
+    const Printed section = printed.section(title);
+    double w = -1;
+    double b = 2.5;
+    for (std::size_t epoch = 1; epoch <= 40; ++epoch) {
+      const auto order = cr::numpy::RandomState(10 + epoch).permutation(m);
+      for (std::size_t begin = 0; begin < m; begin += size) {
+        double dw = 0;
+        double db = 0;
+        for (std::size_t k = begin; k < begin + size; ++k) {
+          const auto i = static_cast<std::size_t>(order[k]);
+          const double error = w * x[i] + b - y[i];
+          dw += 2 * error * x[i] / static_cast<double>(size);
+          db += 2 * error / static_cast<double>(size);
+        }
+        w -= 0.05 * dw;
+        b -= 0.05 * db;
+      }
+      if (epoch > 3 && epoch % 10 != 0) continue;
+      double cost = 0;
+      for (std::size_t i = 0; i < m; ++i) cost += (w * x[i] + b - y[i]) * (w * x[i] + b - y[i]) / m;
+      CHECK(section.after(fmt::format("Cost after epoch {}, {} updates: ", epoch, epoch * m / size)) ==
+            fmt::format("{:.6f}", cost));
+    }
+  }
+}
+
 // ---- 3, 4: training tables
 
 namespace {
@@ -179,4 +235,28 @@ TEST_CASE("gradient checking: right gradients pass, mistakes and kinks are told 
   CHECK(distance(kink) == Approx(0.1).margin(0.02));
   CHECK(verdict_of(kink, "b2") == "subgradient");
   for (const auto* parameter : {"W1", "b1", "W2", "W3", "b3"}) CHECK(verdict_of(kink, parameter) == "pass");
+}
+
+// ---- 9: exponentially weighted averages
+
+TEST_CASE("weighted averages: as the sum of all days, each with its weight", "[09_weighted_averages]") {
+  const Printed printed = run_exercise("09_weighted_averages");
+  cr::numpy::RandomState rng(1);
+  std::vector<double> theta;
+  for (int day = 0; day < 365; ++day)
+    theta.push_back(11 - 8 * std::cos(2 * 3.141592653589793 * (day - 15) / 365) + 2.5 * rng.randn());
+  for (const std::size_t day : {1, 2, 3, 4, 5, 10, 20, 50, 100, 200, 300, 365}) {
+    std::string expected = fmt::format("  {:11.2f}", theta[day - 1]);
+    for (const double beta : {0.5, 0.9, 0.98}) {
+      double v = 0;
+      double weights = 0;
+      for (std::size_t i = 0; i < day; ++i) {
+        const double weight = (1 - beta) * std::pow(beta, static_cast<double>(day - 1 - i));
+        v += weight * theta[i];
+        weights += weight;
+      }
+      expected += fmt::format("  {:6.2f}  {:9.2f}", v, v / weights);
+    }
+    CHECK(printed.after(fmt::format("{:3}", day)) == expected);
+  }
 }
