@@ -191,6 +191,52 @@ TEST_CASE("learning-rate decay: the schedules and the four tables", "[04_learnin
       CHECK(std::stod(printed.section(fmt::format("{}, {}", schedule, optimizer)).after("Accuracy: ")) > 0.87);
 }
 
+// ---- 7: deep networks, activations
+
+TEST_CASE("deep networks: gradients vanish, explode, or are normalized", "[07_deep_networks]") {
+  const Printed printed = run_exercise("07_deep_networks");
+  const Printed norms = printed.section("Norms of the gradient dZ in ten layers");
+  const auto row = [&](int layer) {
+    std::vector<double> out;
+    for (const auto& word : Printed::words(norms.after(fmt::format("{:5}", layer)))) out.push_back(std::stod(word));
+    REQUIRE(out.size() == 7);
+    return out;
+  };
+  const auto first = row(1);
+  const auto last = row(10);
+  CHECK(first[0] < 1e-4 * last[0]);  // sigmoid
+  CHECK(first[1] < 1e-2 * last[1]);  // tanh of small weights
+  CHECK(first[3] > 1e3 * last[3]);   // relu of large weights
+  for (const std::size_t kept : {2, 4}) CHECK((first[kept] > 0.1 * last[kept] && first[kept] < 10 * last[kept]));
+  CHECK(first[5] > 0.1 * last[5]);  // the same sigmoid, normalized
+  CHECK(first[6] < 1e3 * last[6]);
+  // At the last layer, of any network whose outputs are near 1/2: ||(A - Y) / m|| = sqrt(300 / 4) / 300.
+  for (const double norm : last) CHECK(norm == Approx(std::sqrt(300.0 / 4) / 300).epsilon(0.4));
+
+  const auto accuracy = [&](const std::string& title) { return std::stod(printed.section(title).after("Accuracy: ")); };
+  CHECK(accuracy("Ten layers of sigmoids") == 0.5);
+  CHECK(std::stod(printed.section("Ten layers of sigmoids").after("Cost after epoch 300: ")) ==
+        Approx(std::log(2.0)).margin(0.01));
+  CHECK(accuracy("Ten layers of sigmoids with batch normalization") > 0.9);
+}
+
+TEST_CASE("activations: only ReLU's units die, and half of them", "[07_activations]") {
+  const Printed printed = run_exercise("07_activations");
+  for (const auto* name : {"ReLU", "leaky ReLU", "PReLU", "RReLU", "ELU", "SELU"}) {
+    INFO(name);
+    const auto row = Printed::words(printed.after(fmt::format("{:10}", name)));
+    REQUIRE(row.size() == 4);
+    CHECK(std::stod(row[0]) < 0.35);
+    CHECK(std::stod(row[1]) > 0.85);
+    for (const std::size_t dead : {2, 3}) {
+      if (std::string(name) == "ReLU")
+        CHECK(std::stoi(row[dead]) >= 15);
+      else
+        CHECK(std::stoi(row[dead]) == 0);
+    }
+  }
+}
+
 // ---- 8: gradient checking
 
 TEST_CASE("gradient checking: right gradients pass, mistakes and kinks are told apart", "[08_gradient_checking]") {

@@ -49,11 +49,11 @@ cr::Values weights(const std::vector<Layer>& layers) {
   return out;
 }
 
-cr::Value forward_propagation(cr::Value x, const std::vector<Layer>& layers) {
+cr::Value forward_propagation(cr::Value x, const std::vector<Layer>& layers, const Activation& activation) {
   cr::Value a = x;
   for (std::size_t l = 0; l < layers.size(); ++l) {
     const cr::Value z = cr::matmul(layers[l].w, a) + layers[l].b;
-    a = l + 1 < layers.size() ? cr::relu(z) : z;
+    a = l + 1 < layers.size() ? activation(z) : z;
   }
   return a;
 }

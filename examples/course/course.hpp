@@ -7,6 +7,7 @@
 #include <chainrule/chainrule.hpp>
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -45,9 +46,12 @@ std::vector<Layer> initialize_parameters(cr::Graph graph, const std::vector<std:
 // The weights without the biases, for a penalty.
 cr::Values weights(const std::vector<Layer>& layers);
 
-// linear -> relu -> linear -> relu -> ... -> linear, one example a column. (The sigmoid is the loss's:
+// linear -> activation -> linear -> activation -> ... -> linear, one example a column. (The sigmoid is the loss's:
 // sigmoid_cross_entropy takes what comes before it.)
-cr::Value forward_propagation(cr::Value x, const std::vector<Layer>& layers);
+using Activation = std::function<cr::Value(cr::Value z)>;
+cr::Value forward_propagation(
+    cr::Value x, const std::vector<Layer>& layers,
+    const Activation& activation = [](cr::Value z) { return cr::relu(z); });
 
 // ---- printing
 
