@@ -95,4 +95,12 @@ inline Printed run_exercise(const std::string& name, const std::string& argument
   return out;
 }
 
+// The folder of the course's data files, or "", after a warning.
+inline std::string shared_data() {
+  const char* shared = std::getenv("CHAINRULE_SHARED");
+  if (shared != nullptr && *shared != 0) return std::string(shared) + "/data";
+  WARN("Skipped what needs the course's data files: no folder $CHAINRULE_SHARED");
+  return "";
+}
+
 }  // namespace chainrule::test

@@ -4,6 +4,7 @@
 // The tag of a test is the program's name, by which ctest runs the exercises one by one.
 #include <chainrule/chainrule.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <vector>
@@ -189,6 +190,96 @@ TEST_CASE("learning-rate decay: the schedules and the four tables", "[04_learnin
   for (const auto* schedule : {"on every iteration", "at fixed intervals", "0.95^epoch", "k/sqrt(epoch)"})
     for (const auto* optimizer : {"gradient descent", "momentum", "Adam"})
       CHECK(std::stod(printed.section(fmt::format("{}, {}", schedule, optimizer)).after("Accuracy: ")) > 0.87);
+}
+
+// ---- 6: regularization
+
+namespace {
+
+// How many of so many examples an accuracy stands for.
+int correct(const Printed& section, const std::string& set, int examples) {
+  const Printed from{section.text.substr(section.text.find("on the " + set + " set:"))};
+  const double share = std::stod(from.after("Accuracy: "));
+  CHECK(fmt::format("{}", std::round(share * examples) / examples) == fmt::format("{}", share));
+  return static_cast<int>(std::lround(share * examples));
+}
+
+}  // namespace
+
+TEST_CASE("regularization: costs for as long as they are reproducible, accuracies", "[06_regularization]") {
+  const auto data = cr::test::shared_data();
+  if (data.empty()) return;
+  const Printed printed = run_exercise("06_regularization", "--data " + data);
+  struct Case {
+    const char* title;
+    const char* id;
+    int until;  // the iteration up to which other summation orders change no sixth decimal
+  };
+  for (const Case& c : {Case{"No regularization", "004.noreg", 8000}, Case{"L2, lambda 0.1", "004.l2", 12'000},
+                        Case{"Dropout, keep 0.8", "004.dropout", 30'000},
+                        Case{"L2, lambda 0.1, and dropout, keep 0.9", "004.ex2", 9500}}) {
+    INFO(c.title);
+    const Printed section = printed.section(c.title);
+    const auto& table = *expected(c.id);
+    for (const auto& row : table.at("rows")) {
+      const int iteration = row.at("iteration");
+      const double cost = std::stod(section.after(fmt::format("cost after iteration {}: ", iteration)));
+      INFO("iteration " << iteration);
+      if (iteration <= c.until)
+        CHECK(cost == Approx(row.at("value").get<double>()).epsilon(0).margin(5e-7));
+      else
+        CHECK((cost > 0 && cost < 0.5));
+    }
+    // Of the chaotic ones what 24 runs of the reference with noise in the last bit gave, and a little around.
+    int train_low = 211;
+    int train_high = 0;
+    int test_low = 200;
+    int test_high = 0;
+    for (const auto& [counts, runs] : table.at("stability").at("ensemble").at("final_correct_counts").items()) {
+      const int train = std::stoi(counts);
+      const int test = std::stoi(counts.substr(counts.find(' ')));
+      train_low = std::min(train_low, train);
+      train_high = std::max(train_high, train);
+      test_low = std::min(test_low, test);
+      test_high = std::max(test_high, test);
+    }
+    const int around = train_low == train_high ? 0 : 2;  // dropout is not chaotic: 198 and 186
+    const int train = correct(section, "train", 211);
+    const int test = correct(section, "test", 200);
+    CHECK((train >= train_low - around && train <= train_high + around));
+    CHECK((test >= test_low - around && test <= test_high + around));
+  }
+}
+
+TEST_CASE("regularization: L1 makes weights zero", "[06_regularization]") {
+  const auto data = cr::test::shared_data();
+  if (data.empty()) return;
+  const Printed printed = run_exercise("06_regularization", "--data " + data);
+  const Printed section = printed.section("L1, lambda 0.1");
+  // The first cost is that without a penalty, and lambda / (2 m) * sum |W|.
+  cr::numpy::RandomState rng(3);
+  double sum = 0;
+  for (const auto& [units, n_in] : {std::pair{20, 2}, std::pair{5, 20}, std::pair{1, 5}}) {
+    const cr::Array w = rng.randn(units, n_in) / std::sqrt(static_cast<double>(n_in));
+    for (std::int64_t i = 0; i < w.size(); ++i) sum += std::abs(w[i]);
+  }
+  const double plain = std::stod(printed.section("No regularization").after("cost after iteration 0: "));
+  CHECK(std::stod(section.after("cost after iteration 0: ")) == Approx(plain + 0.1 / (2 * 211) * sum).epsilon(1e-12));
+  CHECK(correct(section, "train", 211) >= 194);
+  CHECK(correct(section, "test", 200) >= 182);
+  CHECK(std::stoi(section.after("weights below 0.001 in size: ")) > 60);
+  for (const auto* dense : {"No regularization", "L2, lambda 0.1"})
+    CHECK(std::stoi(printed.section(dense).after("weights below 0.001 in size: ")) < 20);
+}
+
+TEST_CASE("a data file that is not there is one line and exit code 66", "[06_regularization]") {
+  for (const auto* arguments : {"2>&1", "--data /no/such/folder 2>&1"}) {
+    const Printed printed = cr::test::run_example("06_regularization", arguments);
+    CHECK(printed.exit_code == 66);
+    CHECK(Printed::lines(printed.text).size() == 1);
+    CHECK(printed.text.find("data.mat") != std::string::npos);
+    CHECK(printed.text.find("README") != std::string::npos);
+  }
 }
 
 // ---- 7: deep networks, activations

@@ -3,25 +3,53 @@
 #include <algorithm>
 #include <cmath>
 #include <exception>
+#include <filesystem>
 #include <limits>
+#include <stdexcept>
 #include <string_view>
 
 #include <CLI/CLI.hpp>
 
 namespace course {
 
-int run(int argc, char** argv, const char* about, void (*exercise)(const Options& options)) {
+namespace {
+
+constexpr int no_data = 66;  // EX_NOINPUT of sysexits.h
+
+class MissingData : public std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+}  // namespace
+
+int run(int argc, char** argv, const char* about, void (*exercise)(const Options& options), const Has& has) {
   Options options;
   CLI::App app(about);
   app.add_flag("--quick", options.quick, "a short run");
+  if (has.data) {
+    app.add_option("--data", options.data, "the folder of the course's data files");
+    app.footer(fmt::format("The exit code is {} where a data file is missing.", no_data));
+  }
   CLI11_PARSE(app, argc, argv);
   try {
     exercise(options);
+  } catch (const MissingData& error) {
+    fmt::print(stderr, "{}\n", error.what());
+    return no_data;
   } catch (const std::exception& error) {
     fmt::print(stderr, "{}\n", error.what());
     return 1;
   }
   return 0;
+}
+
+std::string data_file(const Options& options, const std::string& name) {
+  const auto path = std::filesystem::path(options.data) / name;
+  if (!options.data.empty() && std::filesystem::exists(path)) return path.string();
+  throw MissingData(fmt::format("{}; the README's section The course says where it comes from",
+                                options.data.empty()
+                                    ? fmt::format("{} is needed: give its folder by --data DIR", name)
+                                    : fmt::format("there is no {} in the folder {}", name, options.data)));
 }
 
 cr::Array he(const cr::Array& randn, double n_in, double /*n_out*/) { return randn * std::sqrt(2 / n_in); }

@@ -21,11 +21,20 @@ namespace course {
 
 struct Options {
   bool quick = false;  // --quick: a short run
+  std::string data;    // --data DIR
 };
 
-// Reads the command line, runs the exercise, and gives main() its exit code: 0, 1 after an error (and says which), or
-// CLI11's for a command line that it cannot read.
-int run(int argc, char** argv, const char* about, void (*exercise)(const Options& options));
+// The options that not every exercise has.
+struct Has {
+  bool data = false;  // --data
+};
+
+// Reads the command line, runs the exercise, and gives main() its exit code: 0, 1 after an error, which is printed, 66
+// where a data file is missing, or CLI11's for a command line that it cannot read.
+int run(int argc, char** argv, const char* about, void (*exercise)(const Options& options), const Has& has = {});
+
+// A file in the folder that --data names. Ends the program, by run(), where it is not there.
+std::string data_file(const Options& options, const std::string& name);
 
 // ---- the network
 
