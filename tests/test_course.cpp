@@ -18,6 +18,18 @@ using cr::test::expected;
 using cr::test::Printed;
 using cr::test::run_exercise;
 
+namespace {
+
+// How many of so many examples an accuracy stands for.
+int correct(const Printed& section, const std::string& set, int examples) {
+  const Printed from{section.text.substr(section.text.find("on the " + set + " set:"))};
+  const double share = std::stod(from.after("Accuracy: "));
+  CHECK(fmt::format("{}", std::round(share * examples) / examples) == fmt::format("{}", share));
+  return static_cast<int>(std::lround(share * examples));
+}
+
+}  // namespace
+
 // ---- 1: update rules
 
 TEST_CASE("update rules: every printed digit", "[01_update_rules]") {
@@ -192,19 +204,47 @@ TEST_CASE("learning-rate decay: the schedules and the four tables", "[04_learnin
       CHECK(std::stod(printed.section(fmt::format("{}, {}", schedule, optimizer)).after("Accuracy: ")) > 0.87);
 }
 
-// ---- 6: regularization
+// ---- 5: initialization
 
-namespace {
+TEST_CASE("initialization: zeros learn nothing, He learns as the course prints it", "[05_initialization]") {
+  const Printed printed = run_exercise("05_initialization");
+  const auto cost = [](const Printed& section, int iteration) {
+    return section.after(fmt::format("Cost after iteration {}: ", iteration));
+  };
+  const Printed zeros = printed.section("Zeros");
+  for (const auto& word : Printed::words(zeros.after("norms of the first gradient:")))
+    CHECK((word == "0.0e+00" || word.size() == 2));
+  for (int i = 0; i < 15'000; i += 1000) CHECK(cost(zeros, i) == "0.6931471805599453");
+  CHECK(zeros.after("different units in the first layer: ") == "1 of 10");
+  CHECK(correct(zeros, "train", 300) == 150);
+  CHECK(correct(zeros, "test", 100) == 50);
 
-// How many of so many examples an accuracy stands for.
-int correct(const Printed& section, const std::string& set, int examples) {
-  const Printed from{section.text.substr(section.text.find("on the " + set + " set:"))};
-  const double share = std::stod(from.after("Accuracy: "));
-  CHECK(fmt::format("{}", std::round(share * examples) / examples) == fmt::format("{}", share));
-  return static_cast<int>(std::lround(share * examples));
+  // The course's own printed costs and accuracies of this network on this data.
+  const std::vector<double> he{0.8830537463419761,  0.6879825919728063,  0.6751286264523371,  0.6526117768893807,
+                               0.6082958970572937,  0.5304944491717495,  0.4138645817071793,  0.3117803464844441,
+                               0.23696215330322556, 0.18597287209206828, 0.15015556280371808, 0.12325079292273548,
+                               0.09917746546525937, 0.0845705595402428,  0.07357895962677366};
+  const Printed section = printed.section("He, 2/n");
+  for (int i = 0; i < 15; ++i)
+    CHECK(std::stod(cost(section, 1000 * i)) == Approx(he[static_cast<std::size_t>(i)]).epsilon(0).margin(1e-10));
+  CHECK(correct(section, "train", 300) == 298);
+  CHECK(correct(section, "test", 100) == 96);
+
+  // Larger weights begin with a higher cost; all but zeros learn.
+  double last = 2;
+  for (const auto* title : {"Random", "He, 2/n", "Xavier, 1/n", "Xavier, 2/(n+m)"}) {
+    INFO(title);
+    const Printed other = printed.section(title);
+    const double first = std::stod(cost(other, 0));
+    CHECK((first < last && first > std::log(2.0)));
+    last = first;
+    CHECK(other.after("different units in the first layer: ") == "10 of 10");
+    CHECK(correct(other, "train", 300) >= 291);
+    CHECK(correct(other, "test", 100) >= 90);
+  }
 }
 
-}  // namespace
+// ---- 6: regularization
 
 TEST_CASE("regularization: costs for as long as they are reproducible, accuracies", "[06_regularization]") {
   const auto data = cr::test::shared_data();
@@ -396,4 +436,46 @@ TEST_CASE("weighted averages: as the sum of all days, each with its weight", "[0
     }
     CHECK(printed.after(fmt::format("{:3}", day)) == expected);
   }
+}
+
+// ---- 10: planar data, cats
+
+TEST_CASE("planar data: the flower's costs and accuracies as the course prints them", "[10_planar_data]") {
+  const Printed printed = run_exercise("10_planar_data");
+  const Printed flower = printed.section("Flower, 4 hidden units");
+  // From iteration 8000 on the course's own last digits depend on the order of its sums.
+  const std::vector<std::string> costs{"0.693048", "0.288083", "0.254385", "0.233864",
+                                       "0.226792", "0.222644", "0.219731", "0.217504"};
+  for (std::size_t i = 0; i < costs.size(); ++i)
+    CHECK(flower.after(fmt::format("Cost after iteration {}: ", 1000 * i)) == costs[i]);
+  for (const int i : {8000, 9000})
+    CHECK(std::stod(flower.after(fmt::format("Cost after iteration {}: ", i))) == Approx(0.219).margin(0.001));
+  CHECK(std::stod(flower.after("Accuracy: ")) == Approx(90.5).margin(0.75));
+
+  const Printed sizes = printed.section("Flower, numbers of hidden units");
+  const auto accuracy = [&](int hidden) {
+    return std::stod(sizes.after(fmt::format("Accuracy for {} hidden units: ", hidden)));
+  };
+  CHECK(accuracy(1) == 67.5);
+  CHECK(accuracy(2) == 67.25);
+  CHECK(accuracy(3) == 90.75);
+  CHECK(accuracy(4) == 90.5);
+  CHECK(accuracy(5) == 91.25);
+  for (const int hidden : {20, 50}) CHECK(accuracy(hidden) == Approx(90.5).margin(1));
+
+  CHECK(std::stod(printed.section("Spirals, 20 and 5 hidden units").after("Accuracy: ")) == 100);
+}
+
+TEST_CASE("cats: every cost as the course prints it", "[10_cat_classifier]") {
+  const auto data = cr::test::shared_data();
+  if (data.empty()) return;
+  const Printed printed = run_exercise("10_cat_classifier", "--data " + data);
+  const std::vector<std::string> costs{
+      "0.771749", "0.672053", "0.648263", "0.611507", "0.567047", "0.540138", "0.527930", "0.465477", "0.369126",
+      "0.391747", "0.315187", "0.272700", "0.237419", "0.199601", "0.189263", "0.161189", "0.148214", "0.137775",
+      "0.129740", "0.121225", "0.113821", "0.107839", "0.102855", "0.100897", "0.092878"};
+  for (std::size_t i = 0; i < costs.size(); ++i)
+    CHECK(printed.after(fmt::format("Cost after iteration {}: ", 100 * i)) == costs[i]);
+  CHECK(correct(printed, "train", 209) == 206);
+  CHECK(correct(printed, "test", 50) == 40);
 }
