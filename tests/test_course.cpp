@@ -479,3 +479,58 @@ TEST_CASE("cats: every cost as the course prints it", "[10_cat_classifier]") {
   CHECK(correct(printed, "train", 209) == 206);
   CHECK(correct(printed, "test", 50) == 40);
 }
+
+// ---- 11: splits, normalization, bias and variance
+
+TEST_CASE("bias and variance: the split, the normalization, the verdicts", "[11_bias_variance]") {
+  const Printed printed = run_exercise("11_bias_variance");
+  const auto numbers = [](const std::string& line) {
+    std::vector<double> out;
+    for (const auto& word : Printed::words(line)) {
+      if (word.find_first_of("0123456789") == std::string::npos) break;
+      out.push_back(std::stod(word));
+    }
+    return out;
+  };
+
+  const Printed split = printed.section("Split");
+  const auto row = [&](const char* set) { return numbers(split.after(fmt::format("{:5}", set))); };
+  for (const auto& [set, examples] : {std::pair{"train", 300}, std::pair{"dev", 100}, std::pair{"test", 100}}) {
+    INFO(set);
+    CHECK(row(set).at(0) == examples);
+    CHECK(row(set).at(1) == 50.0);  // stratified: exactly the share of the whole
+    CHECK(row(set).at(2) == Approx(650).margin(60));
+  }
+  // Normalized by the training set's mean: its own becomes 0, the others' do not.
+  CHECK((std::abs(row("train").at(4)) < 1e-9 && std::abs(row("train").at(5)) < 1e-9));
+  for (const auto* set : {"dev", "test"}) {
+    CHECK((row(set).at(4) != 0 && std::abs(row(set).at(4)) < 0.3));
+    CHECK((row(set).at(5) != 0 && std::abs(row(set).at(5)) < 0.3));
+  }
+
+  const Printed descent = printed.section("Gradient descent with and without normalization");
+  double best_raw = 10;
+  double best_normalized = 10;
+  for (const auto* rate : {"          0.1", "         0.01", "        0.001", "       0.0001", "        1e-05"}) {
+    const auto costs = numbers(descent.after(rate));
+    CHECK(costs.at(1) < costs.at(0));
+    best_raw = std::min(best_raw, costs.at(0));
+    best_normalized = std::min(best_normalized, costs.at(1));
+  }
+  CHECK(best_normalized < 0.15);
+  CHECK(best_raw > 0.5);
+
+  const Printed readout = printed.section("Bias and variance");
+  const auto check = [&](const std::string& model, const std::string& verdict) {
+    const std::string line = readout.after(fmt::format("{:22}", model));
+    INFO(model << line);
+    const auto errors = numbers(line);  // train, dev, test, bias, variance
+    CHECK(errors.at(3) == errors.at(0));
+    CHECK(errors.at(4) == Approx(errors.at(1) - errors.at(0)).margin(0.051));
+    CHECK(line.find(verdict) != std::string::npos);
+    return errors;
+  };
+  CHECK(check("logistic regression", "high bias").at(0) > 8);
+  CHECK(check("2-50-50-1", "high variance").at(0) < 3);
+  CHECK(check("2-50-50-1, L2 of 1", "balanced").at(2) < 12);
+}
