@@ -72,9 +72,9 @@ struct Printed {
   }
 };
 
-// `arguments` are the shell's.
-inline Printed run_example(const std::string& name, const std::string& arguments = "") {
-  const std::string command = std::string(CHAINRULE_EXAMPLES) + "/" + name + " " + arguments;
+// `arguments` are the shell's, and so is `before`, what stands before the program's name.
+inline Printed run_example(const std::string& name, const std::string& arguments = "", const std::string& before = "") {
+  const std::string command = before + " " + CHAINRULE_EXAMPLES + "/" + name + " " + arguments;
   INFO(command);
   std::FILE* pipe = popen(command.c_str(), "r");
   REQUIRE(pipe != nullptr);

@@ -244,6 +244,19 @@ TEST_CASE("initialization: zeros learn nothing, He learns as the course prints i
   }
 }
 
+// ---- what all have in common
+
+TEST_CASE("Ctrl-C ends an exercise with what it has, and exit code 130", "[04_learning_rate_decay]") {
+  const Printed printed =
+      cr::test::run_example("04_learning_rate_decay", "2>&1", "timeout --preserve-status --signal=INT 0.3");
+  INFO(printed.text);
+  CHECK(printed.exit_code == 130);
+  const auto lines = Printed::lines(printed.text);
+  REQUIRE(lines.size() > 2);
+  CHECK(lines.back() == "interrupted");
+  CHECK(lines[lines.size() - 2].rfind("Accuracy: ", 0) == 0);  // of the training that it ended
+}
+
 // ---- 6: regularization
 
 TEST_CASE("regularization: costs for as long as they are reproducible, accuracies", "[06_regularization]") {

@@ -21,19 +21,13 @@ void model(const char* title, const cr::data::Dataset& moons, const Optimizer& o
   cr::Program predict(state, {.outputs = {cr::sigmoid(z3)}, .mode = cr::Mode::inference});
 
   int seed = 10;
-  cr::Progress progress(title, num_epochs);
-  for (int epoch = 0; epoch < num_epochs; ++epoch) {
+  for (const int epoch : course::Iterations(title, num_epochs)) {
     seed = seed + 1;  // another order in each epoch
     double cost_total = 0;
     for (const auto& batch : cr::data::mini_batches(moons, 64, cr::numpy::RandomState(seed)))
       cost_total += train.run({{x, batch.x}, {y, batch.y}}).scalar(cost) * batch.size();
-    if (epoch % 1000 == 0) {
-      progress.clear();
-      fmt::print("Cost after epoch {}: {:.6f}\n", epoch, cost_total / moons.size());
-    }
-    progress.update(epoch + 1);
+    if (epoch % 1000 == 0) course::print("Cost after epoch {}: {:.6f}\n", epoch, cost_total / moons.size());
   }
-  progress.clear();
   fmt::print("Accuracy: {}\n", cr::data::accuracy(predict.run({{x, moons.x}})[0], moons.y));
 }
 

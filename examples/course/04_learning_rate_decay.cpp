@@ -41,20 +41,16 @@ void model(const char* title, Optimizer optimizer, const cr::optim::Schedule& de
   cr::Program rate(state, {.outputs = {learning_rate}});
   cr::Program predict(state, {.outputs = {cr::sigmoid(z3)}, .mode = cr::Mode::inference});
 
-  cr::Progress progress(title, num_epochs);
-  for (int epoch = 0; epoch < num_epochs; ++epoch) {
+  for (const int epoch : course::Iterations(title, num_epochs)) {
     double cost_total = 0;
     for (const auto& batch : cr::data::mini_batches(moons, 64, cr::numpy::RandomState(11 + epoch)))
       cost_total += train.run({{x, batch.x}, {y, batch.y}}).scalar(cost) * batch.size();
     state.set_epoch(epoch);  // after the epoch, as in the notes: the next one uses this rate
     if (epoch % print_every == 0) {
-      progress.clear();
-      fmt::print("Cost after epoch {}: {:.6f}\n", epoch, cost_total / moons.size());
-      fmt::print("learning rate after epoch {}: {:.6f}\n", epoch, rate.run().scalar());
+      course::print("Cost after epoch {}: {:.6f}\n", epoch, cost_total / moons.size());
+      course::print("learning rate after epoch {}: {:.6f}\n", epoch, rate.run().scalar());
     }
-    progress.update(epoch + 1);
   }
-  progress.clear();
   fmt::print("Accuracy: {}\n", cr::data::accuracy(predict.run({{x, moons.x}})[0], moons.y));
 }
 

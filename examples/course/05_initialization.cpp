@@ -42,15 +42,10 @@ void model(const char* title, course::Initialization initialization, int num_ite
   for (std::size_t i = 0; i < norms.size(); ++i) fmt::print("  {} {:.1e}", graph.parameters()[i], first.scalar(i));
   fmt::print("\n");
 
-  cr::Progress progress(title, num_iterations);
-  for (int i = 0; i < num_iterations; ++i) {
+  for (const int i : course::Iterations(title, num_iterations)) {
     const double now = step.run({{x, train.x}, {y, train.y}}).scalar(cost);
-    progress.update(i + 1);
-    if (i % 1000 != 0) continue;
-    progress.clear();
-    fmt::print("Cost after iteration {}: {}\n", i, now);
+    if (i % 1000 == 0) course::print("Cost after iteration {}: {}\n", i, now);
   }
-  progress.clear();
   fmt::print("different units in the first layer: {} of 10\n", different_units(state[layers[0].w]));
   fmt::print("on the train set:\nAccuracy: {}\n", cr::data::accuracy(predict.run({{x, train.x}})[0], train.y));
   fmt::print("on the test set:\nAccuracy: {}\n", cr::data::accuracy(predict.run({{x, test.x}})[0], test.y));

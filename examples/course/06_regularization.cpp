@@ -54,15 +54,10 @@ void model(const char* title, const cr::data::Dataset& train, const cr::data::Da
   std::vector<cr::Feed> feeds{{x, train.x}, {y, train.y}};
   if (options.keep_prob < 1) feeds.insert(feeds.end(), {{d1, d1_numbers}, {d2, d2_numbers}});
 
-  cr::Progress progress(title, num_iterations);
-  for (int i = 0; i < num_iterations; ++i) {
+  for (const int i : course::Iterations(title, num_iterations)) {
     const double now = step.run(feeds).scalar(cost);
-    progress.update(i + 1);
-    if (i % 1000 != 0) continue;
-    progress.clear();
-    fmt::print("cost after iteration {}: {}\n", i, now);
+    if (i % 1000 == 0) course::print("cost after iteration {}: {}\n", i, now);
   }
-  progress.clear();
   fmt::print("on the train set:\nAccuracy: {}\n", cr::data::accuracy(predict.run({{x, train.x}})[0], train.y));
   fmt::print("on the test set:\nAccuracy: {}\n", cr::data::accuracy(predict.run({{x, test.x}})[0], test.y));
   fmt::print("weights below 0.001 in size: {} of 145\n", count.run().scalar());

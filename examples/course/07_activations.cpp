@@ -24,7 +24,7 @@ void activate(const char* name, const cr::data::Dataset& moons, int iterations, 
   cr::Program predict(state, {.outputs = {cr::sigmoid(logits)}, .mode = cr::Mode::inference});
 
   const double dead_at_first = look.run({{x, moons.x}, {y, moons.y}}).scalar(dead);
-  for (int i = 0; i < iterations; ++i) train.run({{x, moons.x}, {y, moons.y}});
+  for ([[maybe_unused]] const int i : course::Iterations(name, iterations)) train.run({{x, moons.x}, {y, moons.y}});
   const auto now = look.run({{x, moons.x}, {y, moons.y}});
   fmt::print("{:10}  {:8.6f}  {:8.4f}  {:13}  {:10}\n", name, now.scalar(cost),
              cr::data::accuracy(predict.run({{x, moons.x}})[0], moons.y), dead_at_first, now.scalar(dead));

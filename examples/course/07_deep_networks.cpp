@@ -71,17 +71,12 @@ void train(const char* title, const cr::data::Dataset& moons, const course::Acti
   // In inference batch normalization uses the running averages that training left.
   cr::Program predict(state, {.outputs = {cr::sigmoid(logits)}, .mode = cr::Mode::inference});
 
-  cr::Progress progress(title, num_epochs);
-  for (int epoch = 0; epoch < num_epochs; ++epoch) {
+  for (const int epoch : course::Iterations(title, num_epochs)) {
     double cost_total = 0;
     for (const auto& batch : cr::data::mini_batches(moons, 64, cr::numpy::RandomState(11 + epoch)))
       cost_total += train.run({{x, batch.x}, {y, batch.y}}).scalar(cost) * batch.size();
-    progress.update(epoch + 1);
-    if (epoch % 50 != 0) continue;
-    progress.clear();
-    fmt::print("Cost after epoch {}: {:.6f}\n", epoch, cost_total / moons.size());
+    if (epoch % 50 == 0) course::print("Cost after epoch {}: {:.6f}\n", epoch, cost_total / moons.size());
   }
-  progress.clear();
   fmt::print("Accuracy: {}\n", cr::data::accuracy(predict.run({{x, moons.x}})[0], moons.y));
 }
 

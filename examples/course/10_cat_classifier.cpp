@@ -31,15 +31,10 @@ void exercise(const course::Options& options) {
   cr::Program step(state, {.outputs = {cost}, .updates = updates});
   cr::Program predict(state, {.outputs = {cr::sigmoid(logits)}, .mode = cr::Mode::inference});
 
-  cr::Progress progress("cats", num_iterations);
-  for (int i = 0; i < num_iterations; ++i) {
+  for (const int i : course::Iterations("cats", num_iterations)) {
     const double now = step.run({{x, train.x}, {y, train.y}}).scalar(cost);
-    progress.update(i + 1);
-    if (i % 100 != 0) continue;
-    progress.clear();
-    fmt::print("Cost after iteration {}: {:.6f}\n", i, now);
+    if (i % 100 == 0) course::print("Cost after iteration {}: {:.6f}\n", i, now);
   }
-  progress.clear();
   fmt::print("on the train set:\nAccuracy: {}\n", cr::data::accuracy(predict.run({{x, train.x}})[0], train.y));
   fmt::print("on the test set:\nAccuracy: {}\n", cr::data::accuracy(predict.run({{x, test.x}})[0], test.y));
 }

@@ -21,13 +21,9 @@ double model(const cr::data::Dataset& data, const std::vector<std::int64_t>& lay
   cr::Program step(state, {.outputs = {cost}, .updates = optimizer.minimize(cost)});
   cr::Program predict(state, {.outputs = {cr::sigmoid(logits)}, .mode = cr::Mode::inference});
 
-  cr::Progress progress(fmt::format("{} hidden units", layers_dims[1]), num_iterations);
-  for (int i = 0; i < num_iterations; ++i) {
+  for (const int i : course::Iterations(fmt::format("{} hidden units", layers_dims[1]), num_iterations)) {
     const double now = step.run({{x, data.x}, {y, data.y}}).scalar(cost);
-    progress.update(i + 1);
-    if (!print_cost || i % (num_iterations / 10) != 0) continue;
-    progress.clear();
-    fmt::print("Cost after iteration {}: {:.6f}\n", i, now);
+    if (print_cost && i % (num_iterations / 10) == 0) course::print("Cost after iteration {}: {:.6f}\n", i, now);
   }
   return cr::data::accuracy(predict.run({{x, data.x}})[0], data.y);
 }

@@ -21,16 +21,14 @@ Trained model(const std::vector<cr::data::Dataset>& sets, const std::vector<std:
   const auto cross_entropy = cr::sigmoid_cross_entropy(logits, y);
   const auto cost = cross_entropy + cr::l2_penalty(course::weights(layers), lambda, m);
   cr::State state(graph);
-  cr::Program step(state, {.outputs = {cross_entropy}, .updates = optimizer.minimize(cost)});
+  cr::Program train(state, {.outputs = {cost}, .updates = optimizer.minimize(cost)});
+  cr::Program look(state, {.outputs = {cross_entropy}});
   cr::Program predict(state, {.outputs = {cr::sigmoid(logits)}, .mode = cr::Mode::inference});
 
-  Trained out;
-  cr::Progress progress(fmt::format("{} layers", layers.size()), num_iterations);
-  for (int i = 0; i < num_iterations; ++i) {
-    out.cost = step.run({{x, sets[0].x}, {y, sets[0].y}}).scalar();
-    progress.update(i + 1);
-  }
-  for (const auto& set : sets) out.errors.push_back(1 - cr::data::accuracy(predict.run({{x, set.x}})[0], set.y));
+  // One batch of the whole training set: an epoch is an iteration.
+  cr::fit(train, sets[0], {.inputs = {x, y}, .batch = sets[0].size(), .epochs = num_iterations, .shuffle = false});
+  Trained out{.cost = look.run({{x, sets[0].x}, {y, sets[0].y}}).scalar()};
+  for (const auto& set : sets) out.errors.push_back(1 - cr::accuracy(predict, set, {.inputs = {x}}));
   return out;
 }
 

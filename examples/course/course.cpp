@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <exception>
 #include <filesystem>
 #include <limits>
@@ -14,11 +15,26 @@ namespace course {
 
 namespace {
 
+constexpr int failed = 1;
 constexpr int no_data = 66;  // EX_NOINPUT of sysexits.h
+
+constexpr int interrupted = 130;  // what a shell says of a program that SIGINT ended
+
+int leave(const char* why, int exit_code) {
+  std::fflush(stdout);  // first what it has printed
+  fmt::print(stderr, "{}\n", why);
+  return exit_code;
+}
 
 class MissingData : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
+
+class Interrupted {};
+
+// While an exercise runs; a loop's own ends with the loop.
+const cr::Interrupt* interrupt = nullptr;
+Iterations* loop = nullptr;  // that is running now
 
 }  // namespace
 
@@ -31,14 +47,17 @@ int run(int argc, char** argv, const char* about, void (*exercise)(const Options
     app.footer(fmt::format("The exit code is {} where a data file is missing.", no_data));
   }
   CLI11_PARSE(app, argc, argv);
+  const cr::Interrupt interrupt_of_run;
+  interrupt = &interrupt_of_run;
   try {
     exercise(options);
+    if (interrupt_of_run.requested()) throw Interrupted();
+  } catch (const Interrupted&) {
+    return leave("interrupted", interrupted);
   } catch (const MissingData& error) {
-    fmt::print(stderr, "{}\n", error.what());
-    return no_data;
+    return leave(error.what(), no_data);
   } catch (const std::exception& error) {
-    fmt::print(stderr, "{}\n", error.what());
-    return 1;
+    return leave(error.what(), failed);
   }
   return 0;
 }
@@ -86,7 +105,16 @@ cr::Value forward_propagation(cr::Value x, const std::vector<Layer>& layers, con
   return a;
 }
 
+Iterations::Iterations(const std::string& what, int count) : progress_(what, count), count_(count) { loop = this; }
+
+Iterations::~Iterations() { loop = nullptr; }
+
+void clear_progress() {
+  if (loop != nullptr) loop->progress_.clear();
+}
+
 void heading(const std::string& title) {
+  if (interrupt->requested()) throw Interrupted();
   static bool first = true;
   fmt::print("{}# {}\n", first ? "" : "\n", title);
   first = false;

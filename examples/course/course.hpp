@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <fmt/core.h>
@@ -30,7 +31,7 @@ struct Has {
 };
 
 // Reads the command line, runs the exercise, and gives main() its exit code: 0, 1 after an error, which is printed, 66
-// where a data file is missing, or CLI11's for a command line that it cannot read.
+// where a data file is missing, 130 after a Ctrl-C, or CLI11's for a command line that it cannot read.
 int run(int argc, char** argv, const char* about, void (*exercise)(const Options& options), const Has& has = {});
 
 // A file in the folder that --data names. Ends the program, by run(), where it is not there.
@@ -62,10 +63,56 @@ cr::Value forward_propagation(
     cr::Value x, const std::vector<Layer>& layers,
     const Activation& activation = [](cr::Value z) { return cr::relu(z); });
 
+// ---- loops
+
+// for (const int i : course::Iterations("momentum", 10'000)): 0, 1, 2, ... with the time left at the foot of a
+// terminal. A Ctrl-C ends the loop, so that the program can say how far it came.
+class Iterations {
+ public:
+  Iterations(const std::string& what, int count);
+  ~Iterations();
+  Iterations(const Iterations&) = delete;
+  Iterations& operator=(const Iterations&) = delete;
+
+  class Iterator {
+   public:
+    Iterator(Iterations* loop, int i) : loop_(loop), i_(i) {}
+    int operator*() const { return i_; }
+    Iterator& operator++() {
+      loop_->done(++i_);
+      return *this;
+    }
+    bool operator!=(const Iterator& end) const { return i_ < end.i_ && !loop_->ended(); }
+
+   private:
+    Iterations* loop_;
+    int i_;
+  };
+  Iterator begin() { return {this, 0}; }
+  Iterator end() { return {this, count_}; }
+
+ private:
+  void done(int i) { progress_.update(i); }
+  [[nodiscard]] bool ended() const { return interrupt_.requested(); }
+
+  friend void clear_progress();
+  cr::Interrupt interrupt_;
+  cr::Progress progress_;
+  int count_;
+};
+
 // ---- printing
 
-// "# TITLE", set off by an empty line from what came before.
+// "# TITLE", set off by an empty line from what came before. After a Ctrl-C nothing new begins: it ends the exercise.
 void heading(const std::string& title);
+
+// fmt::print, for use in a loop: the line at the foot of the terminal gives way.
+void clear_progress();
+template <class... T>
+void print(fmt::format_string<T...> format, T&&... values) {
+  clear_progress();
+  fmt::print(format, std::forward<T>(values)...);
+}
 
 // An array as NumPy's str() has it: 8 decimals, aligned columns, exponents where the numbers differ much in size.
 std::string str(const cr::Array& array);
