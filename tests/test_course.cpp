@@ -30,6 +30,43 @@ int correct(const Printed& section, const std::string& set, int examples) {
 
 }  // namespace
 
+// ---- what all have in common
+
+TEST_CASE("every exercise has --help and --quick", "[options]") {
+  const auto data = cr::test::shared_data();
+  for (const auto& name : Printed::words(CHAINRULE_EXERCISES)) {
+    INFO(name);
+    const Printed help = run_exercise(name, "--help");
+    CHECK(help.text.find("--quick") != std::string::npos);
+    const bool needs_data = help.text.find("--data") != std::string::npos;
+    if (needs_data && data.empty()) continue;
+    const Printed quick = run_exercise(name, needs_data ? "--quick --data " + data : "--quick");
+    CHECK(!quick.text.empty());
+    CHECK(cr::test::run_example(name, "--no-such-option 2>&1").exit_code > 100);
+  }
+}
+
+TEST_CASE("Ctrl-C ends an exercise with what it has, and exit code 130", "[options]") {
+  const Printed printed =
+      cr::test::run_example("04_learning_rate_decay", "2>&1", "timeout --preserve-status --signal=INT 0.3");
+  INFO(printed.text);
+  CHECK(printed.exit_code == 130);
+  const auto lines = Printed::lines(printed.text);
+  REQUIRE(lines.size() > 2);
+  CHECK(lines.back() == "interrupted");
+  CHECK(lines[lines.size() - 2].rfind("Accuracy: ", 0) == 0);  // of the training that it ended
+}
+
+TEST_CASE("a data file that is not there is one line and exit code 66", "[options]") {
+  for (const auto* arguments : {"2>&1", "--data /no/such/folder 2>&1"}) {
+    const Printed printed = cr::test::run_example("06_regularization", arguments);
+    CHECK(printed.exit_code == 66);
+    CHECK(Printed::lines(printed.text).size() == 1);
+    CHECK(printed.text.find("data.mat") != std::string::npos);
+    CHECK(printed.text.find("README") != std::string::npos);
+  }
+}
+
 // ---- 1: update rules
 
 TEST_CASE("update rules: every printed digit", "[01_update_rules]") {
@@ -244,19 +281,6 @@ TEST_CASE("initialization: zeros learn nothing, He learns as the course prints i
   }
 }
 
-// ---- what all have in common
-
-TEST_CASE("Ctrl-C ends an exercise with what it has, and exit code 130", "[04_learning_rate_decay]") {
-  const Printed printed =
-      cr::test::run_example("04_learning_rate_decay", "2>&1", "timeout --preserve-status --signal=INT 0.3");
-  INFO(printed.text);
-  CHECK(printed.exit_code == 130);
-  const auto lines = Printed::lines(printed.text);
-  REQUIRE(lines.size() > 2);
-  CHECK(lines.back() == "interrupted");
-  CHECK(lines[lines.size() - 2].rfind("Accuracy: ", 0) == 0);  // of the training that it ended
-}
-
 // ---- 6: regularization
 
 TEST_CASE("regularization: costs for as long as they are reproducible, accuracies", "[06_regularization]") {
@@ -323,16 +347,6 @@ TEST_CASE("regularization: L1 makes weights zero", "[06_regularization]") {
   CHECK(std::stoi(section.after("weights below 0.001 in size: ")) > 60);
   for (const auto* dense : {"No regularization", "L2, lambda 0.1"})
     CHECK(std::stoi(printed.section(dense).after("weights below 0.001 in size: ")) < 20);
-}
-
-TEST_CASE("a data file that is not there is one line and exit code 66", "[06_regularization]") {
-  for (const auto* arguments : {"2>&1", "--data /no/such/folder 2>&1"}) {
-    const Printed printed = cr::test::run_example("06_regularization", arguments);
-    CHECK(printed.exit_code == 66);
-    CHECK(Printed::lines(printed.text).size() == 1);
-    CHECK(printed.text.find("data.mat") != std::string::npos);
-    CHECK(printed.text.find("README") != std::string::npos);
-  }
 }
 
 // ---- 7: deep networks, activations
