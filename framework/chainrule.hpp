@@ -15,6 +15,7 @@
 #include <chainrule/framework/interrupt.hpp>
 #include <chainrule/framework/numpy_random.hpp>
 #include <chainrule/framework/op.hpp>
+#include <chainrule/framework/plot.hpp>
 #include <chainrule/framework/program.hpp>
 #include <chainrule/framework/progress.hpp>
 #include <chainrule/framework/state.hpp>

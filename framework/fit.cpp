@@ -73,11 +73,11 @@ History fit(Program& program, const data::Dataset& dataset, const FitOptions& op
                             program.outputs().empty() ? "none" : to_string(program.outputs()[0].shape())));
   if (!program.has_updates()) throw Error(at, "fit", "requires a program with updates, got one without");
 
+  detail::StateData& state = *program.state_data();
   const auto batches_of = [&](std::int64_t epoch) {
     if (!options.shuffle) return data::batches(dataset, options.batch, at);
     return data::mini_batches(dataset, options.batch, numpy::RandomState((options.seed + epoch) % seeds, at), at);
   };
-  detail::StateData& state = *program.state_data();
   const std::int64_t batches = data::batches(dataset, options.batch, at).size();
   const bool fresh = state.epoch <= 0 && state.step < batches;
   History out;

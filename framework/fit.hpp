@@ -29,10 +29,10 @@ struct FitOptions {
   DatasetInputs inputs;
   std::int64_t batch = 64;
   std::int64_t epochs = 1;
-  // Each epoch has an order of its own: that of numpy::RandomState(seed + epoch).permutation(examples). (The course's
-  // seed is 11.) Otherwise the order is the data set's.
+  // Each epoch has an order of its own: that of numpy::RandomState(seed + epoch).permutation(examples). 11 is the
+  // course's. Without a shuffle the order is the data set's.
   bool shuffle = true;
-  std::int64_t seed = 0;
+  std::int64_t seed = 11;
   // The number of the first epoch. Without one training goes on after the State's last epoch; it begins at 0 where the
   // State has made fewer steps than an epoch has batches.
   std::optional<std::int64_t> first_epoch = std::nullopt;

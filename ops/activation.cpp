@@ -1,8 +1,12 @@
 #include <chainrule/ops/activation.hpp>
 
+#include <fmt/core.h>
+
+#include <chainrule/framework/attempt.hpp>
 #include <chainrule/framework/op_family.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/compare.hpp>
+#include <chainrule/ops/math.hpp>
 
 CHAINRULE_OP_FAMILY(activation)
 
@@ -39,6 +43,65 @@ const Op& leaky_relu_op = register_op({
                 {.inputs = {uniform({5}, -4, 4)}, .attributes = {{"slope", 1.5}}}},
 });
 
+const Op& prelu_op = register_op({
+    .name = "prelu",
+    .doc = "x above 0, slope * x elsewhere, with a slope that is an input.",
+    .shape = [](const OpCall& call) -> Type {
+      call.require_inputs(2);
+      const Type out = broadcast_shape(call);
+      if (!(out == call.type(0)))
+        call.fail(fmt::format("a slope that broadcasts to {}", to_string(call.shape(0))), to_string(call.shape(1)));
+      return out;
+    },
+    .forward = elementwise([](auto x, auto slope) { return simd::select(x > 0.0, x, slope * x); }),
+    .gradient = [](const Node& node, Value dy) -> Values {
+      const Value x = node.input(0);
+      const Value above = x > 0.0;
+      return {where(above, dy, node.input(1) * dy), where(above, 0.0, x * dy)};
+    },
+    .samples = {{.inputs = {uniform({3, 4}, -4, 4), uniform({}, 0.1, 0.5)}},
+                {.inputs = {uniform({3, 4}, -4, 4), uniform({3, 1}, -0.5, 0.5)}},
+                {.inputs = {uniform({2, 3}, -4, 4), uniform({2, 3}, 0.1, 2)}},
+                {.inputs = {zeros({0, 2}), uniform({2})}}},
+});
+
+// exp(x) where x <= 0, and 1 above, where it may overflow: an infinity would make NaN of the gradient's own gradient.
+Value exp_below_zero(Value x) { return exp(where(x > 0.0, 0.0, x)); }
+
+const Op& elu_op = register_op({
+    .name = "elu",
+    .doc = "x above 0, alpha * (exp(x) - 1) elsewhere.",
+    .shape = same_shape,
+    .forward =
+        elementwise([](auto x, auto alpha) { return simd::select(x > 0.0, x, alpha * simd::expm1(x)); }, {"alpha"}),
+    .gradient = [](const Node& node, Value dy) -> Values {
+      const Value x = node.input(0);
+      return {where(x > 0.0, dy, node.attributes().number("alpha") * dy * exp_below_zero(x))};
+    },
+    .samples = {{.inputs = {uniform({3, 4}, -4, 4)}, .attributes = {{"alpha", 1.0}}},
+                {.inputs = {uniform({2, 3}, -40, 40)}, .attributes = {{"alpha", 0.5}}},
+                {.inputs = {zeros({0, 2})}, .attributes = {{"alpha", 1.0}}},
+                {.inputs = edges.inputs, .attributes = {{"alpha", 1.0}}, .differentiate = false},
+                {.inputs = {Array({900.0, -900.0, 2.0})}, .attributes = {{"alpha", 1.5}}}},
+});
+
+// The fixed point of mean and variance for normally distributed sums: Klambauer et al. 2017, equation 14.
+constexpr double selu_scale = 1.0507009873554804934193349852946;
+constexpr double selu_alpha = 1.6732632423543772848170429916717;
+
+const Op& selu_op = register_op({
+    .name = "selu",
+    .doc = "1.0507 * x above 0, 1.7581 * (exp(x) - 1) elsewhere.",
+    .shape = same_shape,
+    .forward = elementwise(
+        [](auto x) { return simd::select(x > 0.0, selu_scale * x, selu_scale * selu_alpha * simd::expm1(x)); }),
+    .gradient = [](const Node& node, Value dy) -> Values {
+      const Value x = node.input(0);
+      return {where(x > 0.0, selu_scale * dy, selu_scale * selu_alpha * dy * exp_below_zero(x))};
+    },
+    .samples = {matrix, steep, empty, edges, {.inputs = {Array({900.0, -900.0, 2.0})}}},
+});
+
 const Op& sigmoid_op = register_op({
     .name = "sigmoid",
     .doc = "1 / (1 + exp(-x)).",
@@ -62,6 +125,11 @@ const Op& softplus_op = register_op({
 
 Value relu(Value x, Location at) { return apply(relu_op, {x}, {}, at); }
 Value leaky_relu(Value x, double slope, Location at) { return apply(leaky_relu_op, {x}, {{"slope", slope}}, at); }
+Value prelu(Value x, Operand slope, Location at) {
+  return detail::attempt(x, [&] { return apply(prelu_op, {x, slope.resolve(x)}, {}, at); });
+}
+Value elu(Value x, double alpha, Location at) { return apply(elu_op, {x}, {{"alpha", alpha}}, at); }
+Value selu(Value x, Location at) { return apply(selu_op, {x}, {}, at); }
 Value sigmoid(Value x, Location at) { return apply(sigmoid_op, {x}, {}, at); }
 Value softplus(Value x, Location at) { return apply(softplus_op, {x}, {}, at); }
 

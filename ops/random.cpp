@@ -1,13 +1,13 @@
 #include <chainrule/ops/random.hpp>
 
-#include <algorithm>
-
 #include <fmt/core.h>
 
 #include <chainrule/framework/attempt.hpp>
 #include <chainrule/framework/graph_data.hpp>
-#include <chainrule/framework/op_family.hpp>
 #include <chainrule/framework/kernels/vector_table.hpp>
+#include <chainrule/framework/op_family.hpp>
+#include <chainrule/framework/philox.hpp>
+#include <chainrule/ops/activation.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/control.hpp>
 
@@ -16,6 +16,9 @@ CHAINRULE_OP_FAMILY(random)
 namespace chainrule {
 
 namespace {
+
+// Both ops here have the State's step as their only input, and element i is made of 24 random bits: those of Philox of
+// (seed, stream, step, i). Four elements share a block, wherever the range is cut.
 
 Forward mask_generator() {
   Forward forward;
@@ -35,25 +38,65 @@ Forward mask_generator() {
   return forward;
 }
 
+Forward uniform_generator() {
+  Forward forward;
+  forward.generator = [](const KernelCall& call) -> RangeRun {
+    const double low = call.attributes.number("low");
+    const double width = call.attributes.number("high") - low;
+    const auto seed = static_cast<std::uint64_t>(call.attributes.get<std::int64_t>("seed"));
+    const auto stream = static_cast<std::uint32_t>(call.attributes.get<std::int64_t>("stream"));
+    const auto make = [&]<class T>(T) -> RangeRun {
+      return [=](const void* const* inputs, void* output, std::int64_t begin, std::int64_t end) {
+        const auto step = static_cast<std::uint32_t>(*static_cast<const std::int64_t*>(inputs[0]));
+        T* out = static_cast<T*>(output);
+        philox::Block words{};
+        for (std::int64_t i = begin; i < end; ++i) {
+          if (i == begin || i % 4 == 0) words = philox::bits(seed, stream, step, static_cast<std::uint64_t>(i / 4));
+          *out++ = static_cast<T>(low + width * philox::unit(words[static_cast<std::size_t>(i % 4)]));
+        }
+      };
+    };
+    return call.output.dtype == float32 ? make(float{}) : make(double{});
+  };
+  return forward;
+}
+
+Type drawn_shape(const OpCall& call) {
+  call.require_inputs(1);
+  if (call.dtype(0) != int64 || !(call.shape(0) == Shape{}))
+    call.fail("the step, an int64 scalar", to_string(call.shape(0)));
+  return {call.attributes().get<DType>("dtype"), call.attributes().get<Shape>("shape")};
+}
+
 const Op& dropout_mask_op = register_op({
     .name = "dropout_mask",
     .doc = "1 with probability keep, else 0, by Philox 4x32-10 of (seed, stream, step, element).",
-    .shape = [](const OpCall& call) -> Type {
-      call.require_inputs(1);
-      if (call.dtype(0) != int64 || !(call.shape(0) == Shape{}))
-        call.fail("the step, an int64 scalar", to_string(call.shape(0)));
-      return {call.attributes().get<DType>("dtype"), call.attributes().get<Shape>("shape")};
-    },
+    .shape = drawn_shape,
     .forward = mask_generator(),
     .samples =
         {{.inputs = {Array(std::int64_t{3})},
           .attributes = {{"shape", Shape{1000}}, {"dtype", float64}, {"keep", 0.8}, {"seed", 7}, {"stream", 1}}}},
 });
 
+const Op& random_uniform_op = register_op({
+    .name = "random_uniform",
+    .doc =
+        "Evenly distributed in [low, high), rounded to the dtype, by Philox 4x32-10 of (seed, stream, step, element).",
+    .shape = drawn_shape,
+    .forward = uniform_generator(),
+    .samples =
+        {{.inputs = {Array(std::int64_t{3})},
+          .attributes =
+              {{"shape", Shape{1000}}, {"dtype", float64}, {"low", -0.5}, {"high", 0.75}, {"seed", 7}, {"stream", 1}}}},
+});
+
+void check_floating(Value x, std::string_view op, Location at) {
+  if (!x) throw Error(at, op, "requires values of a graph, got an empty Value");
+  if (!is_floating(x.dtype())) throw Error(at, op, fmt::format("requires float32 or float64, got {}", name(x.dtype())));
+}
+
 void check(Value x, const DropoutOptions& options, Location at) {
-  if (!x) throw Error(at, "dropout", "requires values of a graph, got an empty Value");
-  if (!is_floating(x.dtype()))
-    throw Error(at, "dropout", fmt::format("requires float32 or float64, got {}", name(x.dtype())));
+  check_floating(x, "dropout", at);
   if (!(options.keep > 0 && options.keep <= 1))
     throw Error(at, "dropout", fmt::format("requires 0 < keep <= 1, got {}", options.keep));
 }
@@ -83,6 +126,25 @@ Value dropout(Value x, Value mask, const DropoutOptions& options, Location at) {
         fmt::format("requires a mask that broadcasts to {}, got {}", to_string(x.shape()), to_string(mask.shape())));
   const detail::LocationScope scope(detail::scoped(at));
   return detail::attempt(x, [&] { return by_mode(x * cast(mask, x.dtype()) * (1.0 / options.keep), x); });
+}
+
+Value rrelu(Value x, const RReluOptions& options, Location at) {
+  check_floating(x, "rrelu", at);
+  if (!(options.low <= options.high))
+    throw Error(at, "rrelu", fmt::format("requires low <= high, got {} and {}", options.low, options.high));
+  const detail::LocationScope scope(detail::scoped(at));
+  return detail::attempt(x, [&] {
+    Graph graph = x.graph();
+    const Value slope = apply(random_uniform_op, {graph.step(at)},
+                              {{"shape", x.shape()},
+                               {"dtype", x.dtype()},
+                               {"low", options.low},
+                               {"high", options.high},
+                               {"seed", static_cast<std::int64_t>(graph.seed())},
+                               {"stream", graph.data()->streams++}},
+                              at);
+    return prelu(x, by_mode(slope, (options.low + options.high) / 2), at);
+  });
 }
 
 }  // namespace chainrule

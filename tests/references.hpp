@@ -304,15 +304,18 @@ struct BatchNorm {
 
 // ---- random numbers
 
-inline X dropout_mask(const X& step, const Attributes& a) {
+// Numbers of [0, 1).
+inline X random_units(const X& step, const Attributes& a) {
   X out = xt::zeros<double>(sizes_of(a, "shape"));
   const auto seed = static_cast<std::uint64_t>(a.get<std::int64_t>("seed"));
   const auto stream = static_cast<std::uint32_t>(a.get<std::int64_t>("stream"));
-  for (std::size_t i = 0; i < out.size(); ++i) {
-    const auto block = philox::bits(seed, stream, static_cast<std::uint32_t>(step()), i / 4);
-    out.flat(i) = philox::unit(block[i % 4]) < a.number("keep") ? 1 : 0;
-  }
+  for (std::size_t i = 0; i < out.size(); ++i)
+    out.flat(i) = philox::unit(philox::bits(seed, stream, static_cast<std::uint32_t>(step()), i / 4)[i % 4]);
   return out;
+}
+
+inline X dropout_mask(const X& step, const Attributes& a) {
+  return xt::cast<double>(random_units(step, a) < a.number("keep"));
 }
 
 // ---- the table
@@ -402,6 +405,19 @@ inline const std::map<std::string, Reference>& references() {
         },
         .ulps = 1,  // the slope is rounded too
         .signed_zero = true}},
+      {"prelu",
+       {.value = [](const Inputs& x, const Attributes&) -> X { return xt::where(x[0] > 0.0, x[0], x[1] * x[0]); },
+        .ulps = 0.5,
+        .signed_zero = true}},
+      {"elu",
+       {.value = [](const Inputs& x, const Attributes& a) -> X {
+          return xt::where(x[0] > 0.0, x[0], a.number("alpha") * xt::expm1(x[0]));
+        },
+        .signed_zero = true}},
+      {"selu", one([](const X& x) -> X {
+         return 1.0507009873554804934193349852946 *
+                xt::where(x > 0.0, x, 1.6732632423543772848170429916717 * xt::expm1(x));
+       })},
       {"sigmoid",
        one([](const X& x) -> X { return xt::where(x < 0.0, xt::exp(x), 1.0) / (1 + xt::exp(-xt::abs(x))); })},
       {"softplus", one([](const X& x) { return softplus(x); })},
@@ -502,6 +518,11 @@ inline const std::map<std::string, Reference>& references() {
 
       // random numbers
       {"dropout_mask", moved([](const X& step, const Attributes& a) { return dropout_mask(step, a); })},
+      {"random_uniform",
+       {.value = [](const Inputs& x, const Attributes& a) -> X {
+          return a.number("low") + (a.number("high") - a.number("low")) * random_units(x[0], a);
+        },
+        .ulps = 0.5}},
   };
   return table;
 }

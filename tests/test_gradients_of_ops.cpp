@@ -120,6 +120,9 @@ using Doubles = std::vector<double>;
 TEST_CASE("derivatives at kinks are the field's") {
   CHECK(slopes([](Value x) { return relu(x); }, {-1, -0.0, 0, 1}) == Doubles{0, 0, 0, 1});
   CHECK(slopes([](Value x) { return leaky_relu(x, 0.1); }, {-1, 0, 1}) == Doubles{0.1, 0.1, 1});
+  CHECK(slopes([](Value x) { return prelu(x, 0.1); }, {-1, 0, 1}) == Doubles{0.1, 0.1, 1});
+  CHECK(slopes([](Value x) { return elu(x, 0.5); }, {-900, 0, 900}) == Doubles{0, 0.5, 1});
+  CHECK(slopes([](Value x) { return selu(x); }, {-900, 900}) == Doubles{0, 1.0507009873554804934193349852946});
   CHECK(slopes([](Value x) { return abs(x); }, {-2, 0, 2}) == Doubles{-1, 0, 1});
   CHECK(slopes([](Value x) { return clip(x, -1, 1); }, {-2, -1, 0, 1, 2}) == Doubles{0, 1, 1, 1, 0});
   CHECK(slopes([](Value x) { return sign(x) + floor(x) + ceil(x); }, {-1, 0, 1.5}) == Doubles{0, 0, 0});

@@ -252,6 +252,8 @@ TEST_CASE("values of another graph and empty values are refused") {
   refuse([&] { return concat({}, 0); }, __LINE__, "concat: requires an input, got none");
   refuse([&] { return dropout(nothing, {.keep = 0.5}); }, __LINE__,
          "dropout: requires values of a graph, got an empty Value");
+  refuse([&] { return rrelu(nothing); }, __LINE__, "rrelu: requires values of a graph, got an empty Value");
+  refuse([&] { return prelu(a, nothing); }, __LINE__, "prelu: requires values of a graph, got an empty Value");
   refuse([&] { return where(nothing, a, a); }, __LINE__, "where: requires values of a graph, got an empty Value");
   refuse([&] { return nn::dense(nothing, 3); }, __LINE__, "dense: requires values of a graph, got an empty Value");
   refuse([&] { return cast(nothing, float32); }, __LINE__, "cast: requires values of a graph, got an empty Value");
@@ -309,6 +311,10 @@ TEST_CASE("shape errors name the op, the line, what is required and what was got
   refuse([&] { return softmax_cross_entropy(y, n); }, __LINE__,
          "softmax_cross_entropy: requires class indices of shape {time} for logits {time, 3}, got {batch}");
   refuse([&] { return dropout(x, {.keep = 0}); }, __LINE__, "dropout: requires 0 < keep <= 1, got 0");
+  refuse([&] { return rrelu(x, {.low = 0.5, .high = 0.25}); }, __LINE__,
+         "rrelu: requires low <= high, got 0.5 and 0.25");
+  refuse([&] { return rrelu(n); }, __LINE__, "rrelu: requires float32 or float64, got int64");
+  refuse([&] { return prelu(scalar, x); }, __LINE__, "prelu: requires a slope that broadcasts to {}, got {batch, 3}");
   refuse([&] { return logical_not(x); }, __LINE__, "logical_not: requires bool inputs, got float64");
   refuse([&] { return where(x, x, x); }, __LINE__, "where: requires a bool condition, got float64");
 }
@@ -331,6 +337,7 @@ TEST_CASE("functions that build several nodes leave none behind after an error")
   refuse([&] { return where(flags, x, two); }, __LINE__, "where: requires shapes that broadcast");
   refuse([&] { return by_mode(x, two); }, __LINE__, "by_mode: requires shapes that broadcast");
   refuse([&] { return dropout(x, n, {.keep = 0.5}); }, __LINE__, "dropout: requires a mask that broadcasts");
+  refuse([&] { return prelu(x, two); }, __LINE__, "prelu: requires shapes that broadcast, got {batch, 3} and {2}");
   refuse([&] { return softmax_cross_entropy(counts, n); }, __LINE__, "softmax_cross_entropy: requires float32");
   refuse([&] { return matmul(x, n); }, __LINE__, "matmul: requires");
   refuse([&] { return nn::dense(counts, 4); }, __LINE__, "matmul: requires");

@@ -85,7 +85,9 @@ TEST_CASE("maximum, minimum, relu and clip keep NaN in every place of a vector")
             of([](Value a, Value b) { return minimum(b, a); }, x, ones), of([](Value a) { return maximum(a, 1.0); }, x),
             of([](Value a) { return minimum(1.0, a); }, x), of([](Value a) { return relu(a); }, x),
             of([](Value a) { return clip(a, 0, 3); }, x), of([](Value a) { return sign(a); }, x),
-            of([](Value a) { return leaky_relu(a); }, x), of([](Value a) { return tanh(a); }, x),
+            of([](Value a) { return leaky_relu(a); }, x), of([](Value a) { return prelu(a, 0.5); }, x),
+            of([](Value a) { return elu(a); }, x), of([](Value a) { return selu(a); }, x),
+            of([](Value a) { return rrelu(a); }, x), of([](Value a) { return tanh(a); }, x),
             of([](Value a) { return sigmoid(a); }, x)}) {
         std::int64_t nans = 0;
         for (std::int64_t i = 0; i < y.size(); ++i) nans += std::isnan(y[i]) ? 1 : 0;
@@ -383,6 +385,45 @@ TEST_CASE("dropout scales what it keeps in training and is the identity in infer
   CHECK(results[0].identical(results[2]));        // the gradient passes where the value did
   Program inference(state, {.outputs = {y}, .mode = Mode::inference});
   CHECK(inference.run({{x, ones}})[0].identical(ones));
+}
+
+TEST_CASE("rrelu draws a slope for each element in training, and takes their mean in inference") {
+  constexpr std::int64_t n = 100000;
+  Graph graph({.seed = 5});
+  const Value x = graph.input("x", {n});
+  const Value y = rrelu(x);
+  const Value z = rrelu(x, {.low = 0, .high = 1});
+  State state(graph);
+  Program training(state, {.outputs = {y, z, gradients(sum(y), {x})[0]}});
+  Array ends = filled(float64, {n}, -2);
+  ends.set(0, 3);
+  const Results results = training.run({{x, ends}});
+  CHECK((results[0][0] == 3 && results[2][0] == 1));
+  double low = 1;
+  double high = 0;
+  bool same_in_gradient = true;
+  for (std::int64_t i = 1; i < n; ++i) {
+    low = std::min(low, results[0][i] / -2);
+    high = std::max(high, results[0][i] / -2);
+    same_in_gradient = same_in_gradient && results[2][i] == results[0][i] / -2;
+  }
+  CHECK(same_in_gradient);
+  CHECK((low >= 1.0 / 8 && low < 0.126 && high < 1.0 / 3 && high > 0.332));
+  // Five standard deviations of the mean of even draws.
+  const double deviation = 1 / std::sqrt(12.0 * static_cast<double>(n));
+  CHECK(mean_of(results[0]) / -2 == Approx((1.0 / 8 + 1.0 / 3) / 2).margin(5 * deviation * (1.0 / 3 - 1.0 / 8) + 5e-5));
+  CHECK(mean_of(results[1]) / -2 == Approx(0.5).margin(5 * deviation + 5e-5));
+  CHECK(results[0][1] != results[0][2]);
+
+  Program inference(state, {.outputs = {y}, .mode = Mode::inference});
+  const Array mean = inference.run({{x, ends}})[0];
+  CHECK((mean[0] == 3 && mean[1] == Approx(-2 * (1.0 / 8 + 1.0 / 3) / 2) && mean[2] == mean[1]));
+
+  // Drawn anew in the next run of a program that updates.
+  const Value count = graph.variable("count", Array(0.0));
+  Program step(state, {.outputs = {y}, .updates = {{count, count + 1.0}}});
+  const Array first = step.run({{x, ends}})[0];
+  CHECK_FALSE(step.run({{x, ends}})[0].identical(first));
 }
 
 TEST_CASE("by_mode is its first operand in training, its second in inference") {

@@ -1,0 +1,103 @@
+// Exercise 4: learning rates that decay - on every iteration, at fixed intervals, 0.95^epoch, k / sqrt(epoch) - with
+// each optimizer.
+//
+// A schedule is an expression of the State's epoch, so it is part of the compiled step.
+#include "course.hpp"
+
+#include <cmath>
+
+namespace {
+
+// The schedule's rate at some epochs: a program of its own, of nothing but the epoch.
+std::vector<double> rates(const cr::optim::Schedule& schedule, const std::vector<std::int64_t>& epochs) {
+  cr::Graph graph;
+  cr::State state(graph);
+  cr::Program rate(state, {.outputs = {schedule(graph)}});
+  std::vector<double> out;
+  for (const std::int64_t epoch : epochs) {
+    state.set_epoch(epoch);
+    out.push_back(rate.run().scalar());
+  }
+  return out;
+}
+
+template <class Optimizer>
+void model(const char* title, Optimizer optimizer, const cr::optim::Schedule& decay, int num_epochs,
+           int print_every = 1000) {
+  course::heading(title);
+  const auto moons = cr::data::make_moons({.samples = 900, .noise = 0.2}, cr::numpy::RandomState(3));
+  cr::Graph graph;
+  const auto m = graph.dimension("m");
+  const auto x = graph.input("X", {2, m});
+  const auto y = graph.input("Y", {1, m});
+  const auto parameters = course::initialize_parameters(graph, {2, 5, 2, 1}, course::he);
+  const auto z3 = course::forward_propagation(x, parameters);
+  const auto cost = cr::sigmoid_cross_entropy(z3, y);
+  const auto learning_rate = decay(graph);
+  optimizer.learning_rate = learning_rate;
+
+  cr::State state(graph);
+  cr::Program train(state, {.outputs = {cost}, .updates = optimizer.minimize(cost)});
+  cr::Program rate(state, {.outputs = {learning_rate}});
+  cr::Program predict(state, {.outputs = {cr::sigmoid(z3)}, .mode = cr::Mode::inference});
+
+  for (const int epoch : course::Iterations(title, num_epochs)) {
+    double cost_total = 0;
+    for (const auto& batch : cr::data::mini_batches(moons, 64, cr::numpy::RandomState(11 + epoch)))
+      cost_total += train.run({{x, batch.x}, {y, batch.y}}).scalar(cost) * batch.size();
+    state.set_epoch(epoch);  // after the epoch, as in the notes: the next one uses this rate
+    if (epoch % print_every == 0) {
+      course::print("Cost after epoch {}: {:.6f}\n", epoch, cost_total / moons.size());
+      course::print("learning rate after epoch {}: {:.6f}\n", epoch, rate.run().scalar());
+    }
+  }
+  fmt::print("Accuracy: {}\n", cr::data::accuracy(predict.run({{x, moons.x}})[0], moons.y));
+}
+
+void exercise(const course::Options& options) {
+  using cr::optim::Adam, cr::optim::GradientDescent, cr::optim::Momentum;
+  using cr::optim::inverse_time_decay, cr::optim::interval_decay, cr::optim::exponential_decay,
+      cr::optim::inverse_root_decay;
+  const int epochs = options.quick ? 1001 : 5000;
+
+  course::heading("Schedules");
+  const auto every = rates(inverse_time_decay({.initial = 0.5, .decay = 1}), {0, 2});
+  fmt::print("Original learning rate: {}\nUpdated learning rate: {}\n", every[0], every[1]);
+  const auto fixed = rates(interval_decay({.initial = 0.5, .decay = 0.3, .interval = 100}), {0, 10, 100});
+  fmt::print("Original learning rate: {}\nUpdated learning rate after 10 epochs: {}\n", fixed[0], fixed[1]);
+  fmt::print("Updated learning rate after 100 epochs: {}\n", fixed[2]);
+
+  const std::vector<std::int64_t> first{1, 2, 3, 4};
+  const auto inverse = rates(inverse_time_decay({.initial = 0.2, .decay = 1}), first);
+  const auto power = rates(exponential_decay({.initial = 0.2, .base = 0.95}), first);
+  const auto root = rates(inverse_root_decay({.initial = 0.2, .k = 1}), {0, 1, 2, 3});  // counts epochs from 0
+  const auto rounded = [](double rate) { return std::round(rate * 1000) / 1000; };
+  fmt::print("epoch  0.2/(1+epoch)  0.95^epoch*0.2  0.2/sqrt(epoch)\n");
+  for (std::size_t i = 0; i < first.size(); ++i)
+    fmt::print("{:5}  {:13}  {:14}  {:15}\n", first[i], rounded(inverse[i]), rounded(power[i]), rounded(root[i]));
+
+  model("on every iteration, gradient descent", GradientDescent{}, inverse_time_decay({.initial = 0.5}), epochs);
+  model("on every iteration, momentum", Momentum{}, inverse_time_decay({.initial = 0.5}), epochs);
+  model("on every iteration, Adam", Adam{}, inverse_time_decay({.initial = 0.05}), epochs);
+
+  model("at fixed intervals, gradient descent", GradientDescent{}, interval_decay({.initial = 0.01}),
+        options.quick ? epochs : 10'000);
+  model("at fixed intervals, momentum", Momentum{}, interval_decay({.initial = 0.01}), epochs);
+  model("at fixed intervals, Adam", Adam{}, interval_decay({.initial = 0.001}), epochs);
+
+  // Soon too small to learn with.
+  model("0.95^epoch, gradient descent", GradientDescent{}, exponential_decay({.initial = 0.5, .base = 0.95}), 500, 100);
+  model("0.95^epoch, momentum", Momentum{}, exponential_decay({.initial = 0.5, .base = 0.95}), 500, 100);
+  model("0.95^epoch, Adam", Adam{}, exponential_decay({.initial = 0.05, .base = 0.95}), 500, 100);
+
+  model("k/sqrt(epoch), gradient descent", GradientDescent{}, inverse_root_decay({.initial = 0.1}), epochs);
+  model("k/sqrt(epoch), momentum", Momentum{}, inverse_root_decay({.initial = 0.1}), epochs);
+  model("k/sqrt(epoch), Adam", Adam{}, inverse_root_decay({.initial = 0.01}), epochs);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return course::run(argc, argv, "The moon classifier with four learning-rate schedules and three optimizers.",
+                     exercise);
+}
