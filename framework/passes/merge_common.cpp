@@ -24,18 +24,37 @@ bool commutes(const Op& op) {
 
 class Merger {
  public:
-  explicit Merger(const detail::GraphData& graph) : graph_(graph) {}
+  explicit Merger(const detail::GraphData& graph) : graph_(graph), table_(1024) {}
 
   // The first node made that equals this new one, or itself.
   NodeId representative(NodeId id) {
-    auto& bucket = known_[hash(id)];
-    for (const NodeId other : bucket)
-      if (equal(id, other)) return other;
-    bucket.push_back(id);
+    if (2 * ++count_ > table_.size()) grow();
+    const std::size_t h = hash(id);
+    std::size_t i = h & (table_.size() - 1);
+    for (; table_[i].node != detail::no_node; i = (i + 1) & (table_.size() - 1))
+      if (table_[i].hash == h && equal(id, table_[i].node)) return table_[i].node;
+    table_[i] = {h, id};
     return id;
   }
 
  private:
+  // Open addressing: a node-based map takes longer than all else here.
+  struct Entry {
+    std::size_t hash = 0;
+    NodeId node = detail::no_node;
+  };
+
+  void grow() {
+    std::vector<Entry> larger(2 * table_.size());
+    for (const Entry& entry : table_) {
+      if (entry.node == detail::no_node) continue;
+      std::size_t i = entry.hash & (larger.size() - 1);
+      while (larger[i].node != detail::no_node) i = (i + 1) & (larger.size() - 1);
+      larger[i] = entry;
+    }
+    table_ = std::move(larger);
+  }
+
   bool commutes_cached(const Op* op) {
     const auto [it, added] = commutes_.try_emplace(op, false);
     if (added) it->second = commutes(*op);
@@ -57,7 +76,8 @@ class Merger {
     } else if (n.inputs.size() == 0) {
       h = mix(h, n.payload);
     }
-    return mix(h, n.attributes.hash());
+    h = mix(h, n.attributes.hash());
+    return h ^ (h >> 32);  // the table takes the lower bits
   }
 
   bool equal(NodeId a, NodeId b) {
@@ -72,7 +92,8 @@ class Merger {
   }
 
   const detail::GraphData& graph_;
-  std::unordered_map<std::size_t, std::vector<NodeId>> known_;
+  std::vector<Entry> table_;  // a power of two
+  std::size_t count_ = 0;
   std::unordered_map<const Op*, bool> commutes_;
 };
 
