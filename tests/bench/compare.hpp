@@ -17,10 +17,12 @@ struct Checked {
 
 // Compares losses, gradients, and the change of each parameter (and running variances) after some steps. The distance
 // of two arrays is the norm of their difference relative to the norm of ours; it may be the square root of the dtype's
-// epsilon (float32: 3.5e-4, float64: 1.5e-8). Rounding alone is far below it, but an activation that it moves across
-// relu's kink, or a gradient near 0 whose sign it changes (which Adam scales up), is not. A missing term or a wrong
-// factor is far above. Returns what differs, a line each; `greatest` is the greatest distance found, relative to what
-// it may be.
+// epsilon, and in networks with relu four times that (float32: 3.5e-4 and 1.4e-3). Errors of rounding are far below it,
+// but they move activations across relu's kink. Of activations that are spread evenly around 0, off by k epsilon, a
+// part of about k epsilon crosses it, each with all of its contribution to a gradient, so that the gradient's relative
+// distance is about sqrt(k epsilon). Likewise Adam makes a full step of a gradient that only rounding keeps from 0.
+// A missing term or a wrong factor is far above. Returns what differs, a line each; `greatest` is the greatest distance
+// found, relative to what it may be.
 std::vector<std::string> differences(const std::string& workload, bool small, const Checked& ours,
                                      const Checked& theirs, double& greatest);
 

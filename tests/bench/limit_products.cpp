@@ -18,12 +18,11 @@ namespace {
 // Small enough that the weights, and so the numbers that the products see, stay as they are.
 constexpr float rate = 1e-9F;
 
-void adam(float* w, float* v, float* s, const float* g, std::int64_t begin, std::int64_t end, float correct_v,
-          float correct_s) {
+void adam(float* __restrict w, float* __restrict v, float* __restrict s, const float* __restrict g, std::int64_t begin,
+          std::int64_t end, float correct_v, float correct_s) {
   constexpr auto beta1 = static_cast<float>(adam_beta1);
   constexpr auto beta2 = static_cast<float>(adam_beta2);
   constexpr auto epsilon = static_cast<float>(adam_epsilon);
-#pragma omp simd
   for (std::int64_t i = begin; i < end; ++i) {
     v[i] = beta1 * v[i] + (1 - beta1) * g[i];
     s[i] = beta2 * s[i] + (1 - beta2) * g[i] * g[i];
@@ -31,17 +30,16 @@ void adam(float* w, float* v, float* s, const float* g, std::int64_t begin, std:
   }
 }
 
-void heavy_ball_step(float* w, float* v, const float* g, std::int64_t begin, std::int64_t end) {
+void heavy_ball_step(float* __restrict w, float* __restrict v, const float* __restrict g, std::int64_t begin,
+                     std::int64_t end) {
   constexpr auto momentum = static_cast<float>(heavy_ball);
-#pragma omp simd
   for (std::int64_t i = begin; i < end; ++i) {
     v[i] = momentum * v[i] + g[i];
     w[i] -= rate * v[i];
   }
 }
 
-void descent(float* w, const float* g, std::int64_t begin, std::int64_t end) {
-#pragma omp simd
+void descent(float* __restrict w, const float* __restrict g, std::int64_t begin, std::int64_t end) {
   for (std::int64_t i = begin; i < end; ++i) w[i] -= rate * g[i];
 }
 
