@@ -287,12 +287,23 @@ Value Graph::find(std::string_view name, Location at) const {
 
 bool Graph::has(std::string_view name) const { return data_->names.contains(std::string(name)); }
 
-std::string Graph::unique_name(std::string_view name) const {
-  if (!has(name)) return std::string(name);
-  for (int i = 2;; ++i) {
-    auto numbered = fmt::format("{}_{}", name, i);
-    if (!has(numbered)) return numbered;
+std::string Graph::unique_name(std::string_view name, std::string_view ending) const {
+  const auto taken = [&](std::int64_t i) {
+    return data_->names.contains(i == 1 ? fmt::format("{}{}", name, ending) : fmt::format("{}_{}{}", name, i, ending));
+  };
+  if (!taken(1)) return std::string(name);
+  // The numbers in use nearly always follow each other: in steps that double to a free one, then halving to the first.
+  std::int64_t used = 1;
+  std::int64_t free = 2;
+  while (taken(free)) {
+    used = free;
+    free *= 2;
   }
+  while (free - used > 1) {
+    const std::int64_t middle = used + (free - used) / 2;
+    (taken(middle) ? used : free) = middle;
+  }
+  return fmt::format("{}_{}", name, free);
 }
 
 Values Graph::parameters() const {

@@ -153,8 +153,8 @@ class Graph {
   // The input, parameter or variable of this name; throws Error for an unknown one.
   [[nodiscard]] Value find(std::string_view name, Location at = Location::here()) const;
   [[nodiscard]] bool has(std::string_view name) const;
-  // "name" where it is free, else "name_2", "name_3", ...
-  [[nodiscard]] std::string unique_name(std::string_view name) const;
+  // "name" where that followed by `ending` is free, else "name_2", "name_3", ...
+  [[nodiscard]] std::string unique_name(std::string_view name, std::string_view ending = {}) const;
   [[nodiscard]] Values parameters() const;  // the trained ones, in order of creation
   [[nodiscard]] DType dtype() const;
   [[nodiscard]] std::uint64_t seed() const;

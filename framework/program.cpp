@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <deque>
+#include <unordered_set>
 
 #include <fmt/core.h>
 
@@ -274,7 +275,7 @@ class Executable {
                     fmt::format("requires {} of the State's graph, got {} of another graph", what, v.name()));
     };
     for (const Value output : outputs_) require(output, "outputs");
-    std::vector<NodeId> seen;
+    std::unordered_set<NodeId> seen;
     for (const Update& update : updates) {
       require(update.variable, "variables");
       require(update.expression, "update expressions");
@@ -287,7 +288,7 @@ class Executable {
         throw Error(at_, "program",
                     fmt::format("requires updates of variables that the State does not count itself, got one of '{}'",
                                 update.variable.name()));
-      if (std::find(seen.begin(), seen.end(), update.variable.id()) != seen.end())
+      if (!seen.insert(update.variable.id()).second)
         throw Error(at_, "program",
                     fmt::format("requires one update of each variable, got two of '{}'", update.variable.name()));
       if (!(variable.type == expression.type))
@@ -295,7 +296,6 @@ class Executable {
             at_, "program",
             fmt::format("requires {} {} for '{}', got {} {}", name(variable.type.dtype), to_string(variable.type.shape),
                         update.variable.name(), name(expression.type.dtype), to_string(expression.type.shape)));
-      seen.push_back(update.variable.id());
     }
     if (outputs_.empty() && updates.empty())
       throw Error(at_, "program", "requires an output or an update, got neither");

@@ -17,10 +17,7 @@ namespace {
 // A name under which none of the layer's parameters is in use yet.
 std::string layer_name(const Graph& graph, const LayerOptions& options, std::string_view kind, std::string_view first) {
   if (!options.name.empty()) return options.name;
-  for (int i = 1;; ++i) {
-    auto name = i == 1 ? std::string(kind) : fmt::format("{}_{}", kind, i);
-    if (!graph.has(fmt::format("{}/{}", name, first))) return name;
-  }
+  return graph.unique_name(kind, fmt::format("/{}", first));
 }
 
 Dimension features_of(Value x, std::int64_t axis, std::string_view layer, Location at) {
