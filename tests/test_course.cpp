@@ -258,7 +258,7 @@ TEST_CASE("learning-rate decay: the schedules and the four tables", "[04_learnin
   compare_training("000.moons900.momentum_fixed", printed.section("at fixed intervals, momentum"));
   compare_training("000.moons900.adam_fixed", printed.section("at fixed intervals, Adam"));
   // What the notes do not print: that every optimizer learns with every schedule.
-  for (const auto* schedule : {"on every iteration", "at fixed intervals", "by 0.95^epoch", "by 1/sqrt(epoch)"})
+  for (const auto* schedule : {"on every iteration", "at fixed intervals", "by 0.95^epoch", "by k/sqrt(epoch)"})
     for (const auto* optimizer : {"gradient descent", "momentum", "Adam"})
       CHECK(std::stod(printed.section(fmt::format("{}, {}", schedule, optimizer)).after("Accuracy: ")) > 0.87);
 }
@@ -451,7 +451,7 @@ TEST_CASE("gradient checking: right gradients pass, mistakes and kinks are told 
   CHECK(distance(doubled) == Approx(0.2850931566540251).margin(5e-5));
   for (const auto* parameter : {"W1", "b2", "W3", "b3"}) CHECK(verdict_of(doubled, parameter) == "pass");
   for (const auto* parameter : {"b1", "W2"}) CHECK(verdict_of(doubled, parameter) == "FAIL");
-  const auto* forgotten = "A mistake: the regularization is in the cost and not in the gradient";
+  const auto* forgotten = "A mistake: a penalty that is in the cost and not in the gradient";
   CHECK(distance(forgotten) > 1e-2);
   for (const auto* parameter : {"b1", "b2", "b3"}) CHECK(verdict_of(forgotten, parameter) == "pass");
   for (const auto* parameter : {"W1", "W2", "W3"}) CHECK(verdict_of(forgotten, parameter) == "FAIL");

@@ -93,7 +93,7 @@ void exercise(const course::Options& options) {
   schedules(options);
 
   // Each optimizer with a schedule of its initial rate; Adam's is a tenth of the others'.
-  const auto train = [&](const std::string& name, const auto& decay, double rate, int num_epochs, int print_every) {
+  const auto train = [&](const std::string& name, double rate, int num_epochs, int print_every, const auto& decay) {
     course::CostPlot costs("Learning rate decayed " + name, "epoch");
     model(costs, name, "gradient descent", GradientDescent{}, decay(rate), num_epochs, print_every);
     num_epochs = std::min(num_epochs, 5000);
@@ -103,15 +103,11 @@ void exercise(const course::Options& options) {
   };
   const int long_time = options.quick ? 1001 : 10'000;
   const int time = options.quick ? 1001 : 5000;
-  train(
-      "on every iteration", [](double rate) { return inverse_time_decay({.initial = rate}); }, 0.5, time, 1000);
-  train(
-      "at fixed intervals", [](double rate) { return interval_decay({.initial = rate}); }, 0.01, long_time, 1000);
+  train("on every iteration", 0.5, time, 1000, [](double a0) { return inverse_time_decay({.initial = a0}); });
+  train("at fixed intervals", 0.01, long_time, 1000, [](double a0) { return interval_decay({.initial = a0}); });
   // Soon too small to learn with.
-  train(
-      "by 0.95^epoch", [](double rate) { return exponential_decay({.initial = rate}); }, 0.5, 500, 100);
-  train(
-      "by 1/sqrt(epoch)", [](double rate) { return inverse_root_decay({.initial = rate}); }, 0.1, time, 1000);
+  train("by 0.95^epoch", 0.5, 500, 100, [](double a0) { return exponential_decay({.initial = a0, .base = 0.95}); });
+  train("by k/sqrt(epoch)", 0.1, time, 1000, [](double a0) { return inverse_root_decay({.initial = a0, .k = 1}); });
 }
 
 }  // namespace

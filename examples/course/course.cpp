@@ -143,7 +143,7 @@ void save(const Options& options, const std::string& what, const cr::plot::Figur
 void plot_decision_boundary(const Options& options, const std::string& what, const std::string& title,
                             cr::Program& predict, cr::Value x, const cr::data::Dataset& data) {
   if (options.plot.empty()) return;
-  cr::plot::Figure figure({.title = title, .x_label = "x1", .y_label = "x2"});
+  cr::plot::Figure figure({.title = title, .x_label = "x1", .y_label = "x2", .equal_scale = true});
   figure.regions(data, [&](const cr::Array& points) { return predict.run({{x, points}})[0]; }).classes(data);
   save(options, what, figure);
 }
