@@ -6,8 +6,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <string>
 #include <vector>
+
+#include <unistd.h>
 
 #include <fmt/core.h>
 
@@ -32,16 +38,32 @@ int correct(const Printed& section, const std::string& set, int examples) {
 
 // ---- what all have in common
 
-TEST_CASE("every exercise has --help and --quick", "[options]") {
+TEST_CASE("every exercise has --help and --quick, and draws where it has --plot", "[options]") {
   const auto data = cr::test::shared_data();
+  const bool can_draw = std::system("command -v gnuplot >/dev/null") == 0;
+  if (!can_draw) WARN("Skipped what draws: no gnuplot");
   for (const auto& name : Printed::words(CHAINRULE_EXERCISES)) {
     INFO(name);
     const Printed help = run_exercise(name, "--help");
     CHECK(help.text.find("--quick") != std::string::npos);
     const bool needs_data = help.text.find("--data") != std::string::npos;
     if (needs_data && data.empty()) continue;
-    const Printed quick = run_exercise(name, needs_data ? "--quick --data " + data : "--quick");
+    const bool draws = can_draw && help.text.find("--plot") != std::string::npos;
+    const auto folder = std::filesystem::temp_directory_path() / fmt::format("chainrule-course-{}", getpid());
+    std::filesystem::create_directories(folder);
+    const Printed quick = run_exercise(name, fmt::format("--quick{}{}", needs_data ? " --data " + data : "",
+                                                         draws ? " --plot " + (folder / "it.svg").string() : ""));
     CHECK(!quick.text.empty());
+    int pictures = 0;
+    for (const auto& file : std::filesystem::directory_iterator(folder)) {
+      std::ifstream in(file.path());
+      const std::string svg(std::istreambuf_iterator<char>(in), {});
+      INFO(file.path());
+      CHECK((svg.find("<svg") != std::string::npos && svg.find("</svg>") != std::string::npos));
+      ++pictures;
+    }
+    CHECK((pictures > 0) == draws);
+    std::filesystem::remove_all(folder);
     CHECK(cr::test::run_example(name, "--no-such-option 2>&1").exit_code > 100);
   }
 }
@@ -157,7 +179,7 @@ TEST_CASE("mini-batches: three descents, as worked out by hand", "[02_mini_batch
     const Printed section = printed.section(title);
     double w = -1;
     double b = 2.5;
-    for (std::size_t epoch = 1; epoch <= 40; ++epoch) {
+    for (std::size_t epoch = 1; epoch <= 100; ++epoch) {
       const auto order = cr::numpy::RandomState(10 + epoch).permutation(m);
       for (std::size_t begin = 0; begin < m; begin += size) {
         double dw = 0;
@@ -171,7 +193,7 @@ TEST_CASE("mini-batches: three descents, as worked out by hand", "[02_mini_batch
         w -= 0.05 * dw;
         b -= 0.05 * db;
       }
-      if (epoch > 3 && epoch % 10 != 0) continue;
+      if (epoch > 3 && epoch % 20 != 0) continue;
       double cost = 0;
       for (std::size_t i = 0; i < m; ++i) cost += (w * x[i] + b - y[i]) * (w * x[i] + b - y[i]) / m;
       CHECK(section.after(fmt::format("Cost after epoch {}, {} updates: ", epoch, epoch * m / size)) ==
@@ -236,7 +258,7 @@ TEST_CASE("learning-rate decay: the schedules and the four tables", "[04_learnin
   compare_training("000.moons900.momentum_fixed", printed.section("at fixed intervals, momentum"));
   compare_training("000.moons900.adam_fixed", printed.section("at fixed intervals, Adam"));
   // What the notes do not print: that every optimizer learns with every schedule.
-  for (const auto* schedule : {"on every iteration", "at fixed intervals", "0.95^epoch", "k/sqrt(epoch)"})
+  for (const auto* schedule : {"on every iteration", "at fixed intervals", "by 0.95^epoch", "by k/sqrt(epoch)"})
     for (const auto* optimizer : {"gradient descent", "momentum", "Adam"})
       CHECK(std::stod(printed.section(fmt::format("{}, {}", schedule, optimizer)).after("Accuracy: ")) > 0.87);
 }
@@ -249,9 +271,11 @@ TEST_CASE("initialization: zeros learn nothing, He learns as the course prints i
     return section.after(fmt::format("Cost after iteration {}: ", iteration));
   };
   const Printed zeros = printed.section("Zeros");
-  for (const auto& word : Printed::words(zeros.after("norms of the first gradient:")))
-    CHECK((word == "0.0e+00" || word.size() == 2));
-  for (int i = 0; i < 15'000; i += 1000) CHECK(cost(zeros, i) == "0.6931471805599453");
+  const auto norms = Printed::words(zeros.after("norms of the first gradient:"));  // W1 0.0e+00 b1 0.0e+00 ...
+  REQUIRE(norms.size() == 12);
+  for (std::size_t i = 1; i < norms.size(); i += 2) CHECK(std::stod(norms[i]) < 1e-15);
+  for (int i = 0; i < 15'000; i += 1000)
+    CHECK(std::stod(cost(zeros, i)) == Approx(std::log(2.0)).epsilon(0).margin(1e-15));
   CHECK(zeros.after("different units in the first layer: ") == "1 of 10");
   CHECK(correct(zeros, "train", 300) == 150);
   CHECK(correct(zeros, "test", 100) == 50);
@@ -429,7 +453,7 @@ TEST_CASE("gradient checking: right gradients pass, mistakes and kinks are told 
   CHECK(distance(doubled) == Approx(0.2850931566540251).margin(5e-5));
   for (const auto* parameter : {"W1", "b2", "W3", "b3"}) CHECK(verdict_of(doubled, parameter) == "pass");
   for (const auto* parameter : {"b1", "W2"}) CHECK(verdict_of(doubled, parameter) == "FAIL");
-  const auto* forgotten = "A mistake: the regularization is in the cost and not in the gradient";
+  const auto* forgotten = "A mistake: a penalty that is in the cost and not in the gradient";
   CHECK(distance(forgotten) > 1e-2);
   for (const auto* parameter : {"b1", "b2", "b3"}) CHECK(verdict_of(forgotten, parameter) == "pass");
   for (const auto* parameter : {"W1", "W2", "W3"}) CHECK(verdict_of(forgotten, parameter) == "FAIL");
@@ -490,7 +514,8 @@ TEST_CASE("planar data: the flower's costs and accuracies as the course prints t
   CHECK(accuracy(5) == 91.25);
   for (const int hidden : {20, 50}) CHECK(accuracy(hidden) == Approx(90.5).margin(1));
 
-  CHECK(std::stod(printed.section("Spirals, 20 and 5 hidden units").after("Accuracy: ")) == 100);
+  // But for a few points about the middle, where both arms are one.
+  CHECK(std::stod(printed.section("Spirals, 40 and 20 hidden units").after("Accuracy: ")) >= 95);
 }
 
 TEST_CASE("cats: every cost as the course prints it", "[10_cat_classifier]") {

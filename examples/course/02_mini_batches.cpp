@@ -26,7 +26,8 @@ void random_mini_batches() {
 }
 
 // A line through 128 points. Its two parameters are a place in the plane, so that a descent is a path.
-void three_descents(int epochs) {
+void three_descents(const course::Options& options) {
+  const int epochs = options.quick ? 10 : 100;
   constexpr std::int64_t m = 128;
   cr::numpy::RandomState rng(1);
   const cr::Array x_numbers = rng.randn(1, m) + 1;
@@ -44,30 +45,46 @@ void three_descents(int epochs) {
   cr::Program train(state, {.updates = cr::optim::GradientDescent{.learning_rate = 0.05}.minimize(cost)});
   cr::Program whole(state, {.outputs = {cost}});
 
+  cr::plot::Figure figure({.title = "The first 100 steps of three descents", .x_label = "w", .y_label = "b"});
+  const auto cost_at = [&](double w_now, double b_now) {
+    state.set(w, w_now);
+    state.set(b, b_now);
+    return whole.run({{x, points.x}, {y, points.y}}).scalar(cost);
+  };
+  figure.contours(cost_at, {-1.5, 3}, {-2, 3});
   const auto descend = [&](const char* title, std::int64_t mini_batch_size) {
     course::heading(fmt::format("{}: batches of {}", title, mini_batch_size));
     state.reset();
+    std::vector<double> ws{state[w].item()};
+    std::vector<double> bs{state[b].item()};
     int seed = 10;
     for (int epoch = 1; epoch <= epochs; ++epoch) {
-      for (const auto& batch : cr::data::mini_batches(points, mini_batch_size, cr::numpy::RandomState(++seed)))
+      for (const auto& batch : cr::data::mini_batches(points, mini_batch_size, cr::numpy::RandomState(++seed))) {
         train.run({{x, batch.x}, {y, batch.y}});
-      if (epoch > 3 && epoch % 10 != 0) continue;
+        if (ws.size() > 100) continue;
+        ws.push_back(state[w].item());
+        bs.push_back(state[b].item());
+      }
+      if (epoch > 3 && epoch % 20 != 0) continue;
       const double now = whole.run({{x, points.x}, {y, points.y}}).scalar(cost);
       fmt::print("Cost after epoch {}, {} updates: {:.6f}\n", epoch, state.step(), now);
     }
+    figure.path(title, ws, bs);
   };
   descend("Batch gradient descent", m);
   descend("Mini-batch gradient descent", 16);
   descend("Stochastic gradient descent", 1);
+  course::save(options, "", figure);
 }
 
 void exercise(const course::Options& options) {
   random_mini_batches();
-  three_descents(options.quick ? 10 : 40);
+  three_descents(options);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  return course::run(argc, argv, "Mini-batches, and batch, mini-batch and stochastic gradient descent.", exercise);
+  return course::run(argc, argv, "Mini-batches, and batch, mini-batch and stochastic gradient descent.", exercise,
+                     {.plot = true});
 }

@@ -4,7 +4,12 @@
 // A schedule is an expression of the State's epoch, so it is part of the compiled step.
 #include "course.hpp"
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
+
+using cr::optim::exponential_decay, cr::optim::interval_decay, cr::optim::inverse_root_decay,
+    cr::optim::inverse_time_decay;
 
 namespace {
 
@@ -22,9 +27,9 @@ std::vector<double> rates(const cr::optim::Schedule& schedule, const std::vector
 }
 
 template <class Optimizer>
-void model(const char* title, Optimizer optimizer, const cr::optim::Schedule& decay, int num_epochs,
-           int print_every = 1000) {
-  course::heading(title);
+void model(course::CostPlot& costs, const std::string& schedule, const std::string& name, Optimizer optimizer,
+           const cr::optim::Schedule& decay, int num_epochs, int print_every) {
+  course::heading(fmt::format("{}, {}", schedule, name));
   const auto moons = cr::data::make_moons({.samples = 900, .noise = 0.2}, cr::numpy::RandomState(3));
   cr::Graph graph;
   const auto m = graph.dimension("m");
@@ -41,25 +46,22 @@ void model(const char* title, Optimizer optimizer, const cr::optim::Schedule& de
   cr::Program rate(state, {.outputs = {learning_rate}});
   cr::Program predict(state, {.outputs = {cr::sigmoid(z3)}, .mode = cr::Mode::inference});
 
-  for (const int epoch : course::Iterations(title, num_epochs)) {
+  for (const int epoch : course::Iterations(name, num_epochs)) {
     double cost_total = 0;
     for (const auto& batch : cr::data::mini_batches(moons, 64, cr::numpy::RandomState(11 + epoch)))
       cost_total += train.run({{x, batch.x}, {y, batch.y}}).scalar(cost) * batch.size();
     state.set_epoch(epoch);  // after the epoch, as in the notes: the next one uses this rate
+    const double cost_average = cost_total / moons.size();
+    if (epoch % (num_epochs / 50) == 0) costs.add(name, epoch, cost_average);
     if (epoch % print_every == 0) {
-      course::print("Cost after epoch {}: {:.6f}\n", epoch, cost_total / moons.size());
+      course::print("Cost after epoch {}: {:.6f}\n", epoch, cost_average);
       course::print("learning rate after epoch {}: {:.6f}\n", epoch, rate.run().scalar());
     }
   }
   fmt::print("Accuracy: {}\n", cr::data::accuracy(predict.run({{x, moons.x}})[0], moons.y));
 }
 
-void exercise(const course::Options& options) {
-  using cr::optim::Adam, cr::optim::GradientDescent, cr::optim::Momentum;
-  using cr::optim::inverse_time_decay, cr::optim::interval_decay, cr::optim::exponential_decay,
-      cr::optim::inverse_root_decay;
-  const int epochs = options.quick ? 1001 : 5000;
-
+void schedules(const course::Options& options) {
   course::heading("Schedules");
   const auto every = rates(inverse_time_decay({.initial = 0.5, .decay = 1}), {0, 2});
   fmt::print("Original learning rate: {}\nUpdated learning rate: {}\n", every[0], every[1]);
@@ -76,28 +78,41 @@ void exercise(const course::Options& options) {
   for (std::size_t i = 0; i < first.size(); ++i)
     fmt::print("{:5}  {:13}  {:14}  {:15}\n", first[i], rounded(inverse[i]), rounded(power[i]), rounded(root[i]));
 
-  model("on every iteration, gradient descent", GradientDescent{}, inverse_time_decay({.initial = 0.5}), epochs);
-  model("on every iteration, momentum", Momentum{}, inverse_time_decay({.initial = 0.5}), epochs);
-  model("on every iteration, Adam", Adam{}, inverse_time_decay({.initial = 0.05}), epochs);
+  std::vector<std::int64_t> epochs(50);
+  std::iota(epochs.begin(), epochs.end(), 0);
+  cr::plot::Figure figure({.title = "Schedules that begin with 0.2", .x_label = "epoch", .y_label = "learning rate"});
+  figure.line("a0 / (1 + epoch)", rates(inverse_time_decay({.initial = 0.2}), epochs))
+      .line("a0 / (1 + floor(epoch / 10))", rates(interval_decay({.initial = 0.2, .interval = 10}), epochs))
+      .line("0.95^epoch a0", rates(exponential_decay({.initial = 0.2, .base = 0.95}), epochs))
+      .line("a0 / sqrt(epoch + 1)", rates(inverse_root_decay({.initial = 0.2}), epochs));
+  course::save(options, "rates", figure);
+}
 
-  model("at fixed intervals, gradient descent", GradientDescent{}, interval_decay({.initial = 0.01}),
-        options.quick ? epochs : 10'000);
-  model("at fixed intervals, momentum", Momentum{}, interval_decay({.initial = 0.01}), epochs);
-  model("at fixed intervals, Adam", Adam{}, interval_decay({.initial = 0.001}), epochs);
+void exercise(const course::Options& options) {
+  using cr::optim::Adam, cr::optim::GradientDescent, cr::optim::Momentum;
+  schedules(options);
 
+  // Each optimizer with a schedule of its initial rate; Adam's is a tenth of the others'.
+  const auto train = [&](const std::string& name, double rate, int num_epochs, int print_every, const auto& decay) {
+    course::CostPlot costs("Learning rate decayed " + name, "epoch");
+    model(costs, name, "gradient descent", GradientDescent{}, decay(rate), num_epochs, print_every);
+    num_epochs = std::min(num_epochs, 5000);
+    model(costs, name, "momentum", Momentum{}, decay(rate), num_epochs, print_every);
+    model(costs, name, "Adam", Adam{}, decay(rate / 10), num_epochs, print_every);
+    costs.save(options, name);
+  };
+  const int long_time = options.quick ? 1001 : 10'000;
+  const int time = options.quick ? 1001 : 5000;
+  train("on every iteration", 0.5, time, 1000, [](double a0) { return inverse_time_decay({.initial = a0}); });
+  train("at fixed intervals", 0.01, long_time, 1000, [](double a0) { return interval_decay({.initial = a0}); });
   // Soon too small to learn with.
-  model("0.95^epoch, gradient descent", GradientDescent{}, exponential_decay({.initial = 0.5, .base = 0.95}), 500, 100);
-  model("0.95^epoch, momentum", Momentum{}, exponential_decay({.initial = 0.5, .base = 0.95}), 500, 100);
-  model("0.95^epoch, Adam", Adam{}, exponential_decay({.initial = 0.05, .base = 0.95}), 500, 100);
-
-  model("k/sqrt(epoch), gradient descent", GradientDescent{}, inverse_root_decay({.initial = 0.1}), epochs);
-  model("k/sqrt(epoch), momentum", Momentum{}, inverse_root_decay({.initial = 0.1}), epochs);
-  model("k/sqrt(epoch), Adam", Adam{}, inverse_root_decay({.initial = 0.01}), epochs);
+  train("by 0.95^epoch", 0.5, 500, 100, [](double a0) { return exponential_decay({.initial = a0, .base = 0.95}); });
+  train("by k/sqrt(epoch)", 0.1, time, 1000, [](double a0) { return inverse_root_decay({.initial = a0, .k = 1}); });
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   return course::run(argc, argv, "The moon classifier with four learning-rate schedules and three optimizers.",
-                     exercise);
+                     exercise, {.plot = true});
 }

@@ -16,7 +16,8 @@ std::size_t different_units(const cr::Array& w1) {
   return units.size();
 }
 
-void model(const char* title, course::Initialization initialization, int num_iterations) {
+void model(const course::Options& options, course::CostPlot& costs, const std::string& title,
+           course::Initialization initialization) {
   course::heading(title);
   const auto train = cr::data::make_circles({.samples = 300, .noise = 0.05}, cr::numpy::RandomState(1));
   const auto test = cr::data::make_circles({.samples = 100, .noise = 0.05}, cr::numpy::RandomState(2));
@@ -42,28 +43,31 @@ void model(const char* title, course::Initialization initialization, int num_ite
   for (std::size_t i = 0; i < norms.size(); ++i) fmt::print("  {} {:.1e}", graph.parameters()[i], first.scalar(i));
   fmt::print("\n");
 
-  for (const int i : course::Iterations(title, num_iterations)) {
+  for (const int i : course::Iterations(title, options.quick ? 2000 : 15'000)) {
     const double now = step.run({{x, train.x}, {y, train.y}}).scalar(cost);
+    if (i % 100 == 0) costs.add(title, i, now);
     if (i % 1000 == 0) course::print("Cost after iteration {}: {}\n", i, now);
   }
   fmt::print("different units in the first layer: {} of 10\n", different_units(state[layers[0].w]));
   fmt::print("on the train set:\nAccuracy: {}\n", cr::data::accuracy(predict.run({{x, train.x}})[0], train.y));
   fmt::print("on the test set:\nAccuracy: {}\n", cr::data::accuracy(predict.run({{x, test.x}})[0], test.y));
+  course::plot_decision_boundary(options, title, "Initialization: " + title, predict, x, train);
 }
 
 void exercise(const course::Options& options) {
-  const int iterations = options.quick ? 2000 : 15'000;
+  course::CostPlot costs("Cost by initialization", "iteration");
   // relu(0) is 0 and so is its slope: no weight has a gradient, and only the output's bias could move. All units of a
   // layer would be the same for ever, too, had they begun with the same numbers other than 0.
-  model("Zeros", zeros, iterations);
-  model("Random", random, iterations);
-  model("He, 2/n", course::he, iterations);
-  model("Xavier, 1/n", course::xavier, iterations);
-  model("Xavier, 2/(n+m)", course::glorot, iterations);
+  model(options, costs, "Zeros", zeros);
+  model(options, costs, "Random", random);
+  model(options, costs, "He, 2/n", course::he);
+  model(options, costs, "Xavier, 1/n", course::xavier);
+  model(options, costs, "Xavier, 2/(n+m)", course::glorot);
+  costs.save(options, "costs");
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  return course::run(argc, argv, "Zeros, random numbers, He and Xavier initialization.", exercise);
+  return course::run(argc, argv, "Zeros, random numbers, He and Xavier initialization.", exercise, {.plot = true});
 }

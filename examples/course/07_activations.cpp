@@ -36,7 +36,25 @@ cr::Value prelu(cr::Value z) {
   return cr::prelu(z, graph.parameter(graph.unique_name("slope"), cr::Array(0.25)));
 }
 
+// The functions themselves, in inference, where RReLU's slope is the mean.
+void draw(const course::Options& options) {
+  cr::Graph graph;
+  const auto z = graph.input("z", {201});
+  std::vector<double> numbers;
+  for (int i = 0; i <= 200; ++i) numbers.push_back(-4 + 0.03 * i);
+  cr::State state(graph);
+  cr::Program program(state, {.outputs = {cr::relu(z), cr::leaky_relu(z, 0.01), cr::prelu(z, 0.25), cr::rrelu(z),
+                                          cr::elu(z), cr::selu(z)},
+                              .mode = cr::Mode::inference});
+  const auto results = program.run({{z, numbers}});
+  cr::plot::Figure figure({.title = "ReLU and its relatives", .x_label = "z", .y_label = "a"});
+  const std::vector<std::string> names{"ReLU", "leaky ReLU", "PReLU, slope 0.25", "RReLU", "ELU", "SELU"};
+  for (std::size_t i = 0; i < names.size(); ++i) figure.line(names[i], numbers, results[i]);
+  course::save(options, "", figure);
+}
+
 void exercise(const course::Options& options) {
+  draw(options);
   const auto moons = cr::data::make_moons({.samples = 300, .noise = 0.2}, cr::numpy::RandomState(3));
   course::heading("Activations, and their dead units of 40");
   fmt::print("activation      cost  accuracy  dead at first  dead later\n");
@@ -52,5 +70,5 @@ void exercise(const course::Options& options) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  return course::run(argc, argv, "ReLU and its relatives, with the count of dead units.", exercise);
+  return course::run(argc, argv, "ReLU and its relatives, with the count of dead units.", exercise, {.plot = true});
 }

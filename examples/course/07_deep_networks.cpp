@@ -38,21 +38,35 @@ std::vector<double> gradient_norms(const cr::data::Dataset& moons, const course:
   return out;
 }
 
-void vanishing_and_exploding(const cr::data::Dataset& moons) {
+void vanishing_and_exploding(const course::Options& options, const cr::data::Dataset& moons) {
   course::heading("Norms of the gradient dZ in ten layers");
-  const std::vector<std::vector<double>> columns{
-      gradient_norms(moons, sigmoid, course::xavier),  gradient_norms(moons, tanh, small),
-      gradient_norms(moons, tanh, course::xavier),     gradient_norms(moons, relu, standard),
-      gradient_norms(moons, relu, course::he),         gradient_norms(moons, normalized_sigmoid, course::xavier),
-      gradient_norms(moons, normalized_relu, standard)};
-  fmt::print("         sigmoid      tanh      tanh      relu      relu   sigmoid, batch norm   relu, batch norm\n");
-  fmt::print("layer     xavier  0.1randn    xavier     randn        he                xavier              randn\n");
+  struct Column {
+    std::string activation;
+    std::string initialization;
+    std::vector<double> norms;
+  };
+  const std::vector<Column> columns{{"sigmoid", "xavier", gradient_norms(moons, sigmoid, course::xavier)},
+                                    {"tanh", "0.1 randn", gradient_norms(moons, tanh, small)},
+                                    {"tanh", "xavier", gradient_norms(moons, tanh, course::xavier)},
+                                    {"relu", "randn", gradient_norms(moons, relu, standard)},
+                                    {"relu", "he", gradient_norms(moons, relu, course::he)},
+                                    {"BN sigmoid", "xavier", gradient_norms(moons, normalized_sigmoid, course::xavier)},
+                                    {"BN relu", "randn", gradient_norms(moons, normalized_relu, standard)}};
+  fmt::print("     ");
+  for (const auto& column : columns) fmt::print("  {:>10}", column.activation);
+  fmt::print("\nlayer");
+  for (const auto& column : columns) fmt::print("  {:>10}", column.initialization);
   for (std::size_t l = 0; l + 1 < ten_layers.size(); ++l) {
-    fmt::print("{:5}", l + 1);
-    for (std::size_t c = 0; c < columns.size(); ++c)
-      fmt::print("  {:{}.1e}", columns[c][l], c < 5 ? 8 : c < 6 ? 20 : 17);
-    fmt::print("\n");
+    fmt::print("\n{:5}", l + 1);
+    for (const auto& column : columns) fmt::print("  {:10.1e}", column.norms[l]);
   }
+  fmt::print("\n");
+
+  cr::plot::Figure figure(
+      {.title = "The gradient on its way back", .x_label = "layer", .y_label = "||dZ||", .log_y = true});
+  const cr::Array layer(std::vector<double>{1, 2, 3, 4, 5, 6, 7, 8, 9, 10});
+  for (const auto& column : columns) figure.path(column.activation + ", " + column.initialization, layer, column.norms);
+  course::save(options, "", figure);
 }
 
 // Mini-batch gradient descent of the ten layers.
@@ -82,7 +96,7 @@ void train(const char* title, const cr::data::Dataset& moons, const course::Acti
 
 void exercise(const course::Options& options) {
   const auto moons = cr::data::make_moons({.samples = 300, .noise = 0.2}, cr::numpy::RandomState(3));
-  vanishing_and_exploding(moons);
+  vanishing_and_exploding(options, moons);
 
   const int epochs = options.quick ? 51 : 301;
   train("Ten layers of sigmoids", moons, sigmoid, epochs);
@@ -92,5 +106,6 @@ void exercise(const course::Options& options) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  return course::run(argc, argv, "Vanishing and exploding gradients, and batch normalization.", exercise);
+  return course::run(argc, argv, "Vanishing and exploding gradients, and batch normalization.", exercise,
+                     {.plot = true});
 }

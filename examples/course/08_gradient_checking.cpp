@@ -18,32 +18,13 @@ void check(cr::Value loss, std::initializer_list<cr::Feed> feeds) {
   cr::print(cr::check_gradients(loss, parameters, state, feeds, {.orders = 1}));
 }
 
-// The course's tiny network, 4-5-3-1, with three examples, all numbers random after seed 1.
-struct Network {
-  cr::numpy::RandomState rng{1};
-  cr::Array x_numbers = rng.randn(4, 3);
-  cr::Array y_numbers{{1.0, 1.0, 0.0}};
-  cr::Graph graph;
-  cr::Value x = graph.input("X", {4, 3});
-  cr::Value y = graph.input("Y", {1, 3});
-  std::vector<course::Layer> layers{layer(1, 5, 4), layer(2, 3, 5), layer(3, 1, 3)};
-
-  course::Layer layer(int l, int units, int n_in) {
-    const cr::Value w = graph.parameter(fmt::format("W{}", l), rng.randn(units, n_in));
-    return {w, graph.parameter(fmt::format("b{}", l), rng.randn(units, 1))};
-  }
-  [[nodiscard]] cr::Value cost() const { return cr::sigmoid_cross_entropy(course::forward_propagation(x, layers), y); }
-};
-
 // x, with a gradient that is `factor` times too large: a mistake for the checker to find.
 const cr::Op& mistaken_op = cr::register_op({
     .name = "mistaken",
     .doc = "x, with a gradient that is wrong by a factor.",
     .shape = cr::same_shape,
     .forward = cr::elementwise([](auto x, auto /*factor*/) { return x; }, {"factor"}),
-    .gradient = [](const cr::Node& node, cr::Value dy) -> cr::Values {
-      return {node.attribute<double>("factor") * dy};
-    },
+    .gradient = [](const cr::Node& node, cr::Value dy) { return cr::Values{node.attributes().number("factor") * dy}; },
     .samples = {{.inputs = {cr::uniform({3})}, .attributes = {{"factor", 2.0}}}},
 });
 cr::Value mistaken(cr::Value x, double factor) { return cr::apply(mistaken_op, {x}, {{"factor", factor}}); }
@@ -59,22 +40,42 @@ void one_dimension() {
   const double g = program.run({{theta, 4}}).scalar(derivative);
   fmt::print("gradient {}\nepsilon  approximation        relative distance\n", g);
   for (const double epsilon : {1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8}) {
-    const double plus = program.run({{theta, 4 + epsilon}}).scalar(j);
-    const double minus = program.run({{theta, 4 - epsilon}}).scalar(j);
-    const double approximation = (plus - minus) / (2 * epsilon);
+    const auto at = [&](double t) { return program.run({{theta, t}}).scalar(j); };
+    const double approximation = (at(4 + epsilon) - at(4 - epsilon)) / (2 * epsilon);
     const double distance = std::abs(approximation - g) / (std::abs(approximation) + std::abs(g));
     fmt::print("{:7.0e}  {:<19.17g}  {:.3e}\n", epsilon, approximation, distance);
   }
 }
 
-void network() {
+// The course's tiny network, 4-5-3-1, with three examples, all numbers random after seed 1; right, and with mistakes.
+void three_layers() {
+  cr::numpy::RandomState rng(1);
+  const cr::Array x_numbers = rng.randn(4, 3);
+  const cr::Array y_numbers{{1.0, 1.0, 0.0}};
+  cr::Graph graph;
+  const auto x = graph.input("X", {4, 3});
+  const auto y = graph.input("Y", {1, 3});
+  const auto random = [&](const char* name, int m, int n) { return graph.parameter(name, rng.randn(m, n)); };
+  std::vector<course::Layer> layers{{random("W1", 5, 4), random("b1", 5, 1)},
+                                    {random("W2", 3, 5), random("b2", 3, 1)},
+                                    {random("W3", 1, 3), random("b3", 1, 1)}};
+  const auto cost = [&] { return cr::sigmoid_cross_entropy(course::forward_propagation(x, layers), y); };
+
   course::heading("The three-layer network");
-  const Network net;
-  check(net.cost(), {{net.x, net.x_numbers}, {net.y, net.y_numbers}});
+  check(cost(), {{x, x_numbers}, {y, y_numbers}});
+
+  course::heading("A mistake: a penalty that is in the cost and not in the gradient");
+  const cr::Value penalty = cr::l2_penalty(course::weights(layers), 0.1, 3);
+  check(cost() + cr::stop_gradient(penalty), {{x, x_numbers}, {y, y_numbers}});
+
+  course::heading("A mistake: dW2 twice, db1 four times what they are");
+  layers[1].w = mistaken(layers[1].w, 2);
+  layers[0].b = mistaken(layers[0].b, 4);
+  check(cost(), {{x, x_numbers}, {y, y_numbers}});
 }
 
-// Exercise 3 of the notes' chapter: the network 2-20-5-1 with L2 regularization. And with what the notes say not to
-// check, dropout: the checker holds its masks fixed.
+// Exercise 3 of the notes' last chapter: the network 2-20-5-1 with L2 regularization. And with what the notes say not
+// to check, dropout: the checker holds its masks fixed.
 void regularized() {
   const auto moons = cr::data::make_moons({.samples = 200, .noise = 0.2}, cr::numpy::RandomState(3));
   cr::Graph graph;
@@ -93,24 +94,9 @@ void regularized() {
   check(cr::sigmoid_cross_entropy(z3, y) + penalty, {{x, moons.x}, {y, moons.y}});
 }
 
-void mistakes() {
-  course::heading("A mistake: dW2 twice, db1 four times what they are");
-  Network wrong;
-  const cr::Value w2 = wrong.layers[1].w;
-  const cr::Value b1 = wrong.layers[0].b;
-  wrong.layers[1].w = mistaken(w2, 2);
-  wrong.layers[0].b = mistaken(b1, 4);
-  check(wrong.cost(), {{wrong.x, wrong.x_numbers}, {wrong.y, wrong.y_numbers}});
-
-  course::heading("A mistake: the regularization is in the cost and not in the gradient");
-  const Network net;
-  const cr::Value penalty = cr::stop_gradient(cr::l2_penalty(course::weights(net.layers), 0.1, 3));
-  check(net.cost() + penalty, {{net.x, net.x_numbers}, {net.y, net.y_numbers}});
-}
-
+// With biases of zero, an example whose first hidden layer is all zeros stands on the kink of the second layer's
+// relu. The difference quotient there is the mean of both slopes, and no slope at all.
 void kinks() {
-  // With biases of zero, an example whose first hidden layer is all zeros stands on the kink of the second layer's
-  // relu. The difference quotient there is the mean of both slopes, and no slope at all.
   course::heading("No mistake: the moon classifier at a kink");
   const auto moons = cr::data::make_moons({.samples = 300, .noise = 0.2}, cr::numpy::RandomState(3));
   cr::Graph graph;
@@ -123,9 +109,8 @@ void kinks() {
 
 void exercise(const course::Options& /*options*/) {
   one_dimension();
-  network();
+  three_layers();
   regularized();
-  mistakes();
   kinks();
 }
 

@@ -31,16 +31,19 @@ void exercise(const course::Options& options) {
   cr::Program step(state, {.outputs = {cost}, .updates = updates});
   cr::Program predict(state, {.outputs = {cr::sigmoid(logits)}, .mode = cr::Mode::inference});
 
+  course::CostPlot costs("Cost of the cat classifier", "iteration");
   for (const int i : course::Iterations("cats", num_iterations)) {
     const double now = step.run({{x, train.x}, {y, train.y}}).scalar(cost);
+    if (i % 100 == 0) costs.add("", i, now);
     if (i % 100 == 0) course::print("Cost after iteration {}: {:.6f}\n", i, now);
   }
   fmt::print("on the train set:\nAccuracy: {}\n", cr::data::accuracy(predict.run({{x, train.x}})[0], train.y));
   fmt::print("on the test set:\nAccuracy: {}\n", cr::data::accuracy(predict.run({{x, test.x}})[0], test.y));
+  costs.save(options, "");
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  return course::run(argc, argv, "A classifier of cats and other things.", exercise, {.data = true});
+  return course::run(argc, argv, "A classifier of cats and other things.", exercise, {.data = true, .plot = true});
 }

@@ -10,8 +10,9 @@ struct Trained {
 };
 
 template <class Optimizer>
-Trained model(const std::vector<cr::data::Dataset>& sets, const std::vector<std::int64_t>& layers_dims, double lambda,
-              const Optimizer& optimizer, int num_iterations) {
+Trained model(const course::Options& options, const std::string& title, const std::vector<cr::data::Dataset>& sets,
+              const std::vector<std::int64_t>& layers_dims, double lambda, const Optimizer& optimizer) {
+  const int num_iterations = options.quick ? 300 : 3000;
   cr::Graph graph;
   const auto m = graph.dimension("m");
   const auto x = graph.input("X", {2, m});
@@ -29,6 +30,7 @@ Trained model(const std::vector<cr::data::Dataset>& sets, const std::vector<std:
   cr::fit(train, sets[0], {.inputs = {x, y}, .batch = sets[0].size(), .epochs = num_iterations, .shuffle = false});
   Trained out{.cost = look.run({{x, sets[0].x}, {y, sets[0].y}}).scalar()};
   for (const auto& set : sets) out.errors.push_back(1 - cr::accuracy(predict, set, {.inputs = {x}}));
+  if (!title.empty()) course::plot_decision_boundary(options, title, "Training set and " + title, predict, x, sets[0]);
   return out;
 }
 
@@ -62,18 +64,17 @@ void exercise(const course::Options& options) {
   const std::vector<cr::data::Dataset> sets{normalize(parts.train), normalize(parts.dev), normalize(parts.test)};
 
   course::heading("Gradient descent with and without normalization");
-  const int iterations = options.quick ? 300 : 3000;
   fmt::print("learning rate  cost of raw inputs  cost of normalized inputs\n");
   for (const double learning_rate : {1e-1, 1e-2, 1e-3, 1e-4, 1e-5}) {
     const cr::optim::GradientDescent descent{.learning_rate = learning_rate};
-    fmt::print("{:13}  {:18.6f}  {:25.6f}\n", learning_rate, model(raw, {2, 20, 5, 1}, 0, descent, iterations).cost,
-               model(sets, {2, 20, 5, 1}, 0, descent, iterations).cost);
+    fmt::print("{:13}  {:18.6f}  {:25.6f}\n", learning_rate, model(options, "", raw, {2, 20, 5, 1}, 0, descent).cost,
+               model(options, "", sets, {2, 20, 5, 1}, 0, descent).cost);
   }
 
   course::heading("Bias and variance");
   fmt::print("model                   train error  dev error  test error  bias   variance\n");
-  const auto report = [&](const char* name, const std::vector<std::int64_t>& layers_dims, double lambda) {
-    const auto errors = model(sets, layers_dims, lambda, cr::optim::Adam{.learning_rate = 0.01}, iterations).errors;
+  const auto report = [&](const std::string& name, const std::vector<std::int64_t>& layers_dims, double lambda) {
+    const auto errors = model(options, name, sets, layers_dims, lambda, cr::optim::Adam{.learning_rate = 0.01}).errors;
     const double bias = 100 * errors[0];
     const double variance = 100 * (errors[1] - errors[0]);
     const char* verdict = bias > 8       ? "high bias: a bigger network"
@@ -90,5 +91,6 @@ void exercise(const course::Options& options) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  return course::run(argc, argv, "Train, dev and test sets, input normalization, bias and variance.", exercise);
+  return course::run(argc, argv, "Train, dev and test sets, input normalization, bias and variance.", exercise,
+                     {.plot = true});
 }

@@ -1,6 +1,7 @@
 #include "course.hpp"
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <cstdio>
 #include <exception>
@@ -42,6 +43,7 @@ int run(int argc, char** argv, const char* about, void (*exercise)(const Options
   Options options;
   CLI::App app(about);
   app.add_flag("--quick", options.quick, "a short run");
+  if (has.plot) app.add_option("--plot", options.plot, "draws into this file, .svg or .png");
   if (has.data) {
     app.add_option("--data", options.data, "the folder of the course's data files");
     app.footer(fmt::format("The exit code is {} where a data file is missing.", no_data));
@@ -118,6 +120,45 @@ void heading(const std::string& title) {
   static bool first = true;
   fmt::print("{}# {}\n", first ? "" : "\n", title);
   first = false;
+}
+
+void save(const Options& options, const std::string& what, const cr::plot::Figure& figure) {
+  if (options.plot.empty()) return;
+  std::filesystem::path path = options.plot;
+  if (!what.empty()) {
+    // "L2, lambda 0.1" as "-L2-lambda-0.1"
+    std::string name = path.stem().string() + "-";
+    for (const char c : what) {
+      if (std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '.')
+        name += c;
+      else if (name.back() != '-')
+        name += '-';
+    }
+    if (name.back() == '-') name.pop_back();
+    path.replace_filename(name + path.extension().string());
+  }
+  figure.save(path.string());
+}
+
+void plot_decision_boundary(const Options& options, const std::string& what, const std::string& title,
+                            cr::Program& predict, cr::Value x, const cr::data::Dataset& data) {
+  if (options.plot.empty()) return;
+  cr::plot::Figure figure({.title = title, .x_label = "x1", .y_label = "x2", .equal_scale = true});
+  figure.regions(data, [&](const cr::Array& points) { return predict.run({{x, points}})[0]; }).classes(data);
+  save(options, what, figure);
+}
+
+void CostPlot::add(const std::string& curve, double x, double cost) {
+  if (curves_.empty() || curves_.back().name != curve) curves_.push_back({curve, {}, {}});
+  curves_.back().xs.push_back(x);
+  curves_.back().costs.push_back(cost);
+}
+
+void CostPlot::save(const Options& options, const std::string& what) const {
+  if (options.plot.empty()) return;
+  cr::plot::Figure figure({.title = title_, .x_label = x_label_, .y_label = "cost"});
+  for (const Curve& curve : curves_) figure.line(curve.name, curve.xs, curve.costs);
+  course::save(options, what, figure);
 }
 
 namespace {

@@ -23,11 +23,13 @@ namespace course {
 struct Options {
   bool quick = false;  // --quick: a short run
   std::string data;    // --data DIR
+  std::string plot;    // --plot FILE
 };
 
 // The options that not every exercise has.
 struct Has {
   bool data = false;  // --data
+  bool plot = false;  // --plot
 };
 
 // Reads the command line, runs the exercise, and gives main() its exit code: 0, 1 after an error, which is printed, 66
@@ -113,6 +115,37 @@ void print(fmt::format_string<T...> format, T&&... values) {
   clear_progress();
   fmt::print(format, std::forward<T>(values)...);
 }
+
+// ---- pictures
+
+// Saves a picture where --plot asks for it. Where an exercise has several, "moons.svg" becomes "moons-WHAT.svg".
+void save(const Options& options, const std::string& what, const cr::plot::Figure& figure);
+
+// The notes' plot_decision_boundary: a data set of two features and what a program, of the probability of label 1, says
+// of the plane around it.
+void plot_decision_boundary(const Options& options, const std::string& what, const std::string& title,
+                            cr::Program& predict, cr::Value x, const cr::data::Dataset& data);
+
+// The notes' plot of the cost, with a curve for each training.
+class CostPlot {
+ public:
+  CostPlot(std::string title, std::string x_label) : title_(std::move(title)), x_label_(std::move(x_label)) {}
+  // One more point of a curve.
+  void add(const std::string& curve, double x, double cost);
+  void save(const Options& options, const std::string& what) const;
+
+ private:
+  struct Curve {
+    std::string name;
+    std::vector<double> xs;
+    std::vector<double> costs;
+  };
+  std::string title_;
+  std::string x_label_;
+  std::vector<Curve> curves_;
+};
+
+// ---- NumPy's way to print
 
 // An array as NumPy's str() has it: 8 decimals, aligned columns, exponents where the numbers differ much in size.
 std::string str(const cr::Array& array);
