@@ -9,8 +9,8 @@ void random_mini_batches() {
   course::heading("Random mini-batches");
   cr::numpy::RandomState rng(1);
   const cr::Array x = rng.randn(12288, 148);
-  std::vector<bool> y;
-  for (int i = 0; i < 148; ++i) y.push_back(rng.randn() < 0.5);
+  std::vector<bool> y(148);
+  for (auto&& label : y) label = rng.randn() < 0.5;
   const cr::data::Dataset data{.x = x, .y = cr::Array(y).reshape({1, 148})};
 
   std::vector<cr::data::Dataset> batches;

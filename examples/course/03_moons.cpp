@@ -27,8 +27,8 @@ void model(const course::Options& options, course::CostPlot& costs, const std::s
     seed = seed + 1;  // another order in each epoch
     double cost_total = 0;
     for (const auto& batch : cr::data::mini_batches(moons, 64, cr::numpy::RandomState(seed)))
-      cost_total += train.run({{x, batch.x}, {y, batch.y}}).scalar(cost) * batch.size();
-    const double cost_average = cost_total / moons.size();
+      cost_total += train.run({{x, batch.x}, {y, batch.y}}).scalar(cost) * static_cast<double>(batch.size());
+    const double cost_average = cost_total / static_cast<double>(moons.size());
     if (epoch % 1000 == 0) course::print("Cost after epoch {}: {:.6f}\n", epoch, cost_average);
     if (epoch % 100 == 0) costs.add(name, epoch, cost_average);
   }

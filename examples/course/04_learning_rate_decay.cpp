@@ -49,9 +49,9 @@ void model(course::CostPlot& costs, const std::string& schedule, const std::stri
   for (const int epoch : course::Iterations(name, num_epochs)) {
     double cost_total = 0;
     for (const auto& batch : cr::data::mini_batches(moons, 64, cr::numpy::RandomState(11 + epoch)))
-      cost_total += train.run({{x, batch.x}, {y, batch.y}}).scalar(cost) * batch.size();
+      cost_total += train.run({{x, batch.x}, {y, batch.y}}).scalar(cost) * static_cast<double>(batch.size());
     state.set_epoch(epoch);  // after the epoch, as in the notes: the next one uses this rate
-    const double cost_average = cost_total / moons.size();
+    const double cost_average = cost_total / static_cast<double>(moons.size());
     if (epoch % (num_epochs / 50) == 0) costs.add(name, epoch, cost_average);
     if (epoch % print_every == 0) {
       course::print("Cost after epoch {}: {:.6f}\n", epoch, cost_average);

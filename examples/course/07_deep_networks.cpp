@@ -88,8 +88,9 @@ void train(const char* title, const cr::data::Dataset& moons, const course::Acti
   for (const int epoch : course::Iterations(title, num_epochs)) {
     double cost_total = 0;
     for (const auto& batch : cr::data::mini_batches(moons, 64, cr::numpy::RandomState(11 + epoch)))
-      cost_total += train.run({{x, batch.x}, {y, batch.y}}).scalar(cost) * batch.size();
-    if (epoch % 50 == 0) course::print("Cost after epoch {}: {:.6f}\n", epoch, cost_total / moons.size());
+      cost_total += train.run({{x, batch.x}, {y, batch.y}}).scalar(cost) * static_cast<double>(batch.size());
+    if (epoch % 50 == 0)
+      course::print("Cost after epoch {}: {:.6f}\n", epoch, cost_total / static_cast<double>(moons.size()));
   }
   fmt::print("Accuracy: {}\n", cr::data::accuracy(predict.run({{x, moons.x}})[0], moons.y));
 }

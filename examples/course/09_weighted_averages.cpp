@@ -12,9 +12,9 @@ namespace {
 // A year in degrees, with a cold and noisy January. (The notes show London's, without numbers.)
 std::vector<double> temperatures() {
   cr::numpy::RandomState rng(1);
-  std::vector<double> out;
-  for (int day = 0; day < 365; ++day)
-    out.push_back(11 - 8 * std::cos(2 * std::numbers::pi * (day - 15) / 365) + 2.5 * rng.randn());
+  std::vector<double> out(365);
+  for (std::size_t day = 0; day < out.size(); ++day)
+    out[day] = 11 - 8 * std::cos(2 * std::numbers::pi * (static_cast<double>(day) - 15) / 365) + 2.5 * rng.randn();
   return out;
 }
 

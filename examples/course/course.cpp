@@ -199,7 +199,8 @@ std::string str(const cr::Array& array) {
   }
   for (std::string& number : numbers) {
     const std::size_t point = std::min(number.find('.'), number.size());
-    number = std::string(before - point, ' ') + number + std::string(after - (number.size() - point), ' ');
+    number.append(after - (number.size() - point), ' ');
+    number.insert(0, before - point, ' ');
   }
 
   auto next = numbers.begin();
@@ -207,10 +208,11 @@ std::string str(const cr::Array& array) {
     if (axis == array.rank()) return *next++;
     std::string out = "[";
     for (std::int64_t i = 0; i < array.shape()[axis]; ++i) {
-      if (i > 0) out += axis + 1 == array.rank() ? " " : "\n" + std::string(axis + 1, ' ');
+      if (i > 0) out += axis + 1 == array.rank() ? " " : fmt::format("\n{:{}}", "", axis + 1);
       out += self(self, axis + 1);
     }
-    return out + "]";
+    out += "]";
+    return out;
   };
   return print(print, 0);
 }
