@@ -8,8 +8,8 @@
 
 namespace chainrule::check {
 
-// Appends a row for each property of a sample: "repeatable", "reuse", "aliases", "sizes", "threads". Throws Error as the op
-// does.
+// Appends a row for each property of a sample: "repeatable", "reuse", "aliases", "sizes", "threads". Throws Error as
+// the op does.
 void check_preconditions(const Op& op, const Sample& sample, std::string_view subject, const CheckOptions& options,
                          std::vector<CheckRow>& rows);
 
