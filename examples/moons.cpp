@@ -1,5 +1,4 @@
-// The course's three-layer moon classifier, without one hand-written derivative: the notes' cost table, digit for
-// digit.
+// The course's moon classifier without one hand-written derivative: the notes' cost table, digit for digit.
 #include <chainrule/chainrule.hpp>
 
 #include <cmath>

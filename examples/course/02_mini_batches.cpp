@@ -1,5 +1,6 @@
-// Exercise 2: mini-batches - their shapes and order, and batch, mini-batch and stochastic gradient descent as one
-// program with another batch size.
+// Exercise 2: mini-batches, and batch, mini-batch and stochastic gradient descent as one program.
+//
+// The program is compiled once; only the size of the batches that it is fed differs.
 #include "course.hpp"
 
 namespace {

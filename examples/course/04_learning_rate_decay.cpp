@@ -1,5 +1,4 @@
-// Exercise 4: learning rates that decay - on every iteration, at fixed intervals, 0.95^epoch, k / sqrt(epoch) - with
-// each optimizer.
+// Exercise 4: learning rates that decay, in four ways, with each optimizer.
 //
 // A schedule is an expression of the State's epoch, so it is part of the compiled step.
 #include "course.hpp"

@@ -1,5 +1,4 @@
-// Exercise 5: how the weights begin - zeros, random numbers, He's, Xavier's (1/n and 2/(n+m)) - on the circles, and why
-// zeros fail.
+// Exercise 5: how the weights begin - zeros, random numbers, He's, Xavier's - and why zeros fail.
 #include "course.hpp"
 
 #include <set>

@@ -1,5 +1,4 @@
-// Exercise 6: the network 2-20-5-1 on data.mat, without regularization, with L2, with dropout, with both (the notes'
-// exercise 2), and with L1.
+// Exercise 6: overfitting on data.mat, against it L2, dropout, both at once (the notes' exercise 2), and L1.
 //
 // Without regularization, with L2 and with both, 30,000 iterations at this rate are chaotic: a last bit decides about a
 // few points of the accuracy, here as in the notes.

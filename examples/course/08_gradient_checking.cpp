@@ -1,5 +1,4 @@
-// Exercise 8: gradient checking - of a function of one number, of the three-layer network, of the regularized one, and
-// what a mistake looks like.
+// Exercise 8: gradient checking - a function of one number, networks, and what mistakes look like.
 //
 // A program that takes its gradients from the library has none of its own to check; the rules of the ops, of yours too,
 // are checked by this. gradient_check_n is the notes' relative distance; check_gradients judges it element by element.

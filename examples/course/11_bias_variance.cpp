@@ -1,5 +1,4 @@
-// Exercise 11: a stratified split into training, dev and test set, inputs normalized by the training set alone, and
-// what the errors on the sets say of bias and variance.
+// Exercise 11: train, dev and test set, input normalization, and what errors say of bias and variance.
 #include "course.hpp"
 
 namespace {

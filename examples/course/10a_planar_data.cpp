@@ -1,5 +1,4 @@
-// Exercise 10, planar data: a network with one hidden layer on the flower, with more and fewer hidden units, and one
-// with two on the spirals.
+// Exercise 10: the flower, by networks with more and fewer hidden units, and the spirals.
 #include "course.hpp"
 
 namespace {

@@ -1,4 +1,4 @@
-// Exercise 10, cats: the L-layer classifier [12288, 20, 7, 5, 1] of photographs of 64 x 64 pixels.
+// Exercise 10: the L-layer classifier [12288, 20, 7, 5, 1] of photographs of cats and other things.
 #include "course.hpp"
 
 namespace {

@@ -1,5 +1,4 @@
-// Exercise 7, deep networks: vanishing and exploding gradients layer by layer, and batch normalization, which makes a
-// deep network trainable.
+// Exercise 7: vanishing and exploding gradients layer by layer, and batch normalization against them.
 #include "course.hpp"
 
 namespace {

@@ -1,4 +1,4 @@
-// Exercise 7, activations: ReLU, whose units may die, beside its relatives, whose units do not.
+// Exercise 7: ReLU, whose units may die, beside its relatives, whose units do not.
 #include "course.hpp"
 
 namespace {
