@@ -51,8 +51,9 @@ void run(const Settings& settings) {
   cr::Program train(state, {.outputs = {loss}, .updates = updates(settings, loss)});
   cr::Program predict(state, {.outputs = {cr::sigmoid(logits)}, .mode = cr::Mode::inference});
 
+  const cr::Interrupt interrupt;  // Ctrl-C ends the training, not the program
   cr::Progress progress(settings.optimizer, settings.epochs);
-  for (int epoch = 0; epoch < settings.epochs; ++epoch) {
+  for (int epoch = 0; epoch < settings.epochs && !interrupt.requested(); ++epoch) {
     double total = 0;
     for (const auto& batch : cr::data::mini_batches(moons, 64, cr::numpy::RandomState(11 + epoch)))
       total += train.run({{x, batch.x}, {y, batch.y}}).scalar(loss) * static_cast<double>(batch.size());
@@ -79,6 +80,8 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--learning-rate", settings.learning_rate, "another than the notes' 1e-4 (momentum: 1e-3)")
       ->check(CLI::PositiveNumber);
+  app.add_flag_callback(
+      "--quick", [&settings] { settings.epochs = 1'000; }, "1,000 epochs");
   CLI11_PARSE(app, argc, argv);
   try {
     run(settings);
