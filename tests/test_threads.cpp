@@ -121,19 +121,21 @@ TEMPLATE_TEST_CASE("products have the same bits for every number of threads", ""
 TEMPLATE_TEST_CASE("sums in fused groups: right, and the same bits for every number of threads", "", float, double) {
   const Threads restore;
   const DType dtype = dtype_of<TestType>();
-  const auto [rows, columns] = GENERATE(table<std::int64_t, std::int64_t>({{1, 1},
-                                                                           {3, 5},
-                                                                           {1, 700},
-                                                                           {700, 1},
-                                                                           {6, 127},
-                                                                           {5, 128},
-                                                                           {130, 513},
-                                                                           {70, 1300},
-                                                                           {2, 70'000},
-                                                                           {70'000, 2},
-                                                                           {900, 64},
-                                                                           {0, 4},
-                                                                           {4, 0}}));
+  const auto sizes = GENERATE(table<std::int64_t, std::int64_t>({{1, 1},
+                                                                 {3, 5},
+                                                                 {1, 700},
+                                                                 {700, 1},
+                                                                 {6, 127},
+                                                                 {5, 128},
+                                                                 {130, 513},
+                                                                 {70, 1300},
+                                                                 {2, 70'000},
+                                                                 {70'000, 2},
+                                                                 {900, 64},
+                                                                 {0, 4},
+                                                                 {4, 0}}));
+  const std::int64_t rows = std::get<0>(sizes);
+  const std::int64_t columns = std::get<1>(sizes);
   INFO(rows << " by " << columns);
   Graph graph({.dtype = dtype});
   const auto x = graph.input("x", {rows, columns});
