@@ -249,7 +249,8 @@ class FusedStep {
                      (place.row * row_ + place.begin) * static_cast<std::int64_t>(o.element);
       for (const Operation& op : tape_.operations) {
         if (op.kind == Operation::Kind::micro) {
-          op.run(at[op.out], at[op.a], at[op.b], at[op.c], place.n);
+          op.run(at[op.out], at[op.a], at[op.b], at[op.c],
+                 op.out < tape_.registers ? place.n | kernels::whole_lines : place.n);
         } else {
           run_other(op, at, buffers, place);
         }

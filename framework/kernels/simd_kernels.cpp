@@ -238,34 +238,50 @@ struct Operand {
   }
 };
 
+// The elements behind the last whole vector.
+template <class T>
+void store_rest(Batch<T> value, T* out, std::size_t count, bool whole) {
+  if (whole) {
+    value.store_unaligned(out);
+  } else {
+    store_part<T>(value, out, count);
+  }
+}
+
 template <class T, class F, bool A>
-void unary(void* out, const void* a, const void* /*b*/, const void* /*c*/, std::size_t n) {
+void unary(void* out, const void* a, const void* /*b*/, const void* /*c*/, std::size_t n_and_flag) {
+  const bool whole = (n_and_flag & whole_lines) != 0;
+  const std::size_t n = n_and_flag & ~whole_lines;
   auto* to = static_cast<T*>(out);
   const Operand<T, A> x(a);
   std::size_t i = 0;
   for (; i + width<T> <= n; i += width<T>) F::apply(x.at(i)).store_unaligned(to + i);
-  if (i < n) store_part<T>(F::apply(x.tail(i, n - i)), to + i, n - i);
+  if (i < n) store_rest<T>(F::apply(x.tail(i, n - i)), to + i, n - i, whole);
 }
 
 template <class T, class F, bool A, bool B>
-void binary(void* out, const void* a, const void* b, const void* /*c*/, std::size_t n) {
+void binary(void* out, const void* a, const void* b, const void* /*c*/, std::size_t n_and_flag) {
+  const bool whole = (n_and_flag & whole_lines) != 0;
+  const std::size_t n = n_and_flag & ~whole_lines;
   auto* to = static_cast<T*>(out);
   const Operand<T, A> x(a);
   const Operand<T, B> y(b);
   std::size_t i = 0;
   for (; i + width<T> <= n; i += width<T>) F::apply(x.at(i), y.at(i)).store_unaligned(to + i);
-  if (i < n) store_part<T>(F::apply(x.tail(i, n - i), y.tail(i, n - i)), to + i, n - i);
+  if (i < n) store_rest<T>(F::apply(x.tail(i, n - i), y.tail(i, n - i)), to + i, n - i, whole);
 }
 
 template <class T, class F, bool A, bool B, bool C>
-void ternary(void* out, const void* a, const void* b, const void* c, std::size_t n) {
+void ternary(void* out, const void* a, const void* b, const void* c, std::size_t n_and_flag) {
+  const bool whole = (n_and_flag & whole_lines) != 0;
+  const std::size_t n = n_and_flag & ~whole_lines;
   auto* to = static_cast<T*>(out);
   const Operand<T, A> x(a);
   const Operand<T, B> y(b);
   const Operand<T, C> z(c);
   std::size_t i = 0;
   for (; i + width<T> <= n; i += width<T>) F::apply(x.at(i), y.at(i), z.at(i)).store_unaligned(to + i);
-  if (i < n) store_part<T>(F::apply(x.tail(i, n - i), y.tail(i, n - i), z.tail(i, n - i)), to + i, n - i);
+  if (i < n) store_rest<T>(F::apply(x.tail(i, n - i), y.tail(i, n - i), z.tail(i, n - i)), to + i, n - i, whole);
 }
 
 // ---- reductions

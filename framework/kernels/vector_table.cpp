@@ -36,7 +36,8 @@ I wrap(std::uint64_t x) { return static_cast<I>(x); }
 std::uint64_t bits(I x) { return static_cast<std::uint64_t>(x); }
 
 template <class F, bool A, bool B, bool C>
-void integer_loop(void* out, const void* a, const void* b, const void* c, std::size_t n) {
+void integer_loop(void* out, const void* a, const void* b, const void* c, std::size_t n_and_flag) {
+  const std::size_t n = n_and_flag & ~whole_lines;
   auto* to = static_cast<I*>(out);
   const auto* x = static_cast<const I*>(a);
   const auto* y = static_cast<const I*>(b);

@@ -13,7 +13,10 @@ namespace chainrule::kernels {
 // Number of micro-operations (framework/elementwise.hpp); checked there, so that this header needs no other.
 inline constexpr std::size_t micro_slots = 30;
 
-// out[i] = f(a[i], b[i], c[i]) for i < n; unused operands are null. Operands may be `out` itself.
+// out[i] = f(a[i], b[i], c[i]) for i < n; unused operands are null. Operands may be `out` itself. With n | whole_lines
+// what follows the last element, up to a multiple of 64 bytes, is scratch: whole vectors are written there, since a
+// load that follows a partial store at once has to wait for it.
+inline constexpr std::size_t whole_lines = std::size_t{1} << (8 * sizeof(std::size_t) - 1);
 using MicroRun = void (*)(void* out, const void* a, const void* b, const void* c, std::size_t n);
 
 template <class T>
