@@ -3,7 +3,8 @@
 // The nodes' micro-programs are strung together into one list of instructions (flat.cpp) over registers (tape.cpp),
 // each register a tile of a few hundred elements that stays in the first-level cache. For each tile of the shape the
 // whole list runs, each instruction one call of a vector kernel (kernels/vector_table.hpp); inputs are read and outputs
-// written once. No code is generated.
+// written once. Where machine code can be made (generate.cpp), runs of instructions become one operation, which keeps
+// what is between them in the processor's registers.
 //
 // An input that is broadcast along rows or columns, and a sum along either, makes the group run row by row where rows
 // are long. Where they are short, tiles hold several rows, whole ones if there is a sum along either.
@@ -27,6 +28,7 @@ namespace {
 
 constexpr std::size_t level1_bytes = 32 * 1024;
 constexpr std::int64_t longest_tile = 512;
+constexpr std::int64_t longest_generated_tile = 2048;
 constexpr std::int64_t shortest_tile = 128;
 constexpr std::int64_t long_row = 128;
 // Elements of a chunk, about: some microseconds of work.
@@ -40,7 +42,10 @@ constexpr std::int64_t worth_a_thread = 200'000;
 class FusedStep {
  public:
   FusedStep(Flat flat, const std::vector<std::pair<std::size_t, std::size_t>>& in_place)
-      : dtype_(flat.dtype), element_(size_of(flat.dtype)), size_(count(flat.shape)) {
+      : dtype_(flat.dtype),
+        element_(size_of(flat.dtype)),
+        size_(count(flat.shape)),
+        instructions_(flat.instructions.size()) {
     columns_ = flat.shape.empty() ? 1 : flat.shape.back();
     for (std::size_t axis = 0; axis + 1 < flat.shape.rank(); ++axis) lines_ *= flat.shape[axis];
     for (const FlatSum& sum : flat.sums) line_sums_ = line_sums_ || sum.over != SumOver::all;
@@ -60,8 +65,11 @@ class FusedStep {
 
   [[nodiscard]] std::string describe() const {
     const std::int64_t tiles = rows_ * tiles_of_row_;
-    std::string out = fmt::format("{} instructions, {} tile{} of up to {}", tape_.operations.size(), tiles,
-                                  tiles == 1 ? "" : "s", std::min(row_, tile_));
+    std::string out = fmt::format("{} instructions, {} tile{} of up to {}", instructions_, tiles, tiles == 1 ? "" : "s",
+                                  std::min(row_, tile_));
+    std::size_t bytes = 0;
+    for (const auto& code : tape_.codes) bytes += code->bytes();
+    if (bytes > 0) out += fmt::format(", {} bytes of generated code", bytes);
     if (parallel_) out += fmt::format(", {} chunks", chunks_);
     return out;
   }
@@ -154,9 +162,12 @@ class FusedStep {
   }
 
   void choose_tiles() {
-    const std::size_t live = std::max<std::size_t>(1, tape_.registers + tape_.direct.size() + tape_.outputs.size());
-    tile_ = std::clamp(static_cast<std::int64_t>(level1_bytes / 4 * 3 / live / element_ / 64 * 64), shortest_tile,
-                       longest_tile);
+    // Generated code keeps the registers that it can in the processor's, and what it reads and writes passes by.
+    const bool generated = !tape_.codes.empty();
+    const std::size_t live = tape_.registers + (generated ? 0 : tape_.direct.size() + tape_.outputs.size());
+    const std::size_t fitting = level1_bytes / 4 * 3 / std::max<std::size_t>(1, live) / element_ / 64 * 64;
+    tile_ = std::clamp(static_cast<std::int64_t>(fitting), shortest_tile,
+                       generated ? longest_generated_tile : longest_tile);
     if (line_sums_ && !by_row_) tile_ = tile_ / columns_ * columns_;
     tile_ = std::min(tile_, row_);
     tiles_of_row_ = (row_ + tile_ - 1) / tile_;
@@ -251,6 +262,8 @@ class FusedStep {
         if (op.kind == Operation::Kind::micro) {
           op.run(at[op.out], at[op.a], at[op.b], at[op.c],
                  op.out < tape_.registers ? place.n | kernels::whole_lines : place.n);
+        } else if (op.kind == Operation::Kind::code) {
+          op.code(at, place.n);
         } else {
           run_other(op, at, buffers, place);
         }
@@ -281,7 +294,8 @@ class FusedStep {
     const std::int64_t begin = place.row * row_ + place.begin;
     const auto n = static_cast<std::int64_t>(place.n);
     switch (op.kind) {
-      case Operation::Kind::micro: return;
+      case Operation::Kind::micro:
+      case Operation::Kind::code: return;
       case Operation::Kind::load:
         loads_[op.index](views_[op.index], buffers.inputs[externals_[op.index].slots[0]], begin, n, at[op.out]);
         return;
@@ -366,6 +380,7 @@ class FusedStep {
   DType dtype_;
   std::size_t element_;
   std::int64_t size_;
+  std::size_t instructions_;
   std::int64_t lines_ = 1;    // all extents but the last
   std::int64_t columns_ = 1;  // the last one
   bool line_sums_ = false;    // along rows or columns

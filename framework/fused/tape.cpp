@@ -38,16 +38,30 @@ class Assembler {
         sums_of_(instructions_),
         slot_of_instruction_(instructions_, 0),
         slot_of_external_(flat.externals.size(), 0),
-        ready_(flat.externals.size(), 0) {
+        ready_(flat.externals.size(), 0),
+        in_place_(in_place) {
     find_last_readings();
     choose_writers(in_place);
   }
 
   Tape make() {
-    for (std::size_t i = 0; i < instructions_; ++i) add(i);
+    const bool generated = can_generate();
+    for (std::size_t i = 0; i < instructions_;) {
+      std::size_t end = i;
+      while (generated && end < instructions_ && VectorCode::has(flat_.instructions[end].micro, flat_.dtype)) ++end;
+      if (end > i) {
+        add_code(i, end);
+        i = end;
+      } else {
+        add(i++);
+      }
+    }
     for (std::size_t o = 0; o < flat_.outputs.size(); ++o)
       if (deferred_[o]) add_deferred(flat_.outputs[o]);
     number_slots();
+    for (const VectorCode& code : codes_) tape_.codes.push_back(generate(code));
+    for (Operation& op : tape_.operations)
+      if (op.kind == Operation::Kind::code) op.code = tape_.codes[op.index]->run();
     return std::move(tape_);
   }
 
@@ -167,14 +181,75 @@ class Assembler {
     slot_of_instruction_[i] = op.out;
     op.run = micro_run(flat_.dtype, instruction.micro, scalars);
     tape_.operations.push_back(op);
+    add_sums(i);
+  }
+
+  void add_sums(std::size_t i) {
+    const Slot from = slot_of_instruction_[i];
     for (const std::size_t s : sums_of_[i]) {
       Operation sum;
       sum.kind = Operation::Kind::sum;
-      sum.a = sum.b = sum.c = sum.out = op.out;
+      sum.a = sum.b = sum.c = sum.out = from;
       sum.index = s;
       tape_.operations.push_back(sum);
     }
-    if (last_of_instruction_[i] == never) release(op.out);  // only sums have read it
+    if (last_of_instruction_[i] == never) release(from);  // only sums have read it
+  }
+
+  // Instructions [begin, end) as machine code.
+  void add_code(std::size_t begin, std::size_t end) {
+    const auto inside = [&](Source s) { return s.from == Source::From::instruction && s.index >= begin; };
+    VectorCode code(flat_.dtype);
+    std::vector<std::uint32_t> values;
+    const auto read = [&](Source s) -> std::uint32_t {
+      if (inside(s)) return values[s.index - begin];
+      if (s.from == Source::From::number) return code.number(number_base, s.index, flat_.numbers[s.index]);
+      return is_scalar(s) ? code.scalar(slot_of(s)) : code.stream(slot_of(s));
+    };
+    for (std::size_t i = begin; i < end; ++i) {
+      const Instruction& instruction = flat_.instructions[i];
+      std::uint32_t operands[3] = {};
+      for (int k = 0; k < arity(instruction.micro); ++k) operands[k] = read(instruction.operands[k]);
+      values.push_back(code.micro(instruction.micro, operands[0], operands[1], operands[2]));
+    }
+
+    std::vector<std::size_t> stored;
+    for (std::size_t i = begin; i < end; ++i) {
+      const bool output = written_by_[i] != flat_.outputs.size();
+      if (!output && last_of_instruction_[i] <= end && sums_of_[i].empty()) continue;
+      slot_of_instruction_[i] = output ? add_output(flat_.outputs[written_by_[i]]) : take();
+      code.store(values[i - begin], slot_of_instruction_[i], !output,
+                 output ? overwritten(flat_.outputs[written_by_[i]]) : VectorStore::none);
+      stored.push_back(i);
+    }
+    if (stored.empty()) return;
+    Operation op;
+    op.kind = Operation::Kind::code;
+    op.index = codes_.size();
+    codes_.push_back(std::move(code));
+    tape_.operations.push_back(op);
+
+    // What was read for the last time. Only now, so that no result is written to what is still to be read.
+    for (std::size_t i = 0; i < begin; ++i)
+      if (last_of_instruction_[i] > begin && last_of_instruction_[i] <= end) release(slot_of_instruction_[i]);
+    for (std::size_t e = 0; e < ways_.size(); ++e)
+      if (ways_[e] == Way::loaded && last_of_external_[e] > begin && last_of_external_[e] <= end)
+        release(slot_of_external_[e]);
+    for (const std::size_t i : stored) {
+      if (sums_of_[i].empty()) continue;
+      if (last_of_instruction_[i] <= end) last_of_instruction_[i] = never;
+      add_sums(i);
+    }
+  }
+
+  // The slot of the operand whose memory an output takes.
+  [[nodiscard]] Slot overwritten(const FlatOutput& output) const {
+    for (const auto& [written, input] : in_place_) {
+      if (written != output.output) continue;
+      for (std::size_t e = 0; e < flat_.externals.size(); ++e)
+        if (ready_[e] && ways_[e] == Way::direct && flat_.externals[e].slots[0] == input) return slot_of_external_[e];
+    }
+    return VectorStore::none;
   }
 
   void add_deferred(const FlatOutput& output) {
@@ -204,6 +279,11 @@ class Assembler {
     };
     for (Operation& op : tape_.operations)
       for (Slot* s : {&op.out, &op.a, &op.b, &op.c}) place(*s);
+    for (VectorCode& code : codes_)
+      code.renumber_slots([&](Slot s) {
+        place(s);
+        return s;
+      });
     for (DirectOperand& d : tape_.direct) place(d.slot);
     for (TapeOutput& o : tape_.outputs) place(o.slot);
     tape_.slots = tape_.registers + tape_.numbers + tape_.direct.size() + tape_.outputs.size();
@@ -223,6 +303,8 @@ class Assembler {
   std::vector<Slot> slot_of_external_;
   std::vector<char> ready_;
   std::vector<Slot> free_;
+  const std::vector<std::pair<std::size_t, std::size_t>>& in_place_;
+  std::vector<VectorCode> codes_;
 };
 
 }  // namespace

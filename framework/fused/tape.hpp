@@ -4,6 +4,7 @@
 #include <vector>
 
 #include <chainrule/framework/fused/flat.hpp>
+#include <chainrule/framework/fused/generate.hpp>
 #include <chainrule/framework/kernels/vector_table.hpp>
 
 namespace chainrule::detail {
@@ -15,12 +16,14 @@ enum class Way : std::uint8_t {
   loaded,  // element by element into a register: another dtype, short rows, a generator
 };
 
-// Slots hold the address of a tile each. In this order: registers, numbers, operands read where they lie, outputs.
-using Slot = std::uint32_t;
-
+// The order of slots is: registers, numbers, operands read where they lie, outputs.
 struct Operation {
-  enum class Kind : std::uint8_t { micro, load, generate, to_bool, sum } kind = Kind::micro;
-  kernels::MicroRun run = nullptr;
+  // code: generated, for several instructions
+  enum class Kind : std::uint8_t { micro, code, load, generate, to_bool, sum } kind = Kind::micro;
+  union {
+    kernels::MicroRun run = nullptr;
+    GeneratedRun code;
+  };
   Slot out = 0;
   Slot a = 0;
   Slot b = 0;
@@ -46,12 +49,14 @@ struct Tape {
   std::vector<Operation> operations;
   std::vector<DirectOperand> direct;
   std::vector<TapeOutput> outputs;
+  std::vector<std::shared_ptr<const GeneratedCode>> codes;  // kept for the operations
   std::size_t registers = 0;
   std::size_t numbers = 0;
   std::size_t slots = 0;  // rounded up, so that the tiles behind a table of them start on a cache line
 };
 
-// `ways` by external; `in_place` as in FusedGroup.
+// `ways` by external; `in_place` as in FusedGroup. Where machine code can be made, each run of instructions that have
+// it becomes one operation.
 Tape assemble(const Flat& flat, const std::vector<Way>& ways,
               const std::vector<std::pair<std::size_t, std::size_t>>& in_place);
 

@@ -14,6 +14,8 @@
 
 #include <xsimd/xsimd.hpp>
 
+#include <chainrule/framework/kernels/vector_math.hpp>
+
 namespace chainrule::kernels::CHAINRULE_ARCH {
 
 namespace {
@@ -130,6 +132,62 @@ Batch<T> vector_exp(Batch<T> x) {
       [](T v) { return std::exp(v); });
 }
 
+// With AVX-512 the functions that generated code has are the same ones.
+#if defined(__AVX512F__)
+template <class Type>
+struct Vectors {
+  using T = Type;
+  using V = Batch<T>;
+  using Mask = std::conditional_t<single<T>, __mmask16, __mmask8>;
+
+// f_ps for float, f_pd for double
+#define CHAINRULE_BY_TYPE(f, ...) \
+  [&] {                           \
+    if constexpr (single<T>) {    \
+      return f##ps(__VA_ARGS__);  \
+    } else {                      \
+      return f##pd(__VA_ARGS__);  \
+    }                             \
+  }()
+  static V number(double x) { return V(static_cast<T>(x)); }
+  static V add(V a, V b) { return a + b; }
+  static V sub(V a, V b) { return a - b; }
+  static V mul(V a, V b) { return a * b; }
+  static V div(V a, V b) { return a / b; }
+  static V min(V a, V b) { return CHAINRULE_BY_TYPE(_mm512_min_, a, b); }
+  static V max(V a, V b) { return CHAINRULE_BY_TYPE(_mm512_max_, a, b); }
+  static V fma(V a, V b, V c) { return CHAINRULE_BY_TYPE(_mm512_fmadd_, a, b, c); }
+  static V nfma(V a, V b, V c) { return CHAINRULE_BY_TYPE(_mm512_fnmadd_, a, b, c); }
+  static V round(V a) { return CHAINRULE_BY_TYPE(_mm512_roundscale_, a, _MM_FROUND_TO_NEAREST_INT); }
+  static V scale(V a, V n) { return CHAINRULE_BY_TYPE(_mm512_scalef_, a, n); }
+  static V bit_and(V a, V b) { return a & b; }
+  static V bit_or(V a, V b) { return a | b; }
+  static V bit_xor(V a, V b) { return a ^ b; }
+  static V bit_andnot(V a, V b) { return CHAINRULE_BY_TYPE(_mm512_andnot_, a, b); }
+  static Mask less(V a, V b) { return compare<_CMP_LT_OQ>(a, b); }
+  static Mask less_equal(V a, V b) { return compare<_CMP_LE_OQ>(a, b); }
+  static Mask equal(V a, V b) { return compare<_CMP_EQ_OQ>(a, b); }
+  static V select(Mask mask, V a, V b) {
+    if constexpr (single<T>) {
+      return _mm512_mask_blend_ps(mask, b, a);
+    } else {
+      return _mm512_mask_blend_pd(mask, b, a);
+    }
+  }
+
+ private:
+  template <int predicate>
+  static Mask compare(V a, V b) {
+    if constexpr (single<T>) {
+      return _mm512_cmp_ps_mask(a, b, predicate);
+    } else {
+      return _mm512_cmp_pd_mask(a, b, predicate);
+    }
+  }
+#undef CHAINRULE_BY_TYPE
+};
+#endif
+
 #define CHAINRULE_MICRO(name, parameters, body) \
   struct name {                                 \
     template <class B>                          \
@@ -146,6 +204,24 @@ CHAINRULE_MICRO(Sign, (B x), {
 })
 CHAINRULE_MICRO(Square, (B x), { return x * x; })
 CHAINRULE_MICRO(Sqrt, (B x), { return xsimd::sqrt(x); })
+#if defined(__AVX512F__)
+CHAINRULE_MICRO(Exp, (B x), {
+  Vectors<typename B::value_type> m;
+  return kernels::exp(m, x);
+})
+CHAINRULE_MICRO(Expm1, (B x), {
+  Vectors<typename B::value_type> m;
+  return kernels::expm1(m, x);
+})
+CHAINRULE_MICRO(Tanh, (B x), {
+  Vectors<typename B::value_type> m;
+  return kernels::tanh(m, x);
+})
+CHAINRULE_MICRO(Sigmoid, (B x), {
+  Vectors<typename B::value_type> m;
+  return kernels::sigmoid(m, x);
+})
+#else
 CHAINRULE_MICRO(Exp, (B x), { return vector_exp(x); })
 CHAINRULE_MICRO(Expm1, (B x), {
   using T = typename B::value_type;
@@ -153,6 +229,19 @@ CHAINRULE_MICRO(Expm1, (B x), {
       x, -30, single<T> ? 80 : 700, [](auto v) { return keep_zero(v, xsimd::expm1(v)); },
       [](T v) { return std::expm1(v); });
 })
+CHAINRULE_MICRO(Tanh, (B x), {
+  using T = typename B::value_type;
+  // Beyond 20 it is 1 in both dtypes.
+  const B clipped = xsimd::min(xsimd::max(x, B(T(-20))), B(T(20)));
+  return xsimd::select(xsimd::isnan(x), x, xsimd::tanh(clipped));
+})
+CHAINRULE_MICRO(Sigmoid, (B x), {
+  using T = typename B::value_type;
+  // exp of a negative number never overflows, and keeps the small end exact
+  const B e = vector_exp(-xsimd::abs(x));
+  return xsimd::select(x >= B(T(0)), B(T(1)), e) / (B(T(1)) + e);
+})
+#endif
 CHAINRULE_MICRO(Log, (B x), {
   using T = typename B::value_type;
   return within(
@@ -174,18 +263,6 @@ CHAINRULE_MICRO(Cos, (B x), {
   using T = typename B::value_type;
   return within(
       x, -1000, 1000, [](auto v) { return xsimd::cos(v); }, [](T v) { return std::cos(v); });
-})
-CHAINRULE_MICRO(Tanh, (B x), {
-  using T = typename B::value_type;
-  // Beyond 20 it is 1 in both dtypes.
-  const B clipped = xsimd::min(xsimd::max(x, B(T(-20))), B(T(20)));
-  return xsimd::select(xsimd::isnan(x), x, xsimd::tanh(clipped));
-})
-CHAINRULE_MICRO(Sigmoid, (B x), {
-  using T = typename B::value_type;
-  // exp of a negative number never overflows, and keeps the small end exact
-  const B e = vector_exp(-xsimd::abs(x));
-  return xsimd::select(x >= B(T(0)), B(T(1)), e) / (B(T(1)) + e);
 })
 CHAINRULE_MICRO(Erf, (B x), {
   using T = typename B::value_type;

@@ -1,0 +1,563 @@
+// From vector code to machine code for x86-64 with AVX-512.
+//
+// The code is a loop over whole vectors and, behind it, the same once more with masks for the elements that are left.
+// All of a vector's values are kept in registers. Where these do not suffice, the one whose next use is farthest away
+// (Belady's rule, which is optimal for straight-line code) gives its register up: what was read from memory is read
+// again, a result is spilled to the stack.
+#include <chainrule/framework/fused/generate.hpp>
+
+#ifdef CHAINRULE_GENERATE_X86
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <map>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+
+#include <xbyak/xbyak.h>
+
+#include <chainrule/framework/error.hpp>
+#include <chainrule/framework/kernels/vector_table.hpp>
+
+namespace chainrule::detail {
+
+namespace {
+
+using Xbyak::Opmask;
+using Xbyak::Reg64;
+using Xbyak::Zmm;
+
+constexpr int vector_bytes = 64;
+constexpr int vector_registers = 32;
+constexpr int first_mask = 1;  // k0 cannot mask
+constexpr int mask_registers = 6;
+constexpr std::uint32_t nothing = ~0U;
+
+// Where the values of one kind, vectors or masks, are.
+struct RegisterFile {
+  explicit RegisterFile(int registers) : held(static_cast<std::size_t>(registers), nothing) {}
+  std::vector<std::uint32_t> held;  // the value in each register
+};
+
+class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
+ public:
+  explicit Generator(const VectorCode& code)
+      : Xbyak::CodeGenerator(4096, Xbyak::AutoGrow),
+        code_(code),
+        instructions_(code.instructions()),
+        single_(code.dtype() == float32),
+        needed_(code.needed()),
+        uses_(instructions_.size()) {
+    for (std::uint32_t i = 0; i < instructions_.size(); ++i) {
+      if (!needed_[i]) continue;
+      for (int k = 0; k < arity(instructions_[i].op); ++k) uses_[instructions_[i].operands[k]].push_back(i);
+    }
+    // A value is stored as soon as it is computed and what it overwrites has been read.
+    stores_at_.resize(instructions_.size());
+    for (const VectorStore& s : code.stores()) {
+      std::uint32_t at = s.value;
+      for (std::uint32_t i = 0; s.overwrites != VectorStore::none && i < instructions_.size(); ++i)
+        if (instructions_[i].op == VectorOp::stream && instructions_[i].index == s.overwrites && !uses_[i].empty())
+          at = std::max(at, uses_[i].back());
+      stores_at_[at].push_back(&s);
+    }
+    for (std::uint32_t i = 0; i < instructions_.size(); ++i)
+      for (const VectorStore* s : stores_at_[i]) uses_[s->value].push_back(i);
+    for (auto& uses : uses_) std::sort(uses.begin(), uses.end());
+    generate();
+    ready(Xbyak::CodeArray::PROTECT_RE);
+    run_ = getCode<GeneratedRun>();
+    bytes_ = getSize();
+  }
+
+ private:
+  // ---- frame
+
+  void generate() {
+    choose_pointers();
+    for (const Reg64& r : saved_) push(r);
+    push(rbp);
+    mov(rbp, rsp);
+    Xbyak::Label frame_size;
+    // Known only at the end: how many values were spilled.
+    sub(rsp, 0x7FFFFFF0);
+    const std::size_t at_frame_size = getSize() - 4;
+    and_(rsp, static_cast<std::uint32_t>(-vector_bytes));
+
+    for (const auto& [slot, r] : pointers_) mov(r, qword[rdi + std::size_t{8} * slot]);
+    Xbyak::Label loop;
+    Xbyak::Label rest;
+    Xbyak::Label end;
+    const int shift = single_ ? 2 : 3;
+    const int lanes = vector_bytes >> shift;
+    mov(rax, rsi);
+    and_(rax, static_cast<std::uint32_t>(-lanes));
+    sub(rsi, rax);  // left for the masks
+    shl(rax, shift);
+    mov(limit_, rax);
+    xor_(eax, eax);
+    test(limit_, limit_);
+    jz(rest, T_NEAR);
+    align(32);
+    L(loop);
+    body(false);
+    add(rax, vector_bytes);
+    cmp(rax, limit_);
+    jb(loop, T_NEAR);
+    L(rest);
+    test(rsi, rsi);
+    jz(end, T_NEAR);
+    mov(limit_.cvt32(), 0xFFFFFFFF);
+    bzhi(limit_.cvt32(), limit_.cvt32(), esi);
+    kmovw(k7, limit_.cvt32());
+    body(true);
+    L(end);
+    mov(rsp, rbp);
+    pop(rbp);
+    for (std::size_t i = saved_.size(); i-- > 0;) pop(saved_[i]);
+    vzeroupper();
+    ret();
+    align(8);
+    for (auto& [bits, label] : constants_) {
+      L(label);
+      if (single_) {
+        dd(static_cast<std::uint32_t>(bits));
+      } else {
+        dq(bits);
+      }
+    }
+    rewrite(at_frame_size, spill_offset(spilled_), 4);
+  }
+
+  // Registers for the addresses that are used, as far as they go. Others are read from the table wherever they are
+  // needed, to the last register.
+  void choose_pointers() {
+    std::vector<Slot> slots;
+    const auto add_slot = [&slots](Slot s) {
+      if (std::find(slots.begin(), slots.end(), s) == slots.end()) slots.push_back(s);
+    };
+    for (std::size_t i = 0; i < instructions_.size(); ++i)
+      if (needed_[i] && is_read(instructions_[i].op) && instructions_[i].op != VectorOp::constant)
+        add_slot(instructions_[i].index);
+    for (const VectorStore& s : code_.stores()) add_slot(s.slot);
+    const Reg64 free[] = {rcx, r8, r9, r10, r11, rbx, r12, r13, r14, r15};
+    const std::size_t count = std::size(free);
+    const bool all = slots.size() <= count;
+    for (std::size_t i = 0; i < slots.size() && i < (all ? count : count - 1); ++i) {
+      pointers_.emplace(slots[i], free[i]);
+      if (i >= 5) saved_.push_back(free[i]);
+    }
+    if (!all) saved_.push_back(r15);
+  }
+
+  const Reg64& pointer(Slot slot) {
+    if (const auto it = pointers_.find(slot); it != pointers_.end()) return it->second;
+    mov(r15, qword[rdi + std::size_t{8} * slot]);
+    return r15;
+  }
+
+  // ---- registers
+
+  void body(bool masked) {
+    masked_ = masked;
+    vectors_ = RegisterFile(vector_registers);
+    masks_ = RegisterFile(mask_registers);
+    place_.assign(instructions_.size(), -1);
+    spill_.assign(instructions_.size(), -1);
+    next_.assign(instructions_.size(), 0);
+    free_spills_.clear();
+    now_ = 0;
+    for (; now_ < instructions_.size(); ++now_)
+      if (needed_[now_] && !is_read(instructions_[now_].op)) emit(now_);
+  }
+
+  // The next use of a value, as the number of the instruction.
+  [[nodiscard]] std::uint32_t next_use(std::uint32_t value) const {
+    return next_[value] < uses_[value].size() ? uses_[value][next_[value]] : nothing;
+  }
+  // A use is over; the last one frees the register.
+  void use(std::uint32_t value) {
+    ++next_[value];
+    if (next_use(value) != nothing) return;
+    RegisterFile& file = file_of(value);
+    if (place_[value] >= 0) file.held[static_cast<std::size_t>(place_[value])] = nothing;
+    place_[value] = -1;
+    if (spill_[value] >= 0) free_spills_.push_back(spill_[value]);
+    spill_[value] = -1;
+  }
+  [[nodiscard]] bool last_use(std::uint32_t value) const { return next_[value] + 1 >= uses_[value].size(); }
+
+  RegisterFile& file_of(std::uint32_t value) { return gives_mask(instructions_[value].op) ? masks_ : vectors_; }
+
+  int take(RegisterFile& file) {
+    int victim = -1;
+    std::uint32_t farthest = 0;
+    for (std::size_t r = 0; r < file.held.size(); ++r) {
+      if (file.held[r] == nothing) {
+        if (!is_locked(file, static_cast<int>(r))) return static_cast<int>(r);
+        continue;
+      }
+      const std::uint32_t next = next_use(file.held[r]);
+      if (!is_locked(file, static_cast<int>(r)) && (victim < 0 || next > farthest)) {
+        victim = static_cast<int>(r);
+        farthest = next;
+      }
+    }
+    invariant(victim >= 0, "no register can be freed");
+    evict(file.held[static_cast<std::size_t>(victim)]);
+    return victim;
+  }
+
+  // Registers of the instruction at hand stay.
+  struct Lock {
+    const RegisterFile* file;
+    int r;
+  };
+  [[nodiscard]] bool is_locked(const RegisterFile& file, int r) const {
+    return std::any_of(locked_.begin(), locked_.end(), [&](const Lock& l) { return l.file == &file && l.r == r; });
+  }
+
+  static std::size_t spill_offset(int spill) { return static_cast<std::size_t>(spill) * vector_bytes; }
+  Xbyak::Address spill_address(int spill) { return zword[rsp + spill_offset(spill)]; }
+
+  void evict(std::uint32_t value) {
+    RegisterFile& file = file_of(value);
+    const int r = place_[value];
+    if (!is_read(instructions_[value].op) && spill_[value] < 0) {
+      if (free_spills_.empty()) {
+        spill_[value] = spilled_++;
+      } else {
+        spill_[value] = free_spills_.back();
+        free_spills_.pop_back();
+      }
+      if (&file == &masks_) {
+        kmovw(word[rsp + spill_offset(spill_[value])], Opmask(first_mask + r));
+      } else {
+        vmovaps(spill_address(spill_[value]), Zmm(r));
+      }
+    }
+    file.held[static_cast<std::size_t>(r)] = nothing;
+    place_[value] = -1;
+  }
+
+  int put(std::uint32_t value) {
+    RegisterFile& file = file_of(value);
+    const int r = take(file);
+    file.held[static_cast<std::size_t>(r)] = value;
+    place_[value] = r;
+    locked_.push_back({&file, r});
+    return r;
+  }
+
+  // The register of a value, into which it is brought where it is not.
+  int vector(std::uint32_t value) {
+    if (place_[value] >= 0) {
+      locked_.push_back({&vectors_, place_[value]});
+      return place_[value];
+    }
+    const int r = put(value);
+    const VectorInstruction& i = instructions_[value];
+    if (is_read(i.op)) {
+      if (i.op == VectorOp::stream) {
+        const Xbyak::Address from = ptr[pointer(i.index) + rax];
+        const Zmm to = masked_ ? Zmm(r) | k7 | T_z : Zmm(r);
+        single_ ? vmovups(to, from) : vmovupd(to, from);
+      } else {
+        const Xbyak::Address from = one(value, false);
+        single_ ? vbroadcastss(Zmm(r), from) : vbroadcastsd(Zmm(r), from);
+      }
+    } else {
+      invariant(spill_[value] >= 0, "a value is neither in a register nor on the stack");
+      vmovaps(Zmm(r), spill_address(spill_[value]));
+    }
+    return r;
+  }
+
+  int mask(std::uint32_t value) {
+    if (place_[value] < 0) {
+      const int r = put(value);
+      kmovw(Opmask(first_mask + r), word[rsp + spill_offset(spill_[value])]);
+      return r;
+    }
+    locked_.push_back({&masks_, place_[value]});
+    return place_[value];
+  }
+
+  // The address of a single number; as an operand it is broadcast.
+  Xbyak::Address one(std::uint32_t value, bool broadcast) {
+    const VectorInstruction& i = instructions_[value];
+    if (i.op == VectorOp::constant) {
+      const auto [it, made] = constants_.try_emplace(i.bits);
+      return broadcast ? ptr_b[rip + it->second] : ptr[rip + it->second];
+    }
+    const std::size_t offset = i.op == VectorOp::number ? size_of(code_.dtype()) * i.bits : 0;
+    const Reg64& base = pointer(i.index);
+    return broadcast ? ptr_b[base + offset] : ptr[base + offset];
+  }
+
+  // An instruction's last operand may be a number in memory.
+  [[nodiscard]] bool in_memory(std::uint32_t value) const {
+    const VectorOp op = instructions_[value].op;
+    return place_[value] < 0 && is_read(op) && op != VectorOp::stream;
+  }
+  template <class F>
+  void with_last(std::uint32_t value, F f) {
+    if (in_memory(value)) {
+      f(one(value, true));
+    } else {
+      f(Zmm(vector(value)));
+    }
+  }
+
+  // ---- instructions
+
+  void store(const VectorStore& s, const Zmm& from) {
+    const Reg64& base = pointer(s.slot);
+    const auto to = masked_ && !s.whole ? ptr[base + rax] | k7 : ptr[base + rax];
+    single_ ? vmovups(to, from) : vmovupd(to, from);
+  }
+
+  void emit(std::uint32_t value) {
+    locked_.clear();
+    const VectorInstruction& i = instructions_[value];
+    if (i.op == VectorOp::fma || i.op == VectorOp::nfma) {
+      emit_fma(value);
+    } else if (gives_mask(i.op)) {
+      emit_compare(value);
+    } else {
+      emit_plain(value);
+    }
+    for (const VectorStore* s : stores_at_[value]) {
+      locked_.clear();
+      store(*s, Zmm(vector(s->value)));
+      use(s->value);
+    }
+  }
+
+  // The operands of the instruction have been read: their registers may take the result.
+  int done(const VectorInstruction& i) {
+    for (int k = 0; k < arity(i.op); ++k) use(i.operands[k]);
+    locked_.clear();
+    return put(now_);
+  }
+
+  void emit_plain(std::uint32_t value) {
+    const VectorInstruction& i = instructions_[value];
+    const int n = arity(i.op);
+    if (i.op == VectorOp::select) {
+      const Opmask k(first_mask + mask(i.operands[0]));
+      const Zmm otherwise(vector(i.operands[2]));
+      with_last(i.operands[1], [&](const auto& a) {
+        const Zmm to = Zmm(done(i)) | k;
+        single_ ? vblendmps(to, otherwise, a) : vblendmpd(to, otherwise, a);
+      });
+      static_cast<void>(value);
+      return;
+    }
+    if (n == 1) {
+      with_last(i.operands[0], [&](const auto& a) {
+        const Zmm to(done(i));
+        constexpr std::uint8_t quiet = 8;
+        switch (i.op) {
+          case VectorOp::sqrt: single_ ? vsqrtps(to, a) : vsqrtpd(to, a); break;
+          case VectorOp::round: single_ ? vrndscaleps(to, a, quiet) : vrndscalepd(to, a, quiet); break;
+          case VectorOp::floor: single_ ? vrndscaleps(to, a, quiet | 1) : vrndscalepd(to, a, quiet | 1); break;
+          default: single_ ? vrndscaleps(to, a, quiet | 2) : vrndscalepd(to, a, quiet | 2); break;
+        }
+      });
+      return;
+    }
+    std::uint32_t first = i.operands[0];
+    std::uint32_t last = i.operands[1];
+    const bool commutes = i.op == VectorOp::add || i.op == VectorOp::mul || i.op == VectorOp::bit_and ||
+                          i.op == VectorOp::bit_or || i.op == VectorOp::bit_xor;
+    if (commutes && in_memory(first) && !in_memory(last)) std::swap(first, last);
+    const Zmm a(vector(first));
+    with_last(last, [&](const auto& b) {
+      const Zmm to(done(i));
+      switch (i.op) {
+        case VectorOp::add: single_ ? vaddps(to, a, b) : vaddpd(to, a, b); break;
+        case VectorOp::sub: single_ ? vsubps(to, a, b) : vsubpd(to, a, b); break;
+        case VectorOp::mul: single_ ? vmulps(to, a, b) : vmulpd(to, a, b); break;
+        case VectorOp::div: single_ ? vdivps(to, a, b) : vdivpd(to, a, b); break;
+        case VectorOp::min: single_ ? vminps(to, a, b) : vminpd(to, a, b); break;
+        case VectorOp::max: single_ ? vmaxps(to, a, b) : vmaxpd(to, a, b); break;
+        case VectorOp::scale: single_ ? vscalefps(to, a, b) : vscalefpd(to, a, b); break;
+        case VectorOp::bit_and: single_ ? vandps(to, a, b) : vandpd(to, a, b); break;
+        case VectorOp::bit_or: single_ ? vorps(to, a, b) : vorpd(to, a, b); break;
+        case VectorOp::bit_xor: single_ ? vxorps(to, a, b) : vxorpd(to, a, b); break;
+        case VectorOp::bit_andnot: single_ ? vandnps(to, a, b) : vandnpd(to, a, b); break;
+        default: invariant(false, "an instruction that is not generated");
+      }
+    });
+  }
+
+  void emit_compare(std::uint32_t value) {
+    const VectorInstruction& i = instructions_[value];
+    const Zmm a(vector(i.operands[0]));
+    const std::uint32_t last = i.op == VectorOp::is_nan ? i.operands[0] : i.operands[1];
+    with_last(last, [&](const auto& b) {
+      const Opmask to(first_mask + done(i));
+      std::uint8_t predicate = 0;  // equal, ordered, quiet
+      if (i.op == VectorOp::less) predicate = 0x11;
+      if (i.op == VectorOp::less_equal) predicate = 0x12;
+      if (i.op == VectorOp::is_nan) predicate = 0x03;
+      if (i.op == VectorOp::not_less_equal) predicate = 0x16;
+      single_ ? vcmpps(to, a, b, predicate) : vcmppd(to, a, b, predicate);
+    });
+  }
+
+  // One of the operands' registers becomes the result's.
+  void emit_fma(std::uint32_t value) {
+    const VectorInstruction& i = instructions_[value];
+    const bool negative = i.op == VectorOp::nfma;
+    std::uint32_t a = i.operands[0];
+    std::uint32_t b = i.operands[1];
+    const std::uint32_t c = i.operands[2];
+    const auto dies = [&](std::uint32_t v) {
+      const auto times = std::count(std::begin(i.operands), std::end(i.operands), v);
+      return place_[v] >= 0 && times == 1 && last_use(v);
+    };
+    if (in_memory(a)) std::swap(a, b);
+    if (!dies(a) && dies(b)) std::swap(a, b);
+    if (dies(c)) {  // c + a b, whose b may be in memory
+      if (in_memory(a)) std::swap(a, b);
+      const Zmm to(vector(c));
+      const Zmm x(vector(a));
+      with_last(b, [&](const auto& y) {
+        if (negative) {
+          single_ ? vfnmadd231ps(to, x, y) : vfnmadd231pd(to, x, y);
+        } else {
+          single_ ? vfmadd231ps(to, x, y) : vfmadd231pd(to, x, y);
+        }
+      });
+      take_over(value, c);
+      return;
+    }
+    // a b + c, whose c may be in memory
+    const bool in_a = dies(a);
+    const Zmm x(vector(a));
+    const Zmm y(vector(b));
+    int to = x.getIdx();
+    if (!in_a) {
+      const int copy = take(vectors_);
+      locked_.push_back({&vectors_, copy});
+      vmovaps(Zmm(copy), x);
+      to = copy;
+    }
+    with_last(c, [&](const auto& z) {
+      if (negative) {
+        single_ ? vfnmadd213ps(Zmm(to), y, z) : vfnmadd213pd(Zmm(to), y, z);
+      } else {
+        single_ ? vfmadd213ps(Zmm(to), y, z) : vfmadd213pd(Zmm(to), y, z);
+      }
+    });
+    if (in_a) {
+      take_over(value, a);
+    } else {
+      for (int k = 0; k < 3; ++k) use(i.operands[k]);
+      vectors_.held[static_cast<std::size_t>(to)] = value;
+      place_[value] = to;
+    }
+  }
+
+  // The result is in the register of an operand that was read for the last time.
+  void take_over(std::uint32_t value, std::uint32_t operand) {
+    const int r = place_[operand];
+    for (int k = 0; k < 3; ++k) use(instructions_[value].operands[k]);
+    vectors_.held[static_cast<std::size_t>(r)] = value;
+    place_[value] = r;
+  }
+
+  const VectorCode& code_;
+  const std::vector<VectorInstruction>& instructions_;
+  bool single_;
+  std::vector<char> needed_;
+  std::vector<std::vector<std::uint32_t>> uses_;  // by value, ascending
+
+  std::vector<std::vector<const VectorStore*>> stores_at_;  // behind which instruction
+
+  const Reg64 limit_ = rdx;
+  std::map<Slot, Reg64> pointers_;
+  std::vector<Reg64> saved_;
+  std::map<std::uint64_t, Xbyak::Label> constants_;
+
+  bool masked_ = false;
+  std::uint32_t now_ = 0;
+  RegisterFile vectors_{vector_registers};
+  RegisterFile masks_{mask_registers};
+  std::vector<int> place_;         // the register, or -1
+  std::vector<int> spill_;         // the place on the stack, or -1
+  std::vector<std::size_t> next_;  // how many uses are over
+  std::vector<int> free_spills_;
+  std::vector<Lock> locked_;
+  int spilled_ = 0;
+};
+
+bool try_to_generate() {
+  const char* wish = std::getenv("CHAINRULE_GENERATE");
+  if (wish && std::string_view(wish) == "0") return false;
+  if (std::string_view(kernels::tables().name) != "avx512") return false;
+  try {
+    VectorCode code(float32);
+    const std::uint32_t x = code.stream(0);
+    code.store(code.micro(Micro::neg, x, x, x), 0, false);
+    float number[1] = {1};
+    char* const slots[] = {reinterpret_cast<char*>(number)};
+    Generator(code).run()(slots, 1);
+    return number[0] == -1;
+  } catch (const Xbyak::Error&) {  // no memory that may be executed
+    return false;
+  }
+}
+
+}  // namespace
+
+bool can_generate() {
+  static const bool can = try_to_generate();
+  return can;
+}
+
+std::shared_ptr<const GeneratedCode> generate(const VectorCode& code) {
+  static std::mutex mutex;
+  static std::unordered_map<std::string, std::weak_ptr<const GeneratedCode>> known;
+  static std::size_t sweep_at = 64;
+  std::string key = code.key();
+  const std::lock_guard lock(mutex);
+  if (const auto it = known.find(key); it != known.end())
+    if (auto found = it->second.lock()) return found;
+  std::shared_ptr<const GeneratedCode> made;
+  try {
+    made = std::make_shared<const Generator>(code);
+  } catch (const Xbyak::Error& error) {
+    throw std::runtime_error(std::string("chainrule: no machine code could be made: ") + error.what());
+  }
+  if (known.size() >= sweep_at) {
+    std::erase_if(known, [](const auto& entry) { return entry.second.expired(); });
+    sweep_at = 2 * known.size() + 64;
+  }
+  known[std::move(key)] = made;
+  return made;
+}
+
+}  // namespace chainrule::detail
+
+#else
+
+#include <chainrule/framework/error.hpp>
+
+namespace chainrule::detail {
+
+bool can_generate() { return false; }
+
+std::shared_ptr<const GeneratedCode> generate(const VectorCode&) {
+  invariant(false, "machine code cannot be generated here");
+  return nullptr;
+}
+
+}  // namespace chainrule::detail
+
+#endif

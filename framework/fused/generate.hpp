@@ -1,0 +1,32 @@
+// Machine code for fused groups. Not installed.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+#include <chainrule/framework/fused/vector_code.hpp>
+
+namespace chainrule::detail {
+
+// Runs the code for elements [0, n) of the tiles whose addresses are in the table of slots.
+using GeneratedRun = void (*)(char* const* slots, std::size_t n);
+
+class GeneratedCode {
+ public:
+  virtual ~GeneratedCode() = default;
+  [[nodiscard]] GeneratedRun run() const { return run_; }
+  [[nodiscard]] std::size_t bytes() const { return bytes_; }
+
+ protected:
+  GeneratedRun run_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+// Whether generate() can be called: the processor has AVX-512, the system lets a process make code, and neither
+// CHAINRULE_ARCH nor CHAINRULE_GENERATE=0 say otherwise.
+bool can_generate();
+
+// Equal codes are generated once for the whole process, while any of them is in use. Safe for threads.
+std::shared_ptr<const GeneratedCode> generate(const VectorCode& code);
+
+}  // namespace chainrule::detail

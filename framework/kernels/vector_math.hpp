@@ -1,0 +1,173 @@
+// Functions of vectors as sequences of simple instructions. Not installed.
+//
+// They are written once over a machine M. One M computes with a processor's vectors (simd_kernels.cpp), another records
+// the instructions, from which machine code is made for a whole fused group (fused/vector_code.hpp): both give the same
+// bits. None has branches, so that what an element becomes does not depend on its neighbours, and infinities, NaN,
+// overflow and denormal results come out right.
+//
+// M has types T (float or double), V (a vector of them) and Mask (of lanes), and
+//   number(x)                      every lane x
+//   add, sub, mul, div, sqrt       as IEEE 754 has them
+//   min(a, b), max(a, b)           b where either is NaN or both are zeros
+//   fma(a, b, c), nfma(a, b, c)    a b + c and c - a b, rounded once
+//   round(x), floor(x), ceil(x)    to an integer; round to the nearest, ties to even
+//   scale(x, n)                    x 2^floor(n), rounded once
+//   bit_and, bit_or, bit_xor, bit_andnot(a, b)    of the lanes' bits; the last is ~a & b
+//   less, less_equal, equal        Masks, false for NaN
+//   is_nan(x), not_less_equal(a, b)               Masks; the second true for NaN
+//   select(mask, a, b)             a where the mask is set
+#pragma once
+
+#include <cstddef>
+
+namespace chainrule::kernels {
+
+template <class T>
+struct MathConstants;
+
+// The polynomials are minimax ones by relative error, with coefficients rounded to the type: for |r| <= log(2) / 2
+//   exp(r) = 1 + r + r^2 (c[0] + c[1] r + ...), made for exp (exp_terms) and for exp - 1 (expm1_terms), and
+//   tanh(x) = x + x^3 (c[0] + c[1] x^2 + ...) for |x| <= small_tanh.
+template <>
+struct MathConstants<float> {
+  static constexpr double log2_high = 0x1.62e4p-1;  // so short that its products with integers here are exact
+  static constexpr double log2_low = 0x1.7f7d1cf79abcap-20;
+  static constexpr double lowest_exp = -104;  // exp of what is less is 0
+  static constexpr double highest_exp = 89;   // and of what is more infinite
+  static constexpr double lowest_expm1 = -17.5;
+  static constexpr double highest_tanh = 10;  // tanh of what is more is 1
+  static constexpr double exp_terms[] = {0x1.fffffap-2, 0x1.555492p-3, 0x1.555a26p-5, 0x1.123984p-7, 0x1.694cbap-10};
+  static constexpr double expm1_terms[] = {0x1.fffffep-2, 0x1.5554bp-3, 0x1.555716p-5, 0x1.122798p-7, 0x1.6b735cp-10};
+  static constexpr double small_tanh = 0.6;
+  static constexpr double tanh_terms[] = {-0x1.55553ep-2, 0x1.1109bep-3, -0x1.b89abap-5, 0x1.54c3c2p-6, -0x1.828776p-8};
+};
+
+template <>
+struct MathConstants<double> {
+  static constexpr double log2_high = 0x1.62e42feep-1;
+  static constexpr double log2_low = 0x1.a39ef35793c76p-33;
+  static constexpr double lowest_exp = -746;
+  static constexpr double highest_exp = 710;
+  static constexpr double lowest_expm1 = -38;
+  static constexpr double highest_tanh = 20;
+  static constexpr double exp_terms[] = {0x1.000000000000ap-1,  0x1.55555555554fep-3,  0x1.55555555506b3p-5,
+                                         0x1.1111111126b33p-7,  0x1.6c16c1847a2ap-10,  0x1.a01a012ff45bcp-13,
+                                         0x1.a0199954481e6p-16, 0x1.71df18d322b53p-19, 0x1.28ae083e01ffdp-22,
+                                         0x1.ad9332c2b3e29p-26};
+  static constexpr double expm1_terms[] = {0x1p-1,
+                                           0x1.5555555555559p-3,
+                                           0x1.555555555554dp-5,
+                                           0x1.111111110f657p-7,
+                                           0x1.6c16c16c1aafdp-10,
+                                           0x1.a01a01b0020c7p-13,
+                                           0x1.a01a018e0ee55p-16,
+                                           0x1.71ddf81434994p-19,
+                                           0x1.27e5133c6969p-22,
+                                           0x1.af5f2250cf585p-26,
+                                           0x1.1f1a2d3a759dcp-29};
+  static constexpr double small_tanh = 0.6;
+  static constexpr double tanh_terms[] = {-0x1.555555555553p-2,   0x1.111111110e1d4p-3,  -0x1.ba1ba1b782034p-5,
+                                          0x1.664f47f04d517p-6,   -0x1.226e2297f2c9bp-7, 0x1.d6d0c6c1267e2p-9,
+                                          -0x1.7d79df90d0b1cp-10, 0x1.33db3de2fe747p-11, -0x1.e32e84173a855p-13,
+                                          0x1.4cad5526b4a26p-14,  -0x1.203b2ddc49057p-16};
+};
+
+// c[0] + c[1] r + c[2] r^2 + ..., by Horner's rule.
+template <class M, std::size_t n>
+typename M::V polynomial(M& m, typename M::V r, const double (&c)[n]) {
+  auto p = m.number(c[n - 1]);
+  for (std::size_t i = n - 1; i-- > 0;) p = m.fma(p, r, m.number(c[i]));
+  return p;
+}
+
+template <class M>
+typename M::V negative(M& m, typename M::V x) {
+  return m.bit_xor(x, m.number(-0.0));
+}
+
+template <class M>
+typename M::V magnitude(M& m, typename M::V x) {
+  return m.bit_andnot(m.number(-0.0), x);
+}
+
+// x = n log(2) + r with an integer n and |r| <= log(2) / 2, a little more.
+template <class M>
+struct Reduced {
+  typename M::V n;
+  typename M::V r;
+};
+
+template <class M>
+Reduced<M> reduce_by_log2(M& m, typename M::V x) {
+  using C = MathConstants<typename M::T>;
+  const auto n = m.round(m.mul(x, m.number(1.4426950408889634)));
+  return {n, m.nfma(n, m.number(C::log2_low), m.nfma(n, m.number(C::log2_high), x))};
+}
+
+// exp(x) for x >= lowest_exp, or NaN
+template <class M>
+typename M::V exp_of_large(M& m, typename M::V x) {
+  const auto [n, r] = reduce_by_log2(m, x);
+  const auto p = polynomial(m, r, MathConstants<typename M::T>::exp_terms);
+  const auto one = m.number(1);
+  return m.scale(m.fma(m.fma(p, r, one), r, one), n);
+}
+
+// exp(x)
+template <class M>
+typename M::V exp(M& m, typename M::V x) {
+  using C = MathConstants<typename M::T>;
+  // NaN passes minima and maxima as their second operand.
+  return exp_of_large(m, m.min(m.number(C::highest_exp), m.max(m.number(C::lowest_exp), x)));
+}
+
+// exp(x) - 1, exact near 0
+template <class M>
+typename M::V expm1(M& m, typename M::V x) {
+  using C = MathConstants<typename M::T>;
+  const auto inside = m.min(m.number(C::highest_exp), m.max(m.number(C::lowest_expm1), x));
+  const auto [n, r] = reduce_by_log2(m, inside);
+  const auto one = m.number(1);
+  // 2^n (exp(r) - 1 + (1 - 2^-n)), where r + (1 - 2^-n) is mostly exact
+  const auto start = m.add(r, m.sub(one, m.scale(one, negative(m, n))));
+  const auto y = m.scale(m.fma(m.mul(r, r), polynomial(m, r, C::expm1_terms), start), n);
+  return m.select(m.equal(x, m.number(0)), x, y);
+}
+
+// tanh(x): near 0 by a polynomial, elsewhere 1 - 2 / (exp(2 |x|) + 1) with the sign of x
+template <class M>
+typename M::V tanh(M& m, typename M::V x) {
+  using C = MathConstants<typename M::T>;
+  const auto positive = m.min(m.number(C::highest_tanh), magnitude(m, x));
+  const auto one = m.number(1);
+  const auto e = exp_of_large(m, m.add(positive, positive));
+  const auto large = m.sub(one, m.div(m.number(2), m.add(e, one)));
+  const auto square = m.mul(positive, positive);
+  const auto small = m.fma(m.mul(square, positive), polynomial(m, square, C::tanh_terms), positive);
+  const auto y = m.select(m.less(positive, m.number(C::small_tanh)), small, large);
+  return m.bit_or(y, m.bit_and(x, m.number(-0.0)));
+}
+
+// 1 / (1 + exp(-x)): the exponential is of a negative number, so that it never overflows and the small end is exact.
+// sigmoid(x) and sigmoid(-x) have all but the choice in common.
+template <class M>
+typename M::V sigmoid(M& m, typename M::V x) {
+  using C = MathConstants<typename M::T>;
+  const auto e = exp_of_large(m, m.max(m.number(C::lowest_exp), negative(m, magnitude(m, x))));
+  const auto one = m.number(1);
+  const auto y = m.div(one, m.add(one, e));
+  return m.select(m.less_equal(m.number(0), x), y, m.mul(e, y));
+}
+
+// Either NaN makes NaN: a where a is greater or NaN, else b.
+template <class M>
+typename M::V maximum(M& m, typename M::V a, typename M::V b) {
+  return m.select(m.is_nan(a), a, m.max(a, b));
+}
+
+template <class M>
+typename M::V minimum(M& m, typename M::V a, typename M::V b) {
+  return m.select(m.is_nan(a), a, m.min(a, b));
+}
+
+}  // namespace chainrule::kernels
