@@ -30,7 +30,8 @@ constexpr std::size_t level1_bytes = 32 * 1024;
 constexpr std::int64_t longest_tile = 512;
 constexpr std::int64_t longest_generated_tile = 2048;
 constexpr std::int64_t shortest_tile = 128;
-constexpr std::int64_t long_row = 128;
+constexpr std::int64_t long_row_of_kernels = 128;
+constexpr std::int64_t long_generated_row = 32;
 // Elements of a chunk, about: some microseconds of work.
 constexpr std::int64_t chunk_elements = 16 * 1024;
 // Sums over columns add so many rows one after the other; fewer would make the partial sums large.
@@ -116,16 +117,18 @@ class FusedStep {
     for (const External& e : flat.externals)
       strides.push_back(e.generator ? row_major_strides(flat.shape) : broadcast_strides(e.type.shape, flat.shape));
     strides.push_back(row_major_strides(flat.shape));  // of the outputs
+    // Operands that are broadcast are read where they lie if the group runs by rows, else copied to a register first.
+    const bool broadcasts = std::any_of(flat.externals.begin(), flat.externals.end(), [&](const External& e) {
+      const std::int64_t elements = count(e.type.shape);
+      return !e.generator && e.type.dtype == dtype_ && elements != 1 && elements != size_;
+    });
+    const std::int64_t long_row = broadcasts && can_generate() ? long_generated_row : long_row_of_kernels;
     Dims joined = flat.shape;
     if (size_ > 0) collapse(joined, strides, line_sums_ && columns_ >= long_row);
 
     const Dims whole = strides.back();
-    bool any_broadcast = false;
-    for (std::size_t i = 0; i < n; ++i)
-      any_broadcast = any_broadcast || (!flat.externals[i].generator && flat.externals[i].type.dtype == dtype_ &&
-                                        count(flat.externals[i].type.shape) != 1 && !(strides[i] == whole));
-    by_row_ = line_sums_ ? size_ > 0 && columns_ >= long_row
-                         : any_broadcast && joined.rank() > 1 && joined.back() >= long_row;
+    by_row_ =
+        line_sums_ ? size_ > 0 && columns_ >= long_row : broadcasts && joined.rank() > 1 && joined.back() >= long_row;
     rows_ = by_row_ ? size_ / joined.back() : 1;
     row_ = by_row_ ? joined.back() : size_;
     for (std::size_t axis = 0; by_row_ && axis + 1 < joined.rank(); ++axis) row_shape_.push_back(joined[axis]);

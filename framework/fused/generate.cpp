@@ -361,11 +361,15 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
       with_last(i.operands[0], [&](const auto& a) {
         const Zmm to(done(i));
         constexpr std::uint8_t quiet = 8;
+        constexpr std::uint8_t near_one = 0b1011;  // [3/4, 3/2), NaN for what is negative
         switch (i.op) {
           case VectorOp::sqrt: single_ ? vsqrtps(to, a) : vsqrtpd(to, a); break;
           case VectorOp::round: single_ ? vrndscaleps(to, a, quiet) : vrndscalepd(to, a, quiet); break;
           case VectorOp::floor: single_ ? vrndscaleps(to, a, quiet | 1) : vrndscalepd(to, a, quiet | 1); break;
-          default: single_ ? vrndscaleps(to, a, quiet | 2) : vrndscalepd(to, a, quiet | 2); break;
+          case VectorOp::ceil: single_ ? vrndscaleps(to, a, quiet | 2) : vrndscalepd(to, a, quiet | 2); break;
+          case VectorOp::mantissa: single_ ? vgetmantps(to, a, near_one) : vgetmantpd(to, a, near_one); break;
+          case VectorOp::exponent: single_ ? vgetexpps(to, a) : vgetexppd(to, a); break;
+          default: invariant(false, "an instruction that is not generated");
         }
       });
       return;

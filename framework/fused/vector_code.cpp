@@ -40,6 +40,8 @@ class Recorder {
   V floor(V a) { return code_.append({VectorOp::floor, 0, {a}}); }
   V ceil(V a) { return code_.append({VectorOp::ceil, 0, {a}}); }
   V scale(V a, V n) { return code_.append({VectorOp::scale, 0, {a, n}}); }
+  V mantissa(V a) { return code_.append({VectorOp::mantissa, 0, {a}}); }
+  V exponent(V a) { return code_.append({VectorOp::exponent, 0, {a}}); }
   V bit_and(V a, V b) { return commuting(VectorOp::bit_and, a, b); }
   V bit_or(V a, V b) { return commuting(VectorOp::bit_or, a, b); }
   V bit_xor(V a, V b) { return code_.append({VectorOp::bit_xor, 0, {a, b}}); }
@@ -107,8 +109,8 @@ class Recorder {
         return value;
       }
       case Micro::select: return choose(a, b, c);
-      case Micro::log:
-      case Micro::log1p:
+      case Micro::log: return k::log(*this, a);
+      case Micro::log1p: return k::log1p(*this, a);
       case Micro::sin:
       case Micro::cos:
       case Micro::erf:
@@ -138,6 +140,8 @@ int arity(VectorOp op) {
     case VectorOp::round:
     case VectorOp::floor:
     case VectorOp::ceil:
+    case VectorOp::mantissa:
+    case VectorOp::exponent:
     case VectorOp::is_nan: return 1;
     case VectorOp::fma:
     case VectorOp::nfma:
@@ -159,8 +163,6 @@ std::size_t VectorCode::Hash::operator()(const VectorInstruction& i) const {
 bool VectorCode::has(Micro micro, DType dtype) {
   if (dtype != float32 && dtype != float64) return false;
   switch (micro) {
-    case Micro::log:
-    case Micro::log1p:
     case Micro::sin:
     case Micro::cos:
     case Micro::erf:

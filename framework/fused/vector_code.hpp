@@ -36,6 +36,8 @@ enum class VectorOp : std::uint8_t {
   floor,
   ceil,
   scale,
+  mantissa,
+  exponent,
   bit_and,
   bit_or,
   bit_xor,

@@ -78,24 +78,6 @@ void store_part(Batch<T> value, T* p, std::size_t count) {
 #endif
 }
 
-template <class T, class F>
-Batch<T> lanes(F f, Batch<T> x) {
-  T in[width<T>];
-  x.store_unaligned(in);
-  for (std::size_t i = 0; i < width<T>; ++i) in[i] = f(in[i]);
-  return load(in);
-}
-
-template <class T, class F>
-Batch<T> lanes(F f, Batch<T> x, Batch<T> y) {
-  T a[width<T>];
-  T b[width<T>];
-  x.store_unaligned(a);
-  y.store_unaligned(b);
-  for (std::size_t i = 0; i < width<T>; ++i) a[i] = f(a[i], b[i]);
-  return load(a);
-}
-
 template <class T>
 constexpr bool single = sizeof(T) == 4;
 
@@ -160,6 +142,8 @@ struct Vectors {
   static V nfma(V a, V b, V c) { return CHAINRULE_BY_TYPE(_mm512_fnmadd_, a, b, c); }
   static V round(V a) { return CHAINRULE_BY_TYPE(_mm512_roundscale_, a, _MM_FROUND_TO_NEAREST_INT); }
   static V scale(V a, V n) { return CHAINRULE_BY_TYPE(_mm512_scalef_, a, n); }
+  static V mantissa(V a) { return CHAINRULE_BY_TYPE(_mm512_getmant_, a, _MM_MANT_NORM_p75_1p5, _MM_MANT_SIGN_nan); }
+  static V exponent(V a) { return CHAINRULE_BY_TYPE(_mm512_getexp_, a); }
   static V bit_and(V a, V b) { return a & b; }
   static V bit_or(V a, V b) { return a | b; }
   static V bit_xor(V a, V b) { return a ^ b; }
@@ -167,6 +151,7 @@ struct Vectors {
   static Mask less(V a, V b) { return compare<_CMP_LT_OQ>(a, b); }
   static Mask less_equal(V a, V b) { return compare<_CMP_LE_OQ>(a, b); }
   static Mask equal(V a, V b) { return compare<_CMP_EQ_OQ>(a, b); }
+  static Mask is_nan(V a) { return compare<_CMP_UNORD_Q>(a, a); }
   static V select(Mask mask, V a, V b) {
     if constexpr (single<T>) {
       return _mm512_mask_blend_ps(mask, b, a);
@@ -221,6 +206,14 @@ CHAINRULE_MICRO(Sigmoid, (B x), {
   Vectors<typename B::value_type> m;
   return kernels::sigmoid(m, x);
 })
+CHAINRULE_MICRO(Log, (B x), {
+  Vectors<typename B::value_type> m;
+  return kernels::log(m, x);
+})
+CHAINRULE_MICRO(Log1p, (B x), {
+  Vectors<typename B::value_type> m;
+  return kernels::log1p(m, x);
+})
 #else
 CHAINRULE_MICRO(Exp, (B x), { return vector_exp(x); })
 CHAINRULE_MICRO(Expm1, (B x), {
@@ -241,7 +234,6 @@ CHAINRULE_MICRO(Sigmoid, (B x), {
   const B e = vector_exp(-xsimd::abs(x));
   return xsimd::select(x >= B(T(0)), B(T(1)), e) / (B(T(1)) + e);
 })
-#endif
 CHAINRULE_MICRO(Log, (B x), {
   using T = typename B::value_type;
   return within(
@@ -254,6 +246,7 @@ CHAINRULE_MICRO(Log1p, (B x), {
       x, -0.5, single<T> ? 1e30 : 1e300, [](auto v) { return keep_zero(v, xsimd::log1p(v)); },
       [](T v) { return std::log1p(v); });
 })
+#endif
 CHAINRULE_MICRO(Sin, (B x), {
   using T = typename B::value_type;
   return within(
@@ -264,10 +257,19 @@ CHAINRULE_MICRO(Cos, (B x), {
   return within(
       x, -1000, 1000, [](auto v) { return xsimd::cos(v); }, [](T v) { return std::cos(v); });
 })
-CHAINRULE_MICRO(Erf, (B x), {
-  using T = typename B::value_type;
-  return lanes<T>([](T v) { return std::erf(v); }, x);
-})
+// By libm, one element after the other.
+struct Erf {
+  template <class T>
+  static T one(T x) {
+    return std::erf(x);
+  }
+};
+struct Pow {
+  template <class T>
+  static T one(T x, T y) {
+    return std::pow(x, y);
+  }
+};
 CHAINRULE_MICRO(Floor, (B x), { return xsimd::copysign(xsimd::floor(x), x); })
 CHAINRULE_MICRO(Ceil, (B x), { return xsimd::copysign(xsimd::ceil(x), x); })
 CHAINRULE_MICRO(LogicalNot, (B x), {
@@ -281,10 +283,6 @@ CHAINRULE_MICRO(Div, (B a, B b), { return a / b; })
 // Either NaN makes NaN: a where a is greater or NaN, else b.
 CHAINRULE_MICRO(Maximum, (B a, B b), { return xsimd::select((a > b) | xsimd::isnan(a), a, b); })
 CHAINRULE_MICRO(Minimum, (B a, B b), { return xsimd::select((a < b) | xsimd::isnan(a), a, b); })
-CHAINRULE_MICRO(Pow, (B a, B b), {
-  using T = typename B::value_type;
-  return lanes<T>([](T x, T y) { return std::pow(x, y); }, a, b);
-})
 CHAINRULE_MICRO(Less, (B a, B b), { return flag(a < b, B(typename B::value_type(1))); })
 CHAINRULE_MICRO(LessEqual, (B a, B b), { return flag(a <= b, B(typename B::value_type(1))); })
 CHAINRULE_MICRO(Equal, (B a, B b), { return flag(a == b, B(typename B::value_type(1))); })
@@ -323,6 +321,21 @@ void store_rest(Batch<T> value, T* out, std::size_t count, bool whole) {
   } else {
     store_part<T>(value, out, count);
   }
+}
+
+template <class T, class F, bool A>
+void unary_by_one(void* out, const void* a, const void* /*b*/, const void* /*c*/, std::size_t n_and_flag) {
+  auto* to = static_cast<T*>(out);
+  const auto* x = static_cast<const T*>(a);
+  for (std::size_t i = 0; i < (n_and_flag & ~whole_lines); ++i) to[i] = F::one(x[A ? 0 : i]);
+}
+
+template <class T, class F, bool A, bool B>
+void binary_by_one(void* out, const void* a, const void* b, const void* /*c*/, std::size_t n_and_flag) {
+  auto* to = static_cast<T*>(out);
+  const auto* x = static_cast<const T*>(a);
+  const auto* y = static_cast<const T*>(b);
+  for (std::size_t i = 0; i < (n_and_flag & ~whole_lines); ++i) to[i] = F::one(x[A ? 0 : i], y[B ? 0 : i]);
 }
 
 template <class T, class F, bool A>
@@ -623,16 +636,28 @@ void keep_mask(T* out, std::uint64_t begin, std::size_t n, std::uint32_t thresho
 
 template <class T, class F>
 void fill_unary(MicroRun* row) {
-  row[0] = unary<T, F, false>;
-  row[1] = unary<T, F, true>;
+  if constexpr (requires { F::one(T(0)); }) {
+    row[0] = unary_by_one<T, F, false>;
+    row[1] = unary_by_one<T, F, true>;
+  } else {
+    row[0] = unary<T, F, false>;
+    row[1] = unary<T, F, true>;
+  }
 }
 
 template <class T, class F>
 void fill_binary(MicroRun* row) {
-  row[0] = binary<T, F, false, false>;
-  row[1] = binary<T, F, true, false>;
-  row[2] = binary<T, F, false, true>;
-  row[3] = binary<T, F, true, true>;
+  if constexpr (requires { F::one(T(0), T(0)); }) {
+    row[0] = binary_by_one<T, F, false, false>;
+    row[1] = binary_by_one<T, F, true, false>;
+    row[2] = binary_by_one<T, F, false, true>;
+    row[3] = binary_by_one<T, F, true, true>;
+  } else {
+    row[0] = binary<T, F, false, false>;
+    row[1] = binary<T, F, true, false>;
+    row[2] = binary<T, F, false, true>;
+    row[3] = binary<T, F, true, true>;
+  }
 }
 
 template <class T, class F>

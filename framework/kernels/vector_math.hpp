@@ -12,6 +12,9 @@
 //   fma(a, b, c), nfma(a, b, c)    a b + c and c - a b, rounded once
 //   round(x), floor(x), ceil(x)    to an integer; round to the nearest, ties to even
 //   scale(x, n)                    x 2^floor(n), rounded once
+//   mantissa(x), exponent(x)       |x| = mantissa(x) 2^(exponent(x) - exponent(mantissa(x))), the mantissa in [3/4,
+//   3/2) and
+//                                  NaN for x < 0; of 0 and infinity it is 1 and the exponent infinite
 //   bit_and, bit_or, bit_xor, bit_andnot(a, b)    of the lanes' bits; the last is ~a & b
 //   less, less_equal, equal        Masks, false for NaN
 //   is_nan(x), not_less_equal(a, b)               Masks; the second true for NaN
@@ -27,7 +30,8 @@ struct MathConstants;
 
 // The polynomials are minimax ones by relative error, with coefficients rounded to the type: for |r| <= log(2) / 2
 //   exp(r) = 1 + r + r^2 (c[0] + c[1] r + ...), made for exp (exp_terms) and for exp - 1 (expm1_terms), and
-//   tanh(x) = x + x^3 (c[0] + c[1] x^2 + ...) for |x| <= small_tanh.
+//   tanh(x) = x + x^3 (c[0] + c[1] x^2 + ...) for |x| <= small_tanh, and
+//   log((1 + s) / (1 - s)) = 2 s + s^3 (c[0] + c[1] s^2 + ...) for |s| <= 1/5.
 template <>
 struct MathConstants<float> {
   static constexpr double log2_high = 0x1.62e4p-1;  // so short that its products with integers here are exact
@@ -40,6 +44,7 @@ struct MathConstants<float> {
   static constexpr double expm1_terms[] = {0x1.fffffep-2, 0x1.5554bp-3, 0x1.555716p-5, 0x1.122798p-7, 0x1.6b735cp-10};
   static constexpr double small_tanh = 0.6;
   static constexpr double tanh_terms[] = {-0x1.55553ep-2, 0x1.1109bep-3, -0x1.b89abap-5, 0x1.54c3c2p-6, -0x1.828776p-8};
+  static constexpr double log_terms[] = {0x1.555556p-1, 0x1.99992cp-2, 0x1.246afep-2, 0x1.df6cb2p-3};
 };
 
 template <>
@@ -70,6 +75,9 @@ struct MathConstants<double> {
                                           0x1.664f47f04d517p-6,   -0x1.226e2297f2c9bp-7, 0x1.d6d0c6c1267e2p-9,
                                           -0x1.7d79df90d0b1cp-10, 0x1.33db3de2fe747p-11, -0x1.e32e84173a855p-13,
                                           0x1.4cad5526b4a26p-14,  -0x1.203b2ddc49057p-16};
+  static constexpr double log_terms[] = {0x1.5555555555555p-1, 0x1.9999999999ff6p-2, 0x1.24924923cf0e3p-2,
+                                         0x1.c71c72ee39818p-3, 0x1.745ca894f2e2bp-3, 0x1.3b2a4ce5d7548p-3,
+                                         0x1.0e83f6cb94d9ep-3, 0x1.16d5b074c19ap-3};
 };
 
 // c[0] + c[1] r + c[2] r^2 + ..., by Horner's rule.
@@ -131,6 +139,39 @@ typename M::V expm1(M& m, typename M::V x) {
   // 2^n (exp(r) - 1 + (1 - 2^-n)), where r + (1 - 2^-n) is mostly exact
   const auto start = m.add(r, m.sub(one, m.scale(one, negative(m, n))));
   const auto y = m.scale(m.fma(m.mul(r, r), polynomial(m, r, C::expm1_terms), start), n);
+  return m.select(m.equal(x, m.number(0)), x, y);
+}
+
+// log(u) + c for a c that is small beside u. With u = 2^e (1 + f), s = f / (2 + f) and R = s^2 (2/3 + ...) it is
+// e log(2) + f - (f^2 / 2 - s (f^2 / 2 + R)): the freely distributable fdlibm's way to lose nothing.
+template <class M>
+typename M::V log_plus(M& m, typename M::V u, typename M::V c) {
+  using C = MathConstants<typename M::T>;
+  const auto mantissa = m.mantissa(u);
+  const auto e = m.sub(m.exponent(u), m.exponent(mantissa));
+  const auto f = m.sub(mantissa, m.number(1));
+  const auto s = m.div(f, m.add(m.number(2), f));
+  const auto z = m.mul(s, s);
+  const auto half_square = m.mul(m.mul(m.number(0.5), f), f);
+  const auto r = m.fma(z, polynomial(m, z, C::log_terms), half_square);
+  const auto low = m.fma(s, r, m.fma(e, m.number(C::log2_low), c));
+  return m.fma(e, m.number(C::log2_high), m.sub(f, m.sub(half_square, low)));
+}
+
+// log(x)
+template <class M>
+typename M::V log(M& m, typename M::V x) {
+  return log_plus(m, x, m.number(0));
+}
+
+// log(1 + x) = log(u) + (x - (u - 1)) / u for u = 1 + x rounded
+template <class M>
+typename M::V log1p(M& m, typename M::V x) {
+  const auto one = m.number(1);
+  const auto u = m.add(one, x);
+  const auto c = m.div(m.sub(x, m.sub(u, one)), u);
+  // Of 0 and infinity log(u) is all.
+  const auto y = log_plus(m, u, m.select(m.is_nan(c), m.number(0), c));
   return m.select(m.equal(x, m.number(0)), x, y);
 }
 
