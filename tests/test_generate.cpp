@@ -79,7 +79,7 @@ kernels::MicroRun kernel(Micro micro, unsigned scalars) {
 std::vector<Micro> generated_micros(DType dtype) {
   std::vector<Micro> out;
   for (std::size_t m = 0; m < micro_count; ++m)
-    if (VectorCode::has(static_cast<Micro>(m), dtype)) out.push_back(static_cast<Micro>(m));
+    if (can_generate(static_cast<Micro>(m), dtype)) out.push_back(static_cast<Micro>(m));
   return out;
 }
 
@@ -89,7 +89,7 @@ TEMPLATE_TEST_CASE("every micro-operation, alone", "", float, double) {
   if (skipped()) return;
   using T = TestType;
   std::mt19937_64 random(1);
-  CHECK(generated_micros(dtype_t<T>).size() >= 24);
+  CHECK(generated_micros(dtype_t<T>).size() >= 23);
   CHECK(generated_micros(int64).empty());
   for (const Micro micro : generated_micros(dtype_t<T>)) {
     const unsigned variants = 1U << arity(micro);

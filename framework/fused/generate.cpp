@@ -1,9 +1,13 @@
-// From vector code to machine code for x86-64 with AVX-512.
+// From vector code to machine code for x86-64 with AVX-512, or with AVX2 and FMA.
 //
 // The code is a loop over whole vectors and, behind it, the same once more with masks for the elements that are left.
 // All of a vector's values are kept in registers. Where these do not suffice, the one whose next use is farthest away
 // (Belady's rule, which is optimal for straight-line code) gives its register up: what was read from memory is read
 // again, a result is spilled to the stack.
+//
+// AVX-512 has registers of their own for masks, loads and stores that are masked by them, and operands in memory that
+// are broadcast. With AVX2 masks are vectors like all others, the last one masks the elements that are left, and
+// constants are in memory as whole vectors.
 #include <chainrule/framework/fused/generate.hpp>
 
 #ifdef CHAINRULE_GENERATE_X86
@@ -28,10 +32,11 @@ namespace {
 
 using Xbyak::Opmask;
 using Xbyak::Reg64;
-using Xbyak::Zmm;
+using Xbyak::Xmm;
+using Xbyak::Ymm;
 
-constexpr int vector_bytes = 64;
-constexpr int vector_registers = 32;
+enum class Set : std::uint8_t { none, avx2, avx512 };
+
 constexpr int first_mask = 1;  // k0 cannot mask
 constexpr int mask_registers = 6;
 constexpr std::uint32_t nothing = ~0U;
@@ -44,8 +49,10 @@ struct RegisterFile {
 
 class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
  public:
-  explicit Generator(const VectorCode& code)
+  Generator(const VectorCode& code, Set set)
       : Xbyak::CodeGenerator(4096, Xbyak::AutoGrow),
+        avx512_(set == Set::avx512),
+        vector_bytes_(avx512_ ? 64 : 32),
         code_(code),
         instructions_(code.instructions()),
         single_(code.dtype() == float32),
@@ -85,14 +92,14 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
     // Known only at the end: how many values were spilled.
     sub(rsp, 0x7FFFFFF0);
     const std::size_t at_frame_size = getSize() - 4;
-    and_(rsp, static_cast<std::uint32_t>(-vector_bytes));
+    and_(rsp, static_cast<std::uint32_t>(-vector_bytes_));
 
     for (const auto& [slot, r] : pointers_) mov(r, qword[rdi + std::size_t{8} * slot]);
     Xbyak::Label loop;
     Xbyak::Label rest;
     Xbyak::Label end;
     const int shift = single_ ? 2 : 3;
-    const int lanes = vector_bytes >> shift;
+    const int lanes = vector_bytes_ >> shift;
     mov(rax, rsi);
     and_(rax, static_cast<std::uint32_t>(-lanes));
     sub(rsi, rax);  // left for the masks
@@ -104,15 +111,22 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
     align(32);
     L(loop);
     body(false);
-    add(rax, vector_bytes);
+    add(rax, static_cast<std::uint32_t>(vector_bytes_));
     cmp(rax, limit_);
     jb(loop, T_NEAR);
     L(rest);
     test(rsi, rsi);
     jz(end, T_NEAR);
-    mov(limit_.cvt32(), 0xFFFFFFFF);
-    bzhi(limit_.cvt32(), limit_.cvt32(), esi);
-    kmovw(k7, limit_.cvt32());
+    Xbyak::Label ones;
+    if (avx512_) {
+      mov(limit_.cvt32(), 0xFFFFFFFF);
+      bzhi(limit_.cvt32(), limit_.cvt32(), esi);
+      kmovw(k7, limit_.cvt32());
+    } else {  // as many ones as elements are left, then zeros
+      lea(limit_, ptr[rip + ones]);
+      neg(rsi);
+      vmovups(rest_mask_, ptr[limit_ + rsi * (single_ ? 4 : 8) + 32]);
+    }
     body(true);
     L(end);
     mov(rsp, rbp);
@@ -120,14 +134,21 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
     for (std::size_t i = saved_.size(); i-- > 0;) pop(saved_[i]);
     vzeroupper();
     ret();
-    align(8);
+    align(static_cast<std::size_t>(vector_bytes_));
     for (auto& [bits, label] : constants_) {
       L(label);
-      if (single_) {
-        dd(static_cast<std::uint32_t>(bits));
-      } else {
-        dq(bits);
+      const int copies = avx512_ ? 1 : vector_bytes_ >> shift;
+      for (int i = 0; i < copies; ++i) {
+        if (single_) {
+          dd(static_cast<std::uint32_t>(bits));
+        } else {
+          dq(bits);
+        }
       }
+    }
+    if (!avx512_) {
+      L(ones);
+      for (int i = 0; i < 8; ++i) dq(i < 4 ? ~std::uint64_t{0} : 0);
     }
     rewrite(at_frame_size, spill_offset(spilled_), 4);
   }
@@ -163,7 +184,7 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
 
   void body(bool masked) {
     masked_ = masked;
-    vectors_ = RegisterFile(vector_registers);
+    vectors_ = RegisterFile(avx512_ ? 32 : masked ? rest_mask_.getIdx() : 16);
     masks_ = RegisterFile(mask_registers);
     place_.assign(instructions_.size(), -1);
     spill_.assign(instructions_.size(), -1);
@@ -190,7 +211,11 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
   }
   [[nodiscard]] bool last_use(std::uint32_t value) const { return next_[value] + 1 >= uses_[value].size(); }
 
-  RegisterFile& file_of(std::uint32_t value) { return gives_mask(instructions_[value].op) ? masks_ : vectors_; }
+  RegisterFile& file_of(std::uint32_t value) {
+    return avx512_ && gives_mask(instructions_[value].op) ? masks_ : vectors_;
+  }
+  // The vector register of that number.
+  [[nodiscard]] Xmm vec(int r) const { return {avx512_ ? Xbyak::Operand::ZMM : Xbyak::Operand::YMM, r}; }
 
   int take(RegisterFile& file) {
     int victim = -1;
@@ -220,8 +245,8 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
     return std::any_of(locked_.begin(), locked_.end(), [&](const Lock& l) { return l.file == &file && l.r == r; });
   }
 
-  static std::size_t spill_offset(int spill) { return static_cast<std::size_t>(spill) * vector_bytes; }
-  Xbyak::Address spill_address(int spill) { return zword[rsp + spill_offset(spill)]; }
+  [[nodiscard]] std::size_t spill_offset(int spill) const { return static_cast<std::size_t>(spill * vector_bytes_); }
+  Xbyak::Address spill_address(int spill) { return ptr[rsp + spill_offset(spill)]; }
 
   void evict(std::uint32_t value) {
     RegisterFile& file = file_of(value);
@@ -236,7 +261,7 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
       if (&file == &masks_) {
         kmovw(word[rsp + spill_offset(spill_[value])], Opmask(first_mask + r));
       } else {
-        vmovaps(spill_address(spill_[value]), Zmm(r));
+        vmovaps(spill_address(spill_[value]), vec(r));
       }
     }
     file.held[static_cast<std::size_t>(r)] = nothing;
@@ -263,20 +288,34 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
     if (is_read(i.op)) {
       if (i.op == VectorOp::stream) {
         const Xbyak::Address from = ptr[pointer(i.index) + rax];
-        const Zmm to = masked_ ? Zmm(r) | k7 | T_z : Zmm(r);
-        single_ ? vmovups(to, from) : vmovupd(to, from);
+        if (!masked_) {
+          single_ ? vmovups(vec(r), from) : vmovupd(vec(r), from);
+        } else if (avx512_) {
+          single_ ? vmovups(vec(r) | k7 | T_z, from) : vmovupd(vec(r) | k7 | T_z, from);
+        } else {
+          single_ ? vmaskmovps(vec(r), rest_mask_, from) : vmaskmovpd(vec(r), rest_mask_, from);
+        }
+      } else if (!avx512_ && i.op == VectorOp::constant) {
+        vmovups(vec(r), one(value, false));
       } else {
         const Xbyak::Address from = one(value, false);
-        single_ ? vbroadcastss(Zmm(r), from) : vbroadcastsd(Zmm(r), from);
+        if (single_) {
+          vbroadcastss(vec(r), from);
+        } else if (avx512_) {
+          vbroadcastsd(Xbyak::Zmm(r), from);
+        } else {
+          vbroadcastsd(Ymm(r), from);
+        }
       }
     } else {
       invariant(spill_[value] >= 0, "a value is neither in a register nor on the stack");
-      vmovaps(Zmm(r), spill_address(spill_[value]));
+      vmovaps(vec(r), spill_address(spill_[value]));
     }
     return r;
   }
 
   int mask(std::uint32_t value) {
+    if (!avx512_) return vector(value);
     if (place_[value] < 0) {
       const int r = put(value);
       kmovw(Opmask(first_mask + r), word[rsp + spill_offset(spill_[value])]);
@@ -286,7 +325,7 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
     return place_[value];
   }
 
-  // The address of a single number; as an operand it is broadcast.
+  // The address of a single number, which as an operand is broadcast; or with AVX2 that of a whole vector.
   Xbyak::Address one(std::uint32_t value, bool broadcast) {
     const VectorInstruction& i = instructions_[value];
     if (i.op == VectorOp::constant) {
@@ -301,23 +340,29 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
   // An instruction's last operand may be a number in memory.
   [[nodiscard]] bool in_memory(std::uint32_t value) const {
     const VectorOp op = instructions_[value].op;
-    return place_[value] < 0 && is_read(op) && op != VectorOp::stream;
+    if (place_[value] >= 0) return false;
+    return avx512_ ? is_read(op) && op != VectorOp::stream : op == VectorOp::constant;
   }
   template <class F>
   void with_last(std::uint32_t value, F f) {
     if (in_memory(value)) {
-      f(one(value, true));
+      f(one(value, avx512_));
     } else {
-      f(Zmm(vector(value)));
+      f(vec(vector(value)));
     }
   }
 
   // ---- instructions
 
-  void store(const VectorStore& s, const Zmm& from) {
-    const Reg64& base = pointer(s.slot);
-    const auto to = masked_ && !s.whole ? ptr[base + rax] | k7 : ptr[base + rax];
-    single_ ? vmovups(to, from) : vmovupd(to, from);
+  void store(const VectorStore& s, const Xmm& from) {
+    const Xbyak::Address to = ptr[pointer(s.slot) + rax];
+    if (!masked_ || s.whole) {
+      single_ ? vmovups(to, from) : vmovupd(to, from);
+    } else if (avx512_) {
+      single_ ? vmovups(to | k7, from) : vmovupd(to | k7, from);
+    } else {
+      single_ ? vmaskmovps(to, rest_mask_, from) : vmaskmovpd(to, rest_mask_, from);
+    }
   }
 
   void emit(std::uint32_t value) {
@@ -332,7 +377,7 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
     }
     for (const VectorStore* s : stores_at_[value]) {
       locked_.clear();
-      store(*s, Zmm(vector(s->value)));
+      store(*s, vec(vector(s->value)));
       use(s->value);
     }
   }
@@ -348,25 +393,33 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
     const VectorInstruction& i = instructions_[value];
     const int n = arity(i.op);
     if (i.op == VectorOp::select) {
-      const Opmask k(first_mask + mask(i.operands[0]));
-      const Zmm otherwise(vector(i.operands[2]));
+      const int by = mask(i.operands[0]);
+      const Xmm otherwise = vec(vector(i.operands[2]));
       with_last(i.operands[1], [&](const auto& a) {
-        const Zmm to = Zmm(done(i)) | k;
-        single_ ? vblendmps(to, otherwise, a) : vblendmpd(to, otherwise, a);
+        const Xmm to = vec(done(i));
+        if (avx512_) {
+          const Opmask k(first_mask + by);
+          single_ ? vblendmps(to | k, otherwise, a) : vblendmpd(to | k, otherwise, a);
+        } else {
+          single_ ? vblendvps(to, otherwise, a, vec(by)) : vblendvpd(to, otherwise, a, vec(by));
+        }
       });
-      static_cast<void>(value);
+      return;
+    }
+    if (i.op == VectorOp::scale && !avx512_) {
+      emit_scale(i);
       return;
     }
     if (n == 1) {
       with_last(i.operands[0], [&](const auto& a) {
-        const Zmm to(done(i));
+        const Xmm to = vec(done(i));
         constexpr std::uint8_t quiet = 8;
         constexpr std::uint8_t near_one = 0b1011;  // [3/4, 3/2), NaN for what is negative
         switch (i.op) {
           case VectorOp::sqrt: single_ ? vsqrtps(to, a) : vsqrtpd(to, a); break;
-          case VectorOp::round: single_ ? vrndscaleps(to, a, quiet) : vrndscalepd(to, a, quiet); break;
-          case VectorOp::floor: single_ ? vrndscaleps(to, a, quiet | 1) : vrndscalepd(to, a, quiet | 1); break;
-          case VectorOp::ceil: single_ ? vrndscaleps(to, a, quiet | 2) : vrndscalepd(to, a, quiet | 2); break;
+          case VectorOp::round: round_to(to, a, quiet); break;
+          case VectorOp::floor: round_to(to, a, quiet | 1); break;
+          case VectorOp::ceil: round_to(to, a, quiet | 2); break;
           case VectorOp::mantissa: single_ ? vgetmantps(to, a, near_one) : vgetmantpd(to, a, near_one); break;
           case VectorOp::exponent: single_ ? vgetexpps(to, a) : vgetexppd(to, a); break;
           default: invariant(false, "an instruction that is not generated");
@@ -379,9 +432,9 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
     const bool commutes = i.op == VectorOp::add || i.op == VectorOp::mul || i.op == VectorOp::bit_and ||
                           i.op == VectorOp::bit_or || i.op == VectorOp::bit_xor;
     if (commutes && in_memory(first) && !in_memory(last)) std::swap(first, last);
-    const Zmm a(vector(first));
+    const Xmm a = vec(vector(first));
     with_last(last, [&](const auto& b) {
-      const Zmm to(done(i));
+      const Xmm to = vec(done(i));
       switch (i.op) {
         case VectorOp::add: single_ ? vaddps(to, a, b) : vaddpd(to, a, b); break;
         case VectorOp::sub: single_ ? vsubps(to, a, b) : vsubpd(to, a, b); break;
@@ -399,18 +452,69 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
     });
   }
 
+  template <class Operand>
+  void round_to(const Xmm& to, const Operand& a, std::uint8_t how) {
+    if (avx512_) {
+      single_ ? vrndscaleps(to, a, how) : vrndscalepd(to, a, how);
+    } else {
+      single_ ? vroundps(to, a, how) : vroundpd(to, a, how);
+    }
+  }
+
+  // x 2^n = (x 2^h) 2^(n - h) with h = n / 2 rounded down: each power is a number, made of its bits, and as x is near 1
+  // only the second product can be rounded.
+  void emit_scale(const VectorInstruction& i) {
+    const Xmm x = vec(vector(i.operands[0]));
+    const Xmm n = vec(vector(i.operands[1]));
+    const int h = temporary();
+    const int rest = temporary();
+    const Xbyak::Address bias = ptr[rip + constants_.try_emplace(single_ ? 127 : 1023).first->second];
+    if (single_) {
+      vcvtps2dq(vec(rest), n);
+      vpsrad(vec(h), vec(rest), 1);
+      vpsubd(vec(rest), vec(rest), vec(h));
+    } else {
+      vcvtpd2dq(Xmm(rest), Ymm(n.getIdx()));
+      vpsrad(Xmm(h), Xmm(rest), 1);
+      vpsubd(Xmm(rest), Xmm(rest), Xmm(h));
+      vpmovsxdq(Ymm(h), Xmm(h));
+      vpmovsxdq(Ymm(rest), Xmm(rest));
+    }
+    for (const int power : {h, rest}) {
+      single_ ? vpaddd(vec(power), vec(power), bias) : vpaddq(vec(power), vec(power), bias);
+      single_ ? vpslld(vec(power), vec(power), 23) : vpsllq(vec(power), vec(power), 52);
+    }
+    single_ ? vmulps(vec(h), x, vec(h)) : vmulpd(vec(h), x, vec(h));
+    for (int k = 0; k < 2; ++k) use(i.operands[k]);
+    // Of the registers that are free now none is a temporary's.
+    const int to = put(now_);
+    single_ ? vmulps(vec(to), vec(h), vec(rest)) : vmulpd(vec(to), vec(h), vec(rest));
+  }
+
+  // A register for the instruction at hand alone.
+  int temporary() {
+    const int r = take(vectors_);
+    locked_.push_back({&vectors_, r});
+    return r;
+  }
+
   void emit_compare(std::uint32_t value) {
     const VectorInstruction& i = instructions_[value];
-    const Zmm a(vector(i.operands[0]));
+    const Xmm a = vec(vector(i.operands[0]));
     const std::uint32_t last = i.op == VectorOp::is_nan ? i.operands[0] : i.operands[1];
     with_last(last, [&](const auto& b) {
-      const Opmask to(first_mask + done(i));
+      const int to = done(i);
       std::uint8_t predicate = 0;  // equal, ordered, quiet
       if (i.op == VectorOp::less) predicate = 0x11;
       if (i.op == VectorOp::less_equal) predicate = 0x12;
       if (i.op == VectorOp::is_nan) predicate = 0x03;
       if (i.op == VectorOp::not_less_equal) predicate = 0x16;
-      single_ ? vcmpps(to, a, b, predicate) : vcmppd(to, a, b, predicate);
+      if (avx512_) {
+        const Opmask k(first_mask + to);
+        single_ ? vcmpps(k, a, b, predicate) : vcmppd(k, a, b, predicate);
+      } else {
+        single_ ? vcmpps(vec(to), a, b, predicate) : vcmppd(vec(to), a, b, predicate);
+      }
     });
   }
 
@@ -429,8 +533,8 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
     if (!dies(a) && dies(b)) std::swap(a, b);
     if (dies(c)) {  // c + a b, whose b may be in memory
       if (in_memory(a)) std::swap(a, b);
-      const Zmm to(vector(c));
-      const Zmm x(vector(a));
+      const Xmm to = vec(vector(c));
+      const Xmm x = vec(vector(a));
       with_last(b, [&](const auto& y) {
         if (negative) {
           single_ ? vfnmadd231ps(to, x, y) : vfnmadd231pd(to, x, y);
@@ -443,20 +547,18 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
     }
     // a b + c, whose c may be in memory
     const bool in_a = dies(a);
-    const Zmm x(vector(a));
-    const Zmm y(vector(b));
+    const Xmm x = vec(vector(a));
+    const Xmm y = vec(vector(b));
     int to = x.getIdx();
     if (!in_a) {
-      const int copy = take(vectors_);
-      locked_.push_back({&vectors_, copy});
-      vmovaps(Zmm(copy), x);
-      to = copy;
+      to = temporary();
+      vmovaps(vec(to), x);
     }
     with_last(c, [&](const auto& z) {
       if (negative) {
-        single_ ? vfnmadd213ps(Zmm(to), y, z) : vfnmadd213pd(Zmm(to), y, z);
+        single_ ? vfnmadd213ps(vec(to), y, z) : vfnmadd213pd(vec(to), y, z);
       } else {
-        single_ ? vfmadd213ps(Zmm(to), y, z) : vfmadd213pd(Zmm(to), y, z);
+        single_ ? vfmadd213ps(vec(to), y, z) : vfmadd213pd(vec(to), y, z);
       }
     });
     if (in_a) {
@@ -476,6 +578,8 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
     place_[value] = r;
   }
 
+  bool avx512_;
+  int vector_bytes_;
   const VectorCode& code_;
   const std::vector<VectorInstruction>& instructions_;
   bool single_;
@@ -485,13 +589,14 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
   std::vector<std::vector<const VectorStore*>> stores_at_;  // behind which instruction
 
   const Reg64 limit_ = rdx;
+  const Ymm rest_mask_ = ymm15;
   std::map<Slot, Reg64> pointers_;
   std::vector<Reg64> saved_;
   std::map<std::uint64_t, Xbyak::Label> constants_;
 
   bool masked_ = false;
   std::uint32_t now_ = 0;
-  RegisterFile vectors_{vector_registers};
+  RegisterFile vectors_{0};
   RegisterFile masks_{mask_registers};
   std::vector<int> place_;         // the register, or -1
   std::vector<int> spill_;         // the place on the stack, or -1
@@ -501,28 +606,38 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
   int spilled_ = 0;
 };
 
-bool try_to_generate() {
+Set try_to_generate() {
   const char* wish = std::getenv("CHAINRULE_GENERATE");
-  if (wish && std::string_view(wish) == "0") return false;
-  if (std::string_view(kernels::tables().name) != "avx512") return false;
+  if (wish && std::string_view(wish) == "0") return Set::none;
+  const std::string_view kernels = kernels::tables().name;
+  const Set set = kernels == "avx512" ? Set::avx512 : kernels == "avx2" ? Set::avx2 : Set::none;
+  if (set == Set::none) return set;
   try {
     VectorCode code(float32);
     const std::uint32_t x = code.stream(0);
     code.store(code.micro(Micro::neg, x, x, x), 0, false);
     float number[1] = {1};
     char* const slots[] = {reinterpret_cast<char*>(number)};
-    Generator(code).run()(slots, 1);
-    return number[0] == -1;
+    Generator(code, set).run()(slots, 1);
+    return number[0] == -1 ? set : Set::none;
   } catch (const Xbyak::Error&) {  // no memory that may be executed
-    return false;
+    return Set::none;
   }
+}
+
+Set generated_set() {
+  static const Set set = try_to_generate();
+  return set;
 }
 
 }  // namespace
 
-bool can_generate() {
-  static const bool can = try_to_generate();
-  return can;
+bool can_generate() { return generated_set() != Set::none; }
+
+bool can_generate(Micro micro, DType dtype) {
+  if (!can_generate() || !VectorCode::has(micro, dtype)) return false;
+  // Logarithms take numbers apart, which AVX2 has no instructions for.
+  return generated_set() == Set::avx512 || (micro != Micro::log && micro != Micro::log1p);
 }
 
 std::shared_ptr<const GeneratedCode> generate(const VectorCode& code) {
@@ -535,7 +650,7 @@ std::shared_ptr<const GeneratedCode> generate(const VectorCode& code) {
     if (auto found = it->second.lock()) return found;
   std::shared_ptr<const GeneratedCode> made;
   try {
-    made = std::make_shared<const Generator>(code);
+    made = std::make_shared<const Generator>(code, generated_set());
   } catch (const Xbyak::Error& error) {
     throw std::runtime_error(std::string("chainrule: no machine code could be made: ") + error.what());
   }
@@ -556,6 +671,8 @@ std::shared_ptr<const GeneratedCode> generate(const VectorCode& code) {
 namespace chainrule::detail {
 
 bool can_generate() { return false; }
+
+bool can_generate(Micro, DType) { return false; }
 
 std::shared_ptr<const GeneratedCode> generate(const VectorCode&) {
   invariant(false, "machine code cannot be generated here");

@@ -22,9 +22,11 @@ class GeneratedCode {
   std::size_t bytes_ = 0;
 };
 
-// Whether generate() can be called: the processor has AVX-512, the system lets a process make code, and neither
-// CHAINRULE_ARCH nor CHAINRULE_GENERATE=0 say otherwise.
+// Whether generate() can be called: the vector kernels are those for AVX-512 or AVX2 (kernels/vector_table.hpp), the
+// system lets a process make code, and the environment variable CHAINRULE_GENERATE is not 0.
 bool can_generate();
+// Whether it knows code with this micro-operation.
+bool can_generate(Micro micro, DType dtype);
 
 // Equal codes are generated once for the whole process, while any of them is in use. Safe for threads.
 std::shared_ptr<const GeneratedCode> generate(const VectorCode& code);

@@ -45,10 +45,9 @@ class Assembler {
   }
 
   Tape make() {
-    const bool generated = can_generate();
     for (std::size_t i = 0; i < instructions_;) {
       std::size_t end = i;
-      while (generated && end < instructions_ && VectorCode::has(flat_.instructions[end].micro, flat_.dtype)) ++end;
+      while (end < instructions_ && can_generate(flat_.instructions[end].micro, flat_.dtype)) ++end;
       if (end > i) {
         add_code(i, end);
         i = end;

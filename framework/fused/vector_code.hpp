@@ -76,7 +76,7 @@ class VectorCode {
  public:
   explicit VectorCode(DType dtype) : dtype_(dtype) {}
 
-  // Whether a micro-operation can be part of such code.
+  // Whether a micro-operation can be part of such code (can_generate() says whether machine code can be made of it).
   static bool has(Micro micro, DType dtype);
 
   std::uint32_t stream(Slot slot);
