@@ -28,8 +28,8 @@ struct Function {
   const char* op;
   Long (*exact)(Long);
   // The greatest distances in units in the last place, float32 and float64: of all instruction sets, measured on every
-  // 16th float32 and on a million float64s of each of the regions below, and rounded up. Where libm computes (erf, and
-  // the far ends of all) it is up to 1.
+  // 16th float32 and on a million float64s of each of the regions below, and rounded up. Where libm computes (for
+  // baseline x86-64 erf, and the far ends of all) it is up to 1.
   double float32_ulps;
   double float64_ulps;
   // Away from 0 smaller results are measured as if they were this large, in float64. Sine and cosine take multiples of
@@ -50,7 +50,7 @@ const Function functions[] = {
     {"sin", std::sin, 2.3, 1.6, 0x1p-43},
     {"cos", std::cos, 2.4, 1.6, 0x1p-43},
     {"tanh", std::tanh, 1.4, 1.4},
-    {"erf", std::erf, 1.0, 1.2},
+    {"erf", std::erf, 1.1, 1.2},
     {"sigmoid", sigmoid, 2.6, 2.4},
     {"softplus", softplus, 2.0, 1.7},
     // clang-format on

@@ -111,9 +111,9 @@ class Recorder {
       case Micro::select: return choose(a, b, c);
       case Micro::log: return k::log(*this, a);
       case Micro::log1p: return k::log1p(*this, a);
+      case Micro::erf: return k::erf(*this, a);
       case Micro::sin:
       case Micro::cos:
-      case Micro::erf:
       case Micro::pow: break;
     }
     invariant(false, "a micro-operation that vector code does not have");
@@ -165,7 +165,6 @@ bool VectorCode::has(Micro micro, DType dtype) {
   switch (micro) {
     case Micro::sin:
     case Micro::cos:
-    case Micro::erf:
     case Micro::pow: return false;
     default: return true;
   }

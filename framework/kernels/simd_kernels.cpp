@@ -221,6 +221,10 @@ CHAINRULE_MICRO(Sign, (B x), {
 CHAINRULE_MICRO(Square, (B x), { return x * x; })
 CHAINRULE_MICRO(Sqrt, (B x), { return xsimd::sqrt(x); })
 #if defined(__AVX2__)
+CHAINRULE_MICRO(Erf, (B x), {
+  Vectors<typename B::value_type> m;
+  return kernels::erf(m, x);
+})
 CHAINRULE_MICRO(Exp, (B x), {
   Vectors<typename B::value_type> m;
   return kernels::exp(m, x);
@@ -238,6 +242,12 @@ CHAINRULE_MICRO(Sigmoid, (B x), {
   return kernels::sigmoid(m, x);
 })
 #else
+struct Erf {
+  template <class T>
+  static T one(T x) {
+    return std::erf(x);
+  }
+};
 CHAINRULE_MICRO(Exp, (B x), { return vector_exp(x); })
 CHAINRULE_MICRO(Expm1, (B x), {
   using T = typename B::value_type;
@@ -292,12 +302,6 @@ CHAINRULE_MICRO(Cos, (B x), {
       x, -1000, 1000, [](auto v) { return xsimd::cos(v); }, [](T v) { return std::cos(v); });
 })
 // By libm, one element after the other.
-struct Erf {
-  template <class T>
-  static T one(T x) {
-    return std::erf(x);
-  }
-};
 struct Pow {
   template <class T>
   static T one(T x, T y) {

@@ -31,7 +31,9 @@ struct MathConstants;
 // The polynomials are minimax ones by relative error, with coefficients rounded to the type: for |r| <= log(2) / 2
 //   exp(r) = 1 + r + r^2 (c[0] + c[1] r + ...), made for exp (exp_terms) and for exp - 1 (expm1_terms), and
 //   tanh(x) = x + x^3 (c[0] + c[1] x^2 + ...) for |x| <= small_tanh, and
-//   log((1 + s) / (1 - s)) = 2 s + s^3 (c[0] + c[1] s^2 + ...) for |s| <= 1/5.
+//   log((1 + s) / (1 - s)) = 2 s + s^3 (c[0] + c[1] s^2 + ...) for |s| <= 1/5, and
+//   erf(x) = x + x (c[0] + c[1] x^2 + ...) for |x| <= small_erf and 1 - exp(d[0] + d[1] x + ...) for x up to
+//   highest_erf.
 template <>
 struct MathConstants<float> {
   static constexpr double log2_high = 0x1.62e4p-1;  // so short that its products with integers here are exact
@@ -42,9 +44,17 @@ struct MathConstants<float> {
   static constexpr double highest_tanh = 10;  // tanh of what is more is 1
   static constexpr double exp_terms[] = {0x1.fffffap-2, 0x1.555492p-3, 0x1.555a26p-5, 0x1.123984p-7, 0x1.694cbap-10};
   static constexpr double expm1_terms[] = {0x1.fffffep-2, 0x1.5554bp-3, 0x1.555716p-5, 0x1.122798p-7, 0x1.6b735cp-10};
-  static constexpr double small_tanh = 0.6;
-  static constexpr double tanh_terms[] = {-0x1.55553ep-2, 0x1.1109bep-3, -0x1.b89abap-5, 0x1.54c3c2p-6, -0x1.828776p-8};
+  static constexpr double small_tanh = 0.66;
+  static constexpr double tanh_terms[] = {-0x1.555552p-2, 0x1.110feep-3,  -0x1.b9d7dep-5,
+                                          0x1.629bb2p-6,  -0x1.077afep-7, 0x1.09021ap-9};
   static constexpr double log_terms[] = {0x1.555556p-1, 0x1.99992cp-2, 0x1.246afep-2, 0x1.df6cb2p-3};
+  static constexpr double small_erf = 1;
+  static constexpr double highest_erf = 3.95;  // erf of what is more is 1
+  static constexpr double erf_terms[] = {0x1.06eba8p-3, -0x1.81274p-2,   0x1.ce2d34p-4, -0x1.b7fc22p-6,
+                                         0x1.541988p-8, -0x1.a472e2p-11, 0x1.4a95b2p-14};
+  static constexpr double log_erfc_terms[] = {0x1.41a996p-13, -0x1.21202ap0,   -0x1.446acep-1,
+                                              -0x1.b9fb4cp-4, 0x1.96884cp-6,   -0x1.070564p-8,
+                                              0x1.9378eep-12, -0x1.9db35ep-17, -0x1.63dffcp-21};
 };
 
 template <>
@@ -70,14 +80,27 @@ struct MathConstants<double> {
                                            0x1.27e5133c6969p-22,
                                            0x1.af5f2250cf585p-26,
                                            0x1.1f1a2d3a759dcp-29};
-  static constexpr double small_tanh = 0.6;
-  static constexpr double tanh_terms[] = {-0x1.555555555553p-2,   0x1.111111110e1d4p-3,  -0x1.ba1ba1b782034p-5,
-                                          0x1.664f47f04d517p-6,   -0x1.226e2297f2c9bp-7, 0x1.d6d0c6c1267e2p-9,
-                                          -0x1.7d79df90d0b1cp-10, 0x1.33db3de2fe747p-11, -0x1.e32e84173a855p-13,
-                                          0x1.4cad5526b4a26p-14,  -0x1.203b2ddc49057p-16};
+  static constexpr double small_tanh = 0.66;
+  static constexpr double tanh_terms[] = {-0x1.5555555555549p-2,  0x1.11111111101f6p-3,  -0x1.ba1ba1b94c9a4p-5,
+                                          0x1.664f48562b7f2p-6,   -0x1.226e2fb9b07dfp-7, 0x1.d6d2e71f18a0bp-9,
+                                          -0x1.7d96b6b575c19p-10, 0x1.34df12f6ebc3bp-11, -0x1.ef38f2366223fp-13,
+                                          0x1.79da96abde1bp-14,   -0x1.e291c935819ap-16, 0x1.6d1b09e308de5p-18};
   static constexpr double log_terms[] = {0x1.5555555555555p-1, 0x1.9999999999ff6p-2, 0x1.24924923cf0e3p-2,
                                          0x1.c71c72ee39818p-3, 0x1.745ca894f2e2bp-3, 0x1.3b2a4ce5d7548p-3,
                                          0x1.0e83f6cb94d9ep-3, 0x1.16d5b074c19ap-3};
+  static constexpr double small_erf = 1;
+  static constexpr double highest_erf = 5.95;
+  static constexpr double erf_terms[] = {0x1.06eba8214db69p-3,   -0x1.812746b0379e6p-2,  0x1.ce2f21a042b27p-4,
+                                         -0x1.b82ce31284a2cp-6,  0x1.565bcd0db034cp-8,   -0x1.c02db3d8d1963p-11,
+                                         0x1.f9a3219c50ffcp-14,  -0x1.f4d1decc413e9p-17, 0x1.b9deebb68bd9p-20,
+                                         -0x1.5f1d02e4fc846p-23, 0x1.f7a1dcde20a27p-27,  -0x1.3863ed2c19caep-30,
+                                         0x1.056757aeb95eep-34};
+  static constexpr double log_erfc_terms[] = {
+      -0x1.3133ee36206bep-24, -0x1.20dd685b4a831p0,   -0x1.45f382582d40cp-1,  -0x1.a4e9802eb780ap-4,
+      0x1.390ce71e87505p-6,   0x1.f3191c00fae77p-13,  -0x1.c33e72fd009f6p-10, 0x1.3a522923044cfp-11,
+      -0x1.0cfa114fc1de9p-16, -0x1.699c04f56d7f7p-14, 0x1.b4368917bab75p-15,  -0x1.3dee80481e02ep-16,
+      0x1.4f97b23ea5f91p-18,  -0x1.0b4f3dc8afc18p-20, 0x1.4137010b44e7dp-23,  -0x1.1bb4667b24e3dp-26,
+      0x1.5c70ff2db7a12p-30,  -0x1.0a0f66a767fa9p-34, 0x1.7c851564182dfp-40};
 };
 
 // c[0] + c[1] r + c[2] r^2 + ..., by Horner's rule.
@@ -189,15 +212,26 @@ typename M::V tanh(M& m, typename M::V x) {
   return m.bit_or(y, m.bit_and(x, m.number(-0.0)));
 }
 
+// erf(x): near 0 by a polynomial, elsewhere 1 - exp(log(erfc(|x|))) with the sign of x
+template <class M>
+typename M::V erf(M& m, typename M::V x) {
+  using C = MathConstants<typename M::T>;
+  const auto positive = m.min(m.number(C::highest_erf), magnitude(m, x));
+  const auto small = m.fma(positive, polynomial(m, m.mul(positive, positive), C::erf_terms), positive);
+  const auto large = m.sub(m.number(1), exp_of_large(m, polynomial(m, positive, C::log_erfc_terms)));
+  const auto y = m.select(m.less(positive, m.number(C::small_erf)), small, large);
+  return m.bit_or(y, m.bit_and(x, m.number(-0.0)));
+}
+
 // 1 / (1 + exp(-x)): the exponential is of a negative number, so that it never overflows and the small end is exact.
-// sigmoid(x) and sigmoid(-x) have all but the choice in common.
+// sigmoid(x) and sigmoid(-x), y = 1 / (1 + e) and e / (1 + e) = e - e^2 y, have all but the choice in common.
 template <class M>
 typename M::V sigmoid(M& m, typename M::V x) {
   using C = MathConstants<typename M::T>;
   const auto e = exp_of_large(m, m.max(m.number(C::lowest_exp), negative(m, magnitude(m, x))));
   const auto one = m.number(1);
   const auto y = m.div(one, m.add(one, e));
-  return m.select(m.less_equal(m.number(0), x), y, m.mul(e, y));
+  return m.select(m.less_equal(m.number(0), x), y, m.nfma(e, m.mul(e, y), e));
 }
 
 // Either NaN makes NaN: a where a is greater or NaN, else b.
