@@ -172,14 +172,16 @@ std::size_t place_buffers(std::vector<Buffer>& buffers) {
 }
 
 std::size_t largest_overlap(const std::vector<Buffer>& buffers) {
-  std::map<std::size_t, std::ptrdiff_t> change;  // at a step: what begins less what ended before it
+  std::size_t steps = 0;
+  for (const Buffer& b : buffers) steps = std::max(steps, b.last + 1);
+  std::vector<std::ptrdiff_t> change(steps + 1, 0);  // at a step: what begins less what ended before it
   for (const Buffer& b : buffers) {
     change[b.first] += static_cast<std::ptrdiff_t>(b.bytes);
     change[b.last + 1] -= static_cast<std::ptrdiff_t>(b.bytes);
   }
   std::ptrdiff_t now = 0;
   std::ptrdiff_t most = 0;
-  for (const auto& [step, bytes] : change) most = std::max(most, now += bytes);
+  for (const std::ptrdiff_t bytes : change) most = std::max(most, now += bytes);
   return static_cast<std::size_t>(most);
 }
 

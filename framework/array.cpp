@@ -64,6 +64,7 @@ Array::Array(std::initializer_list<std::initializer_list<double>> rows)
 
 Array Array::full(DType dtype, const Dims& shape, double value) {
   Array out(dtype, shape);
+  if (value == 0 && !std::signbit(value)) return out;
   visit_dtype(dtype,
               [&](auto t) { std::fill_n(out.data<decltype(t)>(), out.size(), static_cast<decltype(t)>(value)); });
   return out;

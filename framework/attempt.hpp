@@ -29,6 +29,7 @@ class Attempt {
   void take_back() {
     if (graph_->nodes.size() == nodes_) return;
     std::erase_if(graph_->names, [this](const auto& entry) { return entry.second >= nodes_; });
+    graph_->names_used.clear();
     graph_->leaves->inputs.resize(inputs_);
     while (graph_->leaves->variables.size() > variables_) graph_->leaves->variables.pop_back();
     graph_->attached.resize(attached_);

@@ -1,5 +1,9 @@
 #include <chainrule/framework/graph.hpp>
 
+#include <array>
+#include <mutex>
+#include <unordered_set>
+
 #include <fmt/core.h>
 
 #include <chainrule/framework/graph_data.hpp>
@@ -25,7 +29,26 @@ Op leaf(std::string name, std::string doc) {
 
 thread_local const Location* location_scope = nullptr;
 
+struct ShapeHash {
+  std::size_t operator()(const Shape& shape) const {
+    std::size_t h = shape.rank();
+    for (const Dimension d : shape) h = (h ^ d.hash()) * 0x9E3779B97F4A7C15u;
+    return h ^ (h >> 32);
+  }
+};
+
 }  // namespace
+
+const Shape* NodeShape::kept(const Shape& shape) {
+  // What this thread asked for last needs no lock.
+  thread_local std::array<const Shape*, 64> recent{};
+  const Shape*& last = recent[ShapeHash{}(shape) % recent.size()];
+  if (last && *last == shape) return last;
+  static std::mutex mutex;
+  static auto* shapes = new std::unordered_set<Shape, ShapeHash>;  // never destroyed: nodes may be printed during exit
+  const std::lock_guard lock(mutex);
+  return last = &*shapes->insert(shape).first;
+}
 
 const Op& input_op() {
   static const Op op = leaf("input", "A value that each run is fed.");
@@ -50,14 +73,23 @@ Value GraphData::append(NodeData node) {
   return {this, static_cast<NodeId>(nodes.size() - 1)};
 }
 
-Value GraphData::constant(Array value, Location at) {
+Value GraphData::constant(std::shared_ptr<const Array> value, Location at) {
   NodeData node;
   node.op = &constant_op();
-  node.type = {value.dtype(), to_shape(value.shape())};
+  node.type = {value->dtype(), to_shape(value->shape())};
   node.at = scoped(at);
   node.payload = static_cast<std::uint32_t>(constants.size());
-  constants.push_back(std::make_shared<const Array>(std::move(value)));
+  constants.push_back(std::move(value));
   return append(std::move(node));
+}
+
+Value GraphData::number(double value, DType dtype, Location at) {
+  const Array made = Array::full(dtype, Dims{}, value);
+  for (const auto& recent : recent_numbers)
+    if (recent && recent->identical(made)) return constant(recent, at);
+  auto& slot = recent_numbers[next_number++ % recent_numbers.size()];
+  slot = std::make_shared<const Array>(made);
+  return constant(slot, at);
 }
 
 std::string GraphData::display_name(NodeId id) const {
@@ -151,15 +183,14 @@ Value Operand::resolve(Value like) const {
       if (dtype == boolean) dtype = float64;
       if (dtype == int64 && static_cast<double>(static_cast<std::int64_t>(number_)) != number_)
         throw Error(at_, "operand", fmt::format("requires a whole number beside an int64 value, got {}", number_));
-      return like.data()->constant(Array::full(dtype, Dims{}, number_), at_);
+      return like.data()->number(number_, dtype, at_);
     }
     case Kind::array:
       return like.data()->constant(
           is_floating(like.dtype()) && is_floating(array_->dtype()) ? array_->astype(like.dtype()) : *array_, at_);
     case Kind::dimension: break;
   }
-  if (dimension_.is_number())
-    return like.data()->constant(Array::full(like.dtype(), Dims{}, static_cast<double>(dimension_.extent())), at_);
+  if (dimension_.is_number()) return like.data()->number(static_cast<double>(dimension_.extent()), like.dtype(), at_);
   const Op* extent = find_op("extent");
   invariant(extent != nullptr, "op 'extent' is not registered");
   return apply(like.graph(), *extent, {}, {{"shape", Shape{dimension_}}, {"dtype", like.dtype()}}, at_);
@@ -182,13 +213,12 @@ namespace {
 
 void claim_name(GraphData& graph, std::string_view name, std::string_view op, Location at) {
   if (name.empty()) throw Error(at, op, "requires a name, got an empty one");
-  if (const auto it = graph.names.find(std::string(name)); it != graph.names.end()) {
-    const Location first = graph.node(it->second).at;
-    throw Error(at, op,
-                fmt::format("requires a name that is not in use, got '{}'{}", name,
-                            first.known() ? ", used at " + first.to_string() : ""));
-  }
-  graph.names.emplace(name, static_cast<NodeId>(graph.nodes.size()));
+  const auto [it, added] = graph.names.try_emplace(std::string(name), static_cast<NodeId>(graph.nodes.size()));
+  if (added) return;
+  const Location first = graph.node(it->second).at;
+  throw Error(at, op,
+              fmt::format("requires a name that is not in use, got '{}'{}", name,
+                          first.known() ? ", used at " + first.to_string() : ""));
 }
 
 Value add_variable(GraphData& graph, std::string_view name, const Initial& initial, DType floating, bool trained,
@@ -244,9 +274,7 @@ Value Graph::variable(std::string_view name, const Initial& initial, DType dtype
 
 Value Graph::constant(const Array& value, Location at) { return data_->constant(value, at); }
 
-Value Graph::constant(double value, DType dtype, Location at) {
-  return data_->constant(Array::full(dtype, Dims{}, value), at);
-}
+Value Graph::constant(double value, DType dtype, Location at) { return data_->number(value, dtype, at); }
 
 Value Graph::step(Location at) {
   if (data_->step == detail::no_node) data_->step = variable("step", Initial(Array(std::int64_t{0})), at).id();
@@ -292,17 +320,21 @@ std::string Graph::unique_name(std::string_view name, std::string_view ending) c
     return data_->names.contains(i == 1 ? fmt::format("{}{}", name, ending) : fmt::format("{}_{}{}", name, i, ending));
   };
   if (!taken(1)) return std::string(name);
-  // The numbers in use nearly always follow each other: in steps that double to a free one, then halving to the first.
-  std::int64_t used = 1;
-  std::int64_t free = 2;
-  while (taken(free)) {
-    used = free;
-    free *= 2;
+  // The numbers in use nearly always follow each other: in steps that double from the last one that was given to a free
+  // one, then halving to the first.
+  std::int64_t& last = data_->names_used.try_emplace(fmt::format("{}/{}", name, ending), 1).first->second;
+  std::int64_t used = taken(last) ? last : 1;
+  std::int64_t step = 1;
+  while (taken(used + step)) {
+    used += step;
+    step *= 2;
   }
+  std::int64_t free = used + step;
   while (free - used > 1) {
     const std::int64_t middle = used + (free - used) / 2;
     (taken(middle) ? used : free) = middle;
   }
+  last = free;
   return fmt::format("{}_{}", name, free);
 }
 

@@ -12,6 +12,7 @@
 
 #include <chainrule/framework/graph.hpp>
 #include <chainrule/framework/op.hpp>
+#include <chainrule/framework/small_vector.hpp>
 #include <chainrule/framework/stable_vector.hpp>
 
 namespace chainrule::detail {
@@ -19,37 +20,46 @@ namespace chainrule::detail {
 using NodeId = std::uint32_t;
 inline constexpr NodeId no_node = ~NodeId{0};
 
-// The inputs of a node: three without a heap allocation, since nearly all nodes have no more.
-class InputList {
+using InputList = SmallVector<NodeId, 3>;  // nearly all nodes have no more
+
+// A shape as nodes have it: of equal shapes the process keeps one, and this is its address. A graph has a handful of
+// shapes and maybe 100,000 nodes, which every pass reads and most passes copy. Shapes are kept like the expressions in
+// them (class DimensionTable), and never dropped.
+class NodeShape {
  public:
-  InputList() = default;
-  void push_back(NodeId id) {
-    if (size_ < inline_.size()) {
-      inline_[size_] = id;
-    } else {
-      if (size_ == inline_.size()) more_.assign(inline_.begin(), inline_.end());
-      more_.push_back(id);
-    }
-    ++size_;
-  }
-  [[nodiscard]] std::size_t size() const { return size_; }
-  [[nodiscard]] const NodeId* begin() const { return size_ <= inline_.size() ? inline_.data() : more_.data(); }
-  [[nodiscard]] const NodeId* end() const { return begin() + size_; }
-  NodeId operator[](std::size_t i) const { return begin()[i]; }
-  friend bool operator==(const InputList& a, const InputList& b) {
-    return a.size_ == b.size_ && std::equal(a.begin(), a.end(), b.begin());
-  }
+  NodeShape() : shape_(scalar()) {}
+  NodeShape(const Shape& shape) : shape_(kept(shape)) {}
+  operator const Shape&() const { return *shape_; }
+  [[nodiscard]] std::size_t rank() const { return shape_->rank(); }
+  [[nodiscard]] const Dimension* begin() const { return shape_->begin(); }
+  [[nodiscard]] const Dimension* end() const { return shape_->end(); }
+  Dimension operator[](std::size_t i) const { return (*shape_)[i]; }
+  friend bool operator==(NodeShape a, NodeShape b) { return a.shape_ == b.shape_; }
 
  private:
-  std::array<NodeId, 3> inline_{};
-  std::uint32_t size_ = 0;
-  std::vector<NodeId> more_;
+  static const Shape* kept(const Shape& shape);
+  static const Shape* scalar() {
+    static const Shape* const shape = kept({});
+    return shape;
+  }
+  const Shape* shape_;
+};
+
+// A node's Type.
+struct NodeType {
+  DType dtype = float64;
+  NodeShape shape;
+  NodeType() = default;
+  NodeType(const Type& type) : NodeType(type.dtype, type.shape) {}
+  NodeType(DType of, const Shape& with) : dtype(of), shape(with) {}
+  operator Type() const { return {dtype, shape}; }
+  friend bool operator==(const NodeType&, const NodeType&) = default;
 };
 
 struct NodeData {
   const Op* op = nullptr;
   InputList inputs;
-  Type type;
+  NodeType type;
   Attributes attributes;
   Location at;
   // Of an input, variable or constant: its index in the tables below.
@@ -95,13 +105,19 @@ class GraphData : public std::enable_shared_from_this<GraphData> {
   std::vector<std::shared_ptr<const Array>> constants;
   std::vector<AttachedUpdate> attached;
   std::unordered_map<std::string, NodeId> names;
+  std::unordered_map<std::string, std::int64_t> names_used;  // by what unique_name() was asked for: its last number
+  std::array<std::shared_ptr<const Array>, 8> recent_numbers;
+  std::size_t next_number = 0;  // of those: the one to give up
   NodeId step = no_node;
   NodeId epoch = no_node;
   std::uint32_t streams = 0;  // of random masks
 
   [[nodiscard]] const NodeData& node(NodeId id) const { return nodes[id]; }
   Value append(NodeData node);
-  Value constant(Array value, Location at);
+  Value constant(std::shared_ptr<const Array> value, Location at);
+  Value constant(Array value, Location at) { return constant(std::make_shared<const Array>(std::move(value)), at); }
+  // A scalar. Nodes of the same number share its array.
+  Value number(double value, DType dtype, Location at);
   [[nodiscard]] std::string display_name(NodeId id) const;
   // The printed line of a node.
   [[nodiscard]] std::string line(NodeId id) const;

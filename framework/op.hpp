@@ -84,7 +84,8 @@ struct KernelBuffers {
 };
 
 using KernelRun = std::function<void(const KernelBuffers&)>;
-// Called once for each set of sizes; what it returns runs many times and should allocate nothing.
+// Called once for each set of sizes; what it returns runs many times and should allocate nothing. Nodes that are alike
+// may run copies of one.
 using KernelMaker = std::function<KernelRun(KernelCall&)>;
 
 // Writes elements [begin, end) of an output in row-major order to `out` (its first element is element `begin`).

@@ -1,6 +1,7 @@
 #include <chainrule/framework/plan.hpp>
 
 #include <algorithm>
+#include <bit>
 #include <map>
 #include <queue>
 #include <unordered_map>
@@ -39,21 +40,45 @@ class Planner {
     FusedGroup group;
     bool fused = false;
     bool may_throw = false;
-    bool once = false;           // needs nothing but sizes
-    std::vector<NodeId> inputs;  // values read, through reshapes: the nodes whose memory it is
-    std::vector<Unit> readers;   // units that must come later
-    std::uint32_t waits = 0;
-    // Variables that this unit writes in place, and the units that still have to read them first.
-    std::vector<std::size_t> overwrites;
-    std::uint32_t anti_waits = 0;
-    std::vector<Unit> anti_readers;  // units whose anti_waits this one counts down
+    bool once = false;             // needs nothing but sizes
+    std::vector<NodeId> inputs;    // values read, through reshapes: the nodes whose memory it is
+    std::uint32_t waits = 0;       // for units whose values it reads
+    bool overwrites = false;       // writes variables in place
+    std::uint32_t anti_waits = 0;  // for units that have to read them first
+  };
+
+  // A list of units for each unit (or variable): a graph of many thousands has no memory to spare for as many vectors.
+  class UnitLists {
+   public:
+    void resize(std::size_t lists) { first_.resize(lists, no_entry); }
+    void add(std::size_t list, Unit unit) {
+      entries_.push_back({unit, first_[list]});
+      first_[list] = static_cast<std::uint32_t>(entries_.size() - 1);
+    }
+    // The last added first.
+    template <class F>
+    void for_each(std::size_t list, F f) const {
+      for (std::uint32_t i = first_[list]; i != no_entry; i = entries_[i].next) f(entries_[i].unit);
+    }
+    [[nodiscard]] bool starts_with(std::size_t list, Unit unit) const {
+      return first_[list] != no_entry && entries_[first_[list]].unit == unit;
+    }
+
+   private:
+    static constexpr std::uint32_t no_entry = ~std::uint32_t{0};
+    struct Entry {
+      Unit unit;
+      std::uint32_t next;
+    };
+    std::vector<std::uint32_t> first_;
+    std::vector<Entry> entries_;
   };
 
   // A reshape has its input's memory.
   [[nodiscard]] NodeId base(NodeId id) const { return base_[id]; }
 
   [[nodiscard]] std::size_t bytes_of(NodeId id) const {
-    const Type& type = graph_.node(id).type;
+    const NodeType& type = graph_.node(id).type;
     return static_cast<std::size_t>(count(evaluate(type.shape, sizes_))) * size_of(type.dtype);
   }
 
@@ -80,27 +105,30 @@ class Planner {
     for (NodeId id = 0; id < n; ++id)
       if (read_by_kernel[id]) read_by_kernel[base_[id]] = 1;
 
+    // Numbered first, then made: they are too large to be moved about.
     std::vector<Unit> unit_of_group;
+    Unit units = 0;
     for (NodeId id = 0; id < n; ++id) {
       const NodeData& node = graph_.node(id);
       if (is_leaf(id) || base_[id] != id) continue;
       // A mask that only fused groups read is made inside of them.
       if (node.op->forward.generator && !read_by_kernel[id]) continue;
       const std::uint32_t group = compiled_.groups[id];
-      Unit unit = no_unit;
-      if (group != 0) {
-        if (unit_of_group.size() <= group) unit_of_group.resize(group + 1, no_unit);
-        unit = unit_of_group[group];
+      if (group == 0) {
+        unit_of_[id] = units++;
+        continue;
       }
-      if (unit == no_unit) {
-        unit = static_cast<Unit>(units_.size());
-        units_.emplace_back();
-        units_.back().fused = group != 0;
-        if (group != 0) unit_of_group[group] = unit;
-      }
-      units_[unit].group.nodes.push_back(id);
-      units_[unit].may_throw = units_[unit].may_throw || node.op->forward.may_throw;
-      unit_of_[id] = unit;
+      if (unit_of_group.size() <= group) unit_of_group.resize(group + 1, no_unit);
+      if (unit_of_group[group] == no_unit) unit_of_group[group] = units++;
+      unit_of_[id] = unit_of_group[group];
+    }
+    units_.resize(units);
+    for (NodeId id = 0; id < n; ++id) {
+      if (unit_of_[id] == no_unit) continue;
+      UnitData& unit = units_[unit_of_[id]];
+      unit.fused = compiled_.groups[id] != 0;
+      unit.group.nodes.push_back(id);
+      unit.may_throw = unit.may_throw || graph_.node(id).op->forward.may_throw;
     }
 
     std::vector<char> is_output(n, 0);
@@ -136,15 +164,14 @@ class Planner {
     for (const Value result : compiled_.computation.results) is_output[base(result.id())] = 1;
     for (NodeId id = 0; id < n; ++id)
       if (is_output[id] && unit_of_[id] != no_unit) units_[unit_of_[id]].group.outputs.push_back(id);
-    for (Unit u = 0; u < units_.size(); ++u) {
-      std::vector<Unit> before;
-      for (const NodeId from : units_[u].inputs)
-        if (unit_of_[from] != no_unit && unit_of_[from] != u) before.push_back(unit_of_[from]);
-      std::sort(before.begin(), before.end());
-      before.erase(std::unique(before.begin(), before.end()), before.end());
-      for (const Unit b : before) units_[b].readers.push_back(u);
-      units_[u].waits = static_cast<std::uint32_t>(before.size());
-    }
+    readers_.resize(units_.size());
+    for (Unit u = 0; u < units_.size(); ++u)
+      for (const NodeId from : units_[u].inputs) {
+        const Unit before = unit_of_[from];
+        if (before == no_unit || before == u || readers_.starts_with(before, u)) continue;
+        readers_.add(before, u);
+        ++units_[u].waits;
+      }
   }
 
   // ---- results: which are written straight to where they belong
@@ -164,42 +191,42 @@ class Planner {
       if (storage_[from].kind == Storage::Kind::none) storage_[from] = {Storage::Kind::output, i};
     }
     // Units that read each variable.
-    std::unordered_map<std::size_t, std::vector<Unit>> readers;
+    const std::size_t variables = graph_.leaves->variables.size();
+    UnitLists readers;
+    readers.resize(variables);
     for (Unit u = 0; u < units_.size(); ++u)
       for (const NodeId from : units_[u].inputs)
-        if (storage_[from].kind == Storage::Kind::variable) {
-          auto& list = readers[storage_[from].index];
-          if (list.empty() || list.back() != u) list.push_back(u);
-        }
+        if (storage_[from].kind == Storage::Kind::variable && !readers.starts_with(storage_[from].index, u))
+          readers.add(storage_[from].index, u);
     // A variable that is itself a result is read when all steps have run, and must still be what it was.
-    std::vector<std::size_t> read_at_the_end;
+    std::vector<char> read_at_the_end(variables, 0);
     for (const Value result : results)
       if (const NodeId from = base(result.id());
           unit_of_[from] == no_unit && storage_[from].kind == Storage::Kind::variable)
-        read_at_the_end.push_back(storage_[from].index);
+        read_at_the_end[storage_[from].index] = 1;
+    anti_readers_.resize(units_.size());
     for (std::size_t i = 0; i < compiled_.updated.size(); ++i) {
       const NodeId from = base(results[compiled_.outputs + i].id());
       const Unit u = unit_of_[from];
-      if (std::find(read_at_the_end.begin(), read_at_the_end.end(), compiled_.updated[i]) != read_at_the_end.end())
-        continue;
+      if (read_at_the_end[compiled_.updated[i]]) continue;
       if (storage_[from].kind != Storage::Kind::none || u == no_unit || !units_[u].fused) continue;
       if (!graph_.node(from).op->forward.micro || !reads_plainly(u, compiled_.updated[i])) continue;
       storage_[from] = {Storage::Kind::variable, compiled_.updated[i]};
-      units_[u].overwrites.push_back(compiled_.updated[i]);
-      for (const Unit reader : readers[compiled_.updated[i]])
-        if (reader != u) {
-          units_[reader].anti_readers.push_back(u);
-          ++units_[u].anti_waits;
-        }
+      units_[u].overwrites = true;
+      readers.for_each(compiled_.updated[i], [&](Unit reader) {
+        if (reader == u) return;
+        anti_readers_.add(reader, u);
+        ++units_[u].anti_waits;
+      });
     }
     // What may throw comes before anything is overwritten.
     std::vector<Unit> throwing;
     for (Unit u = 0; u < units_.size(); ++u)
       if (units_[u].may_throw) throwing.push_back(u);
     for (Unit u = 0; u < units_.size(); ++u)
-      if (!units_[u].overwrites.empty())
+      if (units_[u].overwrites)
         for (const Unit t : throwing) {
-          units_[t].anti_readers.push_back(u);
+          anti_readers_.add(t, u);
           ++units_[u].anti_waits;
         }
   }
@@ -238,7 +265,7 @@ class Planner {
     std::priority_queue<std::pair<int, Unit>, std::vector<std::pair<int, Unit>>, Ready> ready;
     const auto push = [&](Unit u) {
       if (units_[u].waits != 0 || units_[u].anti_waits != 0) return;
-      ready.emplace(units_[u].once ? 0 : units_[u].overwrites.empty() ? 2 : 1, u);
+      ready.emplace(units_[u].once ? 0 : units_[u].overwrites ? 1 : 2, u);
     };
     std::vector<char> done(units_.size(), 0);
     for (Unit u = 0; u < units_.size(); ++u) push(u);
@@ -258,21 +285,21 @@ class Planner {
       ready.pop();
       done[u] = 1;
       order_.push_back(u);
-      for (const Unit reader : units_[u].readers) {
+      readers_.for_each(u, [&](Unit reader) {
         --units_[reader].waits;
         push(reader);
-      }
-      for (const Unit writer : units_[u].anti_readers) {
-        if (units_[writer].anti_waits == 0) continue;  // it gave up
+      });
+      anti_readers_.for_each(u, [&](Unit writer) {
+        if (units_[writer].anti_waits == 0) return;  // it gave up
         if (--units_[writer].anti_waits == 0) push(writer);
-      }
+      });
     }
   }
 
   void give_up_overwriting(Unit u) {
     for (const NodeId id : units_[u].group.outputs)
       if (storage_[id].kind == Storage::Kind::variable) storage_[id] = {};
-    units_[u].overwrites.clear();
+    units_[u].overwrites = false;
   }
 
   // ---- memory
@@ -333,13 +360,91 @@ class Planner {
 
   // ---- steps and copies
 
+  // Units that are alike but for where their operands lie are made ready once: the layers of a deep network, the
+  // updates of its parameters.
+  struct Words {
+    std::size_t operator()(const std::vector<std::uint64_t>& words) const {
+      std::uint64_t h = words.size();
+      for (const std::uint64_t word : words) h = ((h ^ (h >> 29)) + word) * 0xBF58476D1CE4E5B9u;
+      return static_cast<std::size_t>(h ^ (h >> 32));
+    }
+    std::size_t operator()(const Attributes& attributes) const { return attributes.hash(); }
+  };
+
+  // All that a unit's step is made from, operands by their positions.
+  const std::vector<std::uint64_t>& recipe(Unit u) {
+    const UnitData& unit = units_[u];
+    recipe_ = {unit.fused ? 1U : 0U, unit.group.nodes.size(), unit.group.inputs.size(), unit.group.outputs.size()};
+    const auto add_pointer = [&](const void* p) { recipe_.push_back(reinterpret_cast<std::uintptr_t>(p)); };
+    const auto add_type = [&](const NodeData& node) {
+      add_pointer(&static_cast<const Shape&>(node.type.shape));
+      recipe_.push_back(static_cast<std::uint64_t>(node.type.dtype));
+    };
+    const auto add_use = [&](const NodeData& node) {
+      add_pointer(node.op);
+      add_type(node);
+      recipe_.push_back(
+          node.attributes.empty() ? 0 : attributes_.try_emplace(node.attributes, attributes_.size() + 1).first->second);
+      recipe_.push_back(node.inputs.size());
+    };
+    const auto add_location = [&](const NodeData& node) {  // for errors of a run
+      add_pointer(node.at.file);
+      recipe_.push_back(static_cast<std::uint64_t>(node.at.line));
+    };
+    if (!unit.fused) {
+      const NodeData& node = graph_.node(unit.group.nodes.front());
+      add_use(node);
+      for (const NodeId input : node.inputs) add_type(graph_.node(input));
+      add_location(node);
+      return recipe_;
+    }
+    const FusedGroup::Nodes& inputs = unit.group.inputs;
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      place_[inputs[i]] = i;
+      add_type(graph_.node(inputs[i]));
+    }
+    const auto is_listed = [&](NodeId id) { return place_[id] < inputs.size() && inputs[place_[id]] == id; };
+    for (std::size_t i = 0; i < unit.group.nodes.size(); ++i) {
+      const NodeData& node = graph_.node(unit.group.nodes[i]);
+      add_use(node);
+      for (const NodeId input : node.inputs) {
+        if (unit_of_[input] == u) {
+          recipe_.push_back(2 * place_[input]);
+        } else if (is_listed(input)) {
+          recipe_.push_back(2 * place_[input] + 1);
+        } else if (const Array* constant = inlined_constant(graph_, input)) {
+          add_type(graph_.node(input));
+          recipe_.push_back(std::bit_cast<std::uint64_t>((*constant)[0]));
+        } else {  // a generator
+          const NodeData& generator = graph_.node(input);
+          add_use(generator);
+          add_location(generator);
+          for (const NodeId of_it : generator.inputs) recipe_.push_back(place_[of_it]);
+        }
+      }
+      place_[unit.group.nodes[i]] = i;
+    }
+    for (const NodeId output : unit.group.outputs) recipe_.push_back(place_[output]);
+    for (const auto& [output, input] : unit.group.in_place) recipe_.push_back(output << 32 | input);
+    return recipe_;
+  }
+
+  Step make_step(Unit u, std::size_t step) {
+    const auto [it, added] = made_.try_emplace(recipe(u), step);
+    if (!added) return plan_.steps[it->second].step;
+    const FusedGroup& group = units_[u].group;
+    return units_[u].fused ? make_fused_step(graph_, group, sizes_)
+                           : make_kernel_step(graph_, group.nodes.front(), sizes_);
+  }
+
   void make_steps() {
+    place_.assign(graph_.nodes.size(), 0);
+    plan_.steps.reserve(order_.size());
     for (std::size_t step = 0; step < order_.size(); ++step) {
       UnitData& unit = units_[order_[step]];
       PlannedStep planned;
       planned.fused = unit.fused;
-      planned.step = unit.fused ? make_fused_step(graph_, unit.group, sizes_)
-                                : make_kernel_step(graph_, unit.group.nodes.front(), sizes_);
+      planned.step = make_step(order_[step], step);
       for (const NodeId from : unit.inputs) planned.inputs.push_back(storage_[from]);
       for (const NodeId id : unit.group.outputs) planned.outputs.push_back(storage_[id]);
       for (const NodeId id : unit.group.inputs) planned.bytes += bytes_of(id);
@@ -388,10 +493,16 @@ class Planner {
   std::vector<NodeId> base_;
   std::vector<Unit> unit_of_;
   std::vector<UnitData> units_;
+  UnitLists readers_;       // by unit: those that must come later, since they read what it writes
+  UnitLists anti_readers_;  // by unit: those whose anti_waits it counts down
   std::vector<Storage> storage_;
   std::vector<Unit> order_;
   std::vector<NodeId> taken_;
   std::vector<FinalCopy> first_copies_;
+  std::unordered_map<std::vector<std::uint64_t>, std::size_t, Words> made_;  // by recipe: the first such step
+  std::unordered_map<Attributes, std::size_t, Words> attributes_;            // numbered
+  std::vector<std::uint64_t> recipe_;
+  std::vector<std::size_t> place_;  // of a node in its unit, or of an input in the unit's inputs
 };
 
 std::string print(const Storage& s, const Plan& plan, const GraphData& graph) {
@@ -423,7 +534,7 @@ std::string Plan::title(const PlannedStep& step, const passes::Computation& c, c
 std::string Plan::explain(const passes::Computation& c, const Sizes& sizes) const {
   const GraphData& graph = *c.graph.data();
   std::string out = fmt::format("plan for {}\n", sizes.all().empty() ? "fixed sizes" : sizes.to_string());
-  const auto list = [&](const std::vector<Storage>& all) {
+  const auto list = [&](const auto& all) {
     std::string text;
     for (const Storage& s : all) text += fmt::format("{}{}", text.empty() ? "" : ", ", print(s, *this, graph));
     return text;

@@ -12,7 +12,9 @@ namespace chainrule::detail {
 // Where a value's elements are in a run.
 struct Storage {
   enum class Kind : std::uint8_t { none, feed, variable, constant, arena, output } kind = Kind::none;
-  std::size_t index = 0;  // of the input, variable, constant, buffer or output
+  std::uint32_t index = 0;  // of the input, variable, constant, buffer or output
+  Storage() = default;
+  Storage(Kind of, std::size_t at) : kind(of), index(static_cast<std::uint32_t>(at)) {}
   friend bool operator==(const Storage&, const Storage&) = default;
 };
 
@@ -28,8 +30,8 @@ struct PlannedStep {
   // A fused group, or with a single node and `fused` false a kernel.
   FusedGroup group;
   bool fused = false;
-  std::vector<Storage> inputs;
-  std::vector<Storage> outputs;
+  SmallVector<Storage, 4> inputs;
+  SmallVector<Storage, 2> outputs;
   std::size_t workspace = none;  // a buffer
   bool once = false;             // depends on sizes alone: runs when the plan is made ready, not in every run
   std::size_t bytes = 0;         // read and written

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <deque>
+#include <new>
 #include <unordered_set>
 
 #include <fmt/core.h>
@@ -51,10 +52,18 @@ namespace detail {
 
 namespace {
 
-// Memory that is aligned as Array's is.
-struct Arena {
-  explicit Arena(std::size_t bytes) : memory(boolean, Dims{static_cast<std::int64_t>(bytes)}) {}
-  Array memory;
+// Memory that is aligned as Array's is, and not written before a run does.
+class Arena {
+ public:
+  explicit Arena(std::size_t bytes) : memory_(static_cast<char*>(::operator new(bytes, alignment))) {}
+  [[nodiscard]] char* at(std::size_t offset) const { return memory_.get() + offset; }
+
+ private:
+  static constexpr std::align_val_t alignment{64};
+  struct Free {
+    void operator()(char* memory) const { ::operator delete(memory, alignment); }
+  };
+  std::unique_ptr<char, Free> memory_;
 };
 
 }  // namespace
@@ -70,7 +79,7 @@ class Instance {
       switch (s.kind) {
         case Storage::Kind::variable: return state.variables[s.index].raw();
         case Storage::Kind::constant: return const_cast<void*>(graph.constants[s.index]->raw());
-        case Storage::Kind::arena: return static_cast<char*>(arena_.memory.raw()) + plan_.buffers[s.index].offset;
+        case Storage::Kind::arena: return arena_.at(plan_.buffers[s.index].offset);
         case Storage::Kind::output: return outputs_[s.index].raw();
         case Storage::Kind::feed: break;  // patched in each run
         case Storage::Kind::none: break;

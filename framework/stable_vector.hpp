@@ -12,16 +12,22 @@ namespace chainrule::detail {
 template <class T>
 class StableVector {
  public:
+  StableVector() = default;
+  StableVector(const StableVector&) = delete;
+  StableVector& operator=(const StableVector&) = delete;
+  ~StableVector() { truncate(0); }
+
   [[nodiscard]] std::size_t size() const { return size_; }
   T& operator[](std::size_t i) { return chunks_[i / chunk_size][i % chunk_size]; }
   const T& operator[](std::size_t i) const { return chunks_[i / chunk_size][i % chunk_size]; }
   T& back() { return (*this)[size_ - 1]; }
 
   void push_back(T value) {
-    if (size_ == chunks_.size() * chunk_size) chunks_.push_back(std::make_unique<T[]>(chunk_size));
-    (*this)[size_++] = std::move(value);
+    if (size_ == chunks_.size() * chunk_size) chunks_.emplace_back(std::allocator<T>().allocate(chunk_size));
+    std::construct_at(&chunks_[size_ / chunk_size][size_ % chunk_size], std::move(value));
+    ++size_;
   }
-  void pop_back() { (*this)[--size_] = T{}; }
+  void pop_back() { std::destroy_at(&(*this)[--size_]); }
   // Drops the elements from `size` on.
   void truncate(std::size_t size) {
     while (size_ > size) pop_back();
@@ -55,7 +61,10 @@ class StableVector {
 
  private:
   static constexpr std::size_t chunk_size = 64;
-  std::vector<std::unique_ptr<T[]>> chunks_;
+  struct Free {
+    void operator()(T* chunk) const { std::allocator<T>().deallocate(chunk, chunk_size); }
+  };
+  std::vector<std::unique_ptr<T[], Free>> chunks_;  // what follows element size_ - 1 is memory only
   std::size_t size_ = 0;
 };
 

@@ -16,8 +16,9 @@ namespace {
 
 Array initial_of(const GraphData& graph, std::size_t number) {
   const auto& variable = graph.leaves->variables[number];
-  return variable.initial.draw(is_floating(variable.dtype) ? variable.dtype : float64, graph.options.seed, number)
-      .astype(variable.dtype);
+  const DType drawn = is_floating(variable.dtype) ? variable.dtype : float64;
+  Array numbers = variable.initial.draw(drawn, graph.options.seed, number);
+  return numbers.dtype() == variable.dtype ? std::move(numbers) : numbers.astype(variable.dtype);
 }
 
 }  // namespace

@@ -58,7 +58,7 @@ KernelCall call_of(const GraphData& graph, NodeId id, const Sizes& sizes, const 
   const NodeData& node = graph.node(id);
   KernelCall call{{}, {node.type.dtype, evaluate(node.type.shape, sizes)}, attributes, node.op->name, node.at};
   for (const NodeId input : node.inputs) {
-    const Type& type = graph.node(input).type;
+    const NodeType& type = graph.node(input).type;
     call.inputs.push_back({type.dtype, evaluate(type.shape, sizes)});
   }
   return call;

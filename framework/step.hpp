@@ -1,8 +1,11 @@
 // Steps: what a plan runs. A kernel made for given sizes, or a fused group of elementwise nodes. Not installed.
 #pragma once
 
-#include <functional>
+#include <concepts>
+#include <memory>
 #include <optional>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <chainrule/framework/graph_data.hpp>
@@ -16,7 +19,22 @@ struct StepBuffers {
   void* workspace;
 };
 
-using StepRun = std::function<void(const StepBuffers&)>;
+// A callable, which copies of this share: steps that are alike run one and the same.
+class StepRun {
+ public:
+  StepRun() = default;
+  template <class F>
+  requires(!std::same_as<std::remove_cvref_t<F>, StepRun>) StepRun(F&& f)
+      : self_(std::make_shared<const std::remove_cvref_t<F>>(std::forward<F>(f))),
+        call_([](const void* self, const StepBuffers& buffers) {
+          (*static_cast<const std::remove_cvref_t<F>*>(self))(buffers);
+        }) {}
+  void operator()(const StepBuffers& buffers) const { call_(self_.get(), buffers); }
+
+ private:
+  std::shared_ptr<const void> self_;
+  void (*call_)(const void* self, const StepBuffers&) = nullptr;
+};
 
 // A step and the scratch memory that it needs.
 struct Step {
@@ -45,13 +63,14 @@ const Array* inlined_constant(const GraphData& graph, NodeId id);
 // A group of elementwise nodes of one shape and compute dtype and of sums over them, as one step
 // (framework/fused/fused_step.cpp).
 struct FusedGroup {
+  using Nodes = SmallVector<NodeId, 5>;
   // In the order of the graph; the first is elementwise.
-  std::vector<NodeId> nodes;
+  Nodes nodes;
   // Values from outside that they read, in the order of StepBuffers::inputs. A generator's value is made in place; its
   // own inputs stand in its stead.
-  std::vector<NodeId> inputs;
+  Nodes inputs;
   // Values that others read, in the order of StepBuffers::outputs.
-  std::vector<NodeId> outputs;
+  Nodes outputs;
   // outputs[k] is written to the memory of inputs[e] for each (k, e).
   std::vector<std::pair<std::size_t, std::size_t>> in_place;
 };

@@ -17,8 +17,12 @@ namespace {
 bool flag(const Attributes& attributes, std::string_view name) { return attributes.get<bool>(name, false); }
 
 Attributes flags(bool transpose_a, bool transpose_b) {
-  if (!transpose_a && !transpose_b) return {};  // the common case carries nothing
-  return {{"transpose_a", transpose_a}, {"transpose_b", transpose_b}};
+  // Of each there is one: a deep network has many.
+  static const Attributes a{{"transpose_a", true}, {"transpose_b", false}};
+  static const Attributes b{{"transpose_a", false}, {"transpose_b", true}};
+  static const Attributes both{{"transpose_a", true}, {"transpose_b", true}};
+  if (transpose_a) return transpose_b ? both : a;
+  return transpose_b ? b : Attributes{};
 }
 
 Type matmul_shape(const OpCall& call) {

@@ -186,6 +186,58 @@ TEST_CASE("parameters and slots are updated in place, without copies") {
   CHECK(lines_with(last_plan(train), "copy ").empty());
 }
 
+TEST_CASE("steps that are alike are made once, and those that are not are their own") {
+  static int made = 0;
+  static const Op& tripled = register_op({
+      .name = "test_plan_tripled",
+      .doc = "3 x.",
+      .shape = same_shape,
+      .forward =
+          [] {
+            Forward forward;
+            forward.kernel = [](KernelCall& call) -> KernelRun {
+              ++made;
+              return [n = count(call.output.shape)](const KernelBuffers& b) {
+                for (std::int64_t i = 0; i < n; ++i)
+                  static_cast<double*>(b.output)[i] = 3 * static_cast<const double*>(b.inputs[0])[i];
+              };
+            };
+            return forward;
+          }(),
+      .gradient = [](const Node&, Value dy) -> Values { return {3.0 * dy}; },
+      .samples = {{.inputs = {uniform({2})}}},
+  });
+  Graph graph;
+  const auto x = graph.input("x", {2, 2});
+  const auto v = graph.input("v", {3});
+  Values outputs;
+  Value h = x;
+  for (int layer = 0; layer < 5; ++layer) h = apply(tripled, {sin(h)}, {}, Location{"net.cpp", 1});
+  outputs.push_back(h);
+  outputs.push_back(apply(tripled, {v}, {}, Location{"net.cpp", 1}));
+  // Each differs from the others in one thing: a number, an attribute, the order of operands, a shape, a dtype.
+  for (const double number : {2.0, 3.0}) outputs.push_back(matmul(x, x - number));
+  for (const double slope : {0.1, 0.2}) outputs.push_back(matmul(x, leaky_relu(x, slope)));
+  outputs.push_back(matmul(x, transpose(x)));
+  outputs.push_back(matmul(x, 2.0 - x));
+  outputs.push_back(sum(matmul(x, x), {0}));
+  outputs.push_back(sum(matmul(x, x), {1}));
+  outputs.push_back(v - 2.0);
+  outputs.push_back(cast(x, float32) - 2.0);
+  State state(graph);
+  Program program(state, {.outputs = outputs});
+  const Array xs{{-1.0, 2.0}, {0.5, -3.0}};
+  const Array vs{1.0, 2.0, 4.0};
+  const auto results = program.run({{x, xs}, {v, vs}});
+  CHECK(made == 2);  // for {2, 2} and for {3}
+  // Each again in a program of its own, where no other step is like it.
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    Program alone(state, {.outputs = {outputs[i]}});
+    Values needed = alone.inputs();
+    CHECK(results[i].identical(needed[0] == x ? alone.run({{x, xs}})[0] : alone.run({{v, vs}})[0]));
+  }
+}
+
 TEST_CASE("explain() prints the plan") {
   const Built built = build({{30, 20}, true, 0.8});
   State state(built.graph);

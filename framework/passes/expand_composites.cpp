@@ -1,30 +1,58 @@
 // Composites: an op that is defined by other ops is replaced by them. Its name, its gradient rule and its errors have
 // served their purpose when a program is compiled; its parts can now fuse and be shared with its gradient's.
 #include <algorithm>
+#include <unordered_map>
 
 #include <chainrule/framework/passes/pass.hpp>
 
 namespace chainrule::passes {
 
-Computation expand_composites(const Computation& c) {
-  const auto is_composite = [](const detail::NodeData& node) { return bool(node.op->forward.expansion); };
-  const auto& nodes = c.graph.data()->nodes;
-  bool again = std::any_of(nodes.begin(), nodes.end(), is_composite);
-  Computation out = c;
-  // An expansion may hold composites itself; each round opens one level of them.
-  for (int level = 0; again; ++level) {
-    if (level == 100) throw Error("expand", "requires expansions that end, got one that expands into itself");
-    again = false;
-    out = Rewriter(out).run([&](Rewriter& r, const Node& node) {
-      const Value same = r.copy(node);
-      if (!node.op().forward.expansion) return same;
-      const Value expanded = node.op().forward.expansion(same.node());
-      const auto& made = r.graph().data()->nodes;
-      again = again || std::any_of(made.begin() + same.id() + 1, made.end(), is_composite);
-      return expanded;
-    });
+namespace {
+
+using detail::GraphData;
+using detail::NodeData;
+using detail::NodeId;
+
+bool is_composite(const NodeData& node) { return bool(node.op->forward.expansion); }
+
+// What a composite stands for; composites in that are opened too, one level after the other.
+Value open(Value composite, int level = 0) {
+  if (level == 100) throw Error("expand", "requires expansions that end, got one that expands into itself");
+  GraphData& graph = *composite.data();
+  const auto first = static_cast<NodeId>(graph.nodes.size());
+  const Value made = composite.node().op().forward.expansion(composite.node());
+  const auto end = static_cast<NodeId>(graph.nodes.size());
+  if (std::none_of(graph.nodes.begin() + first, graph.nodes.end(), is_composite)) return made;
+
+  std::unordered_map<NodeId, Value> opened;
+  const auto now = [&](NodeId id) {
+    const auto it = opened.find(id);
+    return it == opened.end() ? Value(&graph, id) : it->second;
+  };
+  for (NodeId id = first; id < end; ++id) {
+    const NodeData& node = graph.node(id);
+    Value value(&graph, id);
+    if (std::any_of(node.inputs.begin(), node.inputs.end(), [&](NodeId input) { return opened.contains(input); })) {
+      NodeData again = node;
+      again.inputs = {};
+      for (const NodeId input : node.inputs) again.inputs.push_back(now(input).id());
+      value = graph.append(std::move(again));
+    }
+    if (is_composite(node)) value = open(value, level + 1);
+    if (value.id() != id) opened.emplace(id, value);
   }
-  return out;
+  return now(made.id());
+}
+
+}  // namespace
+
+Computation expand_composites(const Computation& c) {
+  const auto& nodes = c.graph.data()->nodes;
+  if (std::none_of(nodes.begin(), nodes.end(), is_composite)) return c;
+  return Rewriter(c).run([](Rewriter& r, const Node& node) {
+    const Value same = r.copy(node);
+    return node.op().forward.expansion ? open(same) : same;
+  });
 }
 
 }  // namespace chainrule::passes

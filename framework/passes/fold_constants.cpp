@@ -22,9 +22,24 @@ bool foldable(const Node& node, std::int64_t input_elements) {
   return true;
 }
 
+// Whether no node is on constants only: of those that are made while folding, some node is the first.
+bool nothing_to_fold(const detail::GraphData& graph) {
+  std::vector<char> constant;
+  constant.reserve(graph.nodes.size());
+  for (const detail::NodeData& node : graph.nodes) {
+    const bool is_constant = node.op == &detail::constant_op();
+    constant.push_back(is_constant ? 1 : 0);
+    if (is_constant || node.op == &detail::input_op() || node.op == &detail::variable_op()) continue;
+    if (std::all_of(node.inputs.begin(), node.inputs.end(), [&](detail::NodeId input) { return constant[input] != 0; }))
+      return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 Computation fold_constants(const Computation& c) {
+  if (nothing_to_fold(*c.graph.data())) return c;
   return Rewriter(c).run([](Rewriter& r, const Node& node) {
     if (&node.op() == &detail::constant_op() || &node.op() == &detail::input_op() ||
         &node.op() == &detail::variable_op())

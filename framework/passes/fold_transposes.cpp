@@ -27,6 +27,7 @@ Attributes flags(bool a, bool b) {
 }  // namespace
 
 Computation fold_transposes(const Computation& c) {
+  if (!uses(c, find_op("transpose"))) return c;
   return Rewriter(c).run([](Rewriter& r, const Node& node) {
     if (node.op().name == "transpose" && swaps_last_two(node.attribute<Axes>("permutation"))) {
       const Node inner = r.now(node.input(0)).node();

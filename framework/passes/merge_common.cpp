@@ -1,5 +1,6 @@
 // Common subexpressions: nodes of one op with the same inputs and attributes become one node. Gradient rules build
 // what their forward rules built before, and rely on this.
+#include <cstdint>
 #include <cstring>
 #include <string_view>
 #include <unordered_map>
@@ -29,7 +30,7 @@ class Merger {
   // The first node made that equals this new one, or itself.
   NodeId representative(NodeId id) {
     if (2 * ++count_ > table_.size()) grow();
-    const std::size_t h = hash(id);
+    const std::uint32_t h = hash(id);
     std::size_t i = h & (table_.size() - 1);
     for (; table_[i].node != detail::no_node; i = (i + 1) & (table_.size() - 1))
       if (table_[i].hash == h && equal(id, table_[i].node)) return table_[i].node;
@@ -40,7 +41,7 @@ class Merger {
  private:
   // Open addressing: a node-based map takes longer than all else here.
   struct Entry {
-    std::size_t hash = 0;
+    std::uint32_t hash = 0;
     NodeId node = detail::no_node;
   };
 
@@ -61,7 +62,7 @@ class Merger {
     return it->second;
   }
 
-  std::size_t hash(NodeId id) {
+  std::uint32_t hash(NodeId id) {
     const NodeData& n = graph_.node(id);
     std::size_t h = std::hash<const void*>{}(n.op);
     if (commutes_cached(n.op)) {
@@ -77,7 +78,7 @@ class Merger {
       h = mix(h, n.payload);
     }
     h = mix(h, n.attributes.hash());
-    return h ^ (h >> 32);  // the table takes the lower bits
+    return static_cast<std::uint32_t>(h ^ (h >> 32));  // the table takes the lower bits
   }
 
   bool equal(NodeId a, NodeId b) {

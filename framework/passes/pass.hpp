@@ -13,7 +13,8 @@ enum class Mode : std::uint8_t;
 
 namespace passes {
 
-// A graph and what is asked of it. Passes make a new graph with what these results need, and leave the old one alone.
+// A graph and what is asked of it. Passes make a new graph with what these results need, and leave the old one alone;
+// one that finds nothing to do returns the old one.
 struct Computation {
   Graph graph;
   Values results;
@@ -22,15 +23,19 @@ struct Computation {
   [[nodiscard]] std::string to_string() const;
 };
 
+// Whether a node of the graph is this op.
+bool uses(const Computation& c, const Op* op);
+
 // Walks the nodes that the results need in the order of the graph and builds the new graph from what `visit` returns
 // for each: a value of the new graph that stands for the node from then on. Linear, without recursion. Nodes that
-// nothing needs are left behind, so every pass removes dead nodes.
+// nothing needs are left behind, so every pass removes dead nodes. Where all was copied as it was, the result is the
+// graph that came in, unless a new one is asked for.
 class Rewriter {
  public:
   explicit Rewriter(const Computation& from);
 
   using Visit = std::function<Value(Rewriter&, const Node&)>;
-  Computation run(const Visit& visit);
+  Computation run(const Visit& visit, bool new_graph = false);
 
   // The new value of an old one (an input of the node being visited).
   [[nodiscard]] Value now(Value old) const;
@@ -45,7 +50,11 @@ class Rewriter {
   const Computation& from_;
   Graph to_;
   std::vector<Value> now_;
+  std::size_t copies_ = 0;  // of nodes as they were
 };
+
+// Which nodes the results need, by id.
+std::vector<char> needed_nodes(const Computation& c);
 
 // The passes, in the order in which a program is compiled (passes/pipeline.cpp).
 Computation remove_dead(const Computation& c);             // what no result needs

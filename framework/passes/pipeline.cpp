@@ -18,9 +18,13 @@ Computation optimize(const Computation& c, Mode mode, const Log& log) {
   after("simplify_algebra", simplify_algebra(now));
   after("merge_common", merge_common(now));
   // Merging makes operands equal that were not, and folding uncovers both.
+  const Graph merged = now.graph;
   after("simplify_algebra", simplify_algebra(now));
   after("fold_constants", fold_constants(now));
-  after("merge_common", merge_common(now));
+  after("merge_common", now.graph.data() == merged.data() ? now : merge_common(now));
+  // The user's graph may grow; a program keeps the one that it was compiled from.
+  if (now.graph.data() == c.graph.data())
+    now = Rewriter(now).run([](Rewriter& r, const Node& node) { return r.copy(node); }, true);
   return now;
 }
 

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include <fmt/core.h>
 
 #include <chainrule/framework/passes/pass.hpp>
@@ -14,6 +16,21 @@ std::string Computation::to_string() const {
   return out + "\n";
 }
 
+bool uses(const Computation& c, const Op* op) {
+  const auto& nodes = c.graph.data()->nodes;
+  return std::any_of(nodes.begin(), nodes.end(), [op](const NodeData& node) { return node.op == op; });
+}
+
+std::vector<char> needed_nodes(const Computation& c) {
+  const GraphData& graph = *c.graph.data();
+  std::vector<char> needed(graph.nodes.size(), 0);
+  for (const Value result : c.results) needed[result.id()] = 1;
+  for (NodeId id = static_cast<NodeId>(needed.size()); id-- > 0;)
+    if (needed[id])
+      for (const NodeId input : graph.node(id).inputs) needed[input] = 1;
+  return needed;
+}
+
 Rewriter::Rewriter(const Computation& from) : from_(from), to_(std::make_shared<GraphData>()) {
   const GraphData& old = *from.graph.data();
   to_.data()->options = old.options;
@@ -21,14 +38,11 @@ Rewriter::Rewriter(const Computation& from) : from_(from), to_(std::make_shared<
   now_.resize(old.nodes.size());
 }
 
-Computation Rewriter::run(const Visit& visit) {
+Computation Rewriter::run(const Visit& visit, bool new_graph) {
   const GraphData& old = *from_.graph.data();
-  std::vector<char> needed(old.nodes.size(), 0);
-  for (const Value result : from_.results) needed[result.id()] = 1;
-  for (NodeId id = static_cast<NodeId>(needed.size()); id-- > 0;)
-    if (needed[id])
-      for (const NodeId input : old.node(id).inputs) needed[input] = 1;
+  const std::vector<char> needed = needed_nodes(from_);
   auto* data = from_.graph.data().get();
+  bool same = true;
   for (NodeId id = 0; id < needed.size(); ++id) {
     if (!needed[id]) continue;
     const detail::LocationScope scope(old.node(id).at);
@@ -37,7 +51,9 @@ Computation Rewriter::run(const Visit& visit) {
     if (!(to_.data()->node(made.id()).type == old.node(id).type))
       throw InternalError(fmt::format("a pass changed the type of {}", data->line(id)));
     now_[id] = made;
+    same = same && made.id() == id;
   }
+  if (!new_graph && same && copies_ == needed.size() && to_.size() == needed.size()) return from_;
   Computation out{to_, {}};
   for (const Value result : from_.results) out.results.push_back(now_[result.id()]);
   return out;
@@ -52,6 +68,7 @@ Values Rewriter::now_inputs(const Node& node) const {
 }
 
 Value Rewriter::copy(const Node& node) {
+  ++copies_;
   const NodeData& old = node.graph_data()->node(node.id());
   NodeData made;
   made.op = old.op;

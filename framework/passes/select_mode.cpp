@@ -7,8 +7,10 @@
 namespace chainrule::passes {
 
 Computation select_mode(const Computation& c, Mode mode) {
-  return Rewriter(c).run([mode](Rewriter& r, const Node& node) {
-    if (node.op().name != "by_mode") return r.copy(node);
+  const Op* by_mode = find_op("by_mode");
+  if (!uses(c, by_mode)) return c;
+  return Rewriter(c).run([=](Rewriter& r, const Node& node) {
+    if (&node.op() != by_mode) return r.copy(node);
     const Value chosen = r.now(node.input(mode == Mode::training ? 0 : 1));
     return chosen.shape() == node.shape() ? chosen : broadcast_to(chosen, node.shape());
   });
