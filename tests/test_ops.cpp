@@ -395,6 +395,11 @@ TEST_CASE("matrix products compute their references in every orientation") {
                                 {ta ? Dims{k, m} : Dims{m, k}, tb ? Dims{n, k} : Dims{k, n}},
                                 {{"transpose_a", ta}, {"transpose_b", tb}}});
         }
+  // Sizes around those at which the second operand is transposed first.
+  for (const std::int64_t m : {31, 32, 65})
+    for (const std::int64_t n : {32, 63, 64, 67, 128, 129})
+      for (const std::int64_t k : {3, 45, 64, 65, 128})
+        check_in_every_dtype({"matmul", {{m, k}, {n, k}}, {{"transpose_a", false}, {"transpose_b", true}}});
   check_in_every_dtype({"matmul", {{3, 1, 4, 5}, {2, 5, 3}}});
   check_in_every_dtype({"matmul", {{4, 5}, {2, 3, 5, 3}}});
   check_in_every_dtype({"matmul", {{0, 4, 5}, {5, 3}}});

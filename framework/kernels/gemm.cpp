@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <string_view>
 
 #include <fmt/core.h>
 
@@ -76,6 +77,80 @@ void gemm_in_parts(const Gemm& g, const T* a, const T* b, T* c) {
   });
 }
 
+// ---- A-times-B-transposed, small
+
+// The AVX-512 kernels of OpenBLAS that take operands where they lie, up to a million multiplications, are slow where
+// the second one is transposed. To transpose it first takes a quarter off: that costs n * k moves, against m * n * k
+// multiplications. (Rows of 1 KB and more share cache sets, and are slow to transpose.)
+constexpr std::int64_t most_of_small = 1'000'000;
+
+bool has_slow_transposed() {
+  static const bool slow = [] {
+    const std::string_view core = openblas_get_corename();
+    return core == "SkylakeX" || core == "Cooperlake" || core == "SapphireRapids";
+  }();
+  return slow;
+}
+
+bool transposes_first(const Gemm& g, std::size_t element) {
+  const int least = element == sizeof(float) ? 32 : 64;
+  const int most = element == sizeof(float) ? 128 : 64;
+  return g.ta == CblasNoTrans && g.tb == CblasTrans && g.m >= 32 && g.n >= least && g.n <= 128 && g.k <= most &&
+         std::int64_t{g.m} * g.n * g.k <= most_of_small && has_slow_transposed();
+}
+
+template <class T>
+struct Lanes;
+template <>
+struct Lanes<float> {
+  typedef float Type __attribute__((vector_size(16), aligned(4), may_alias));  // NOLINT: using takes no may_alias
+};
+template <>
+struct Lanes<double> {
+  typedef double Type __attribute__((vector_size(16), aligned(8), may_alias));  // NOLINT
+};
+
+// One block of 16 bytes by as many rows.
+void transpose_block(const float* from, std::int64_t columns, float* to, std::int64_t rows) {
+  using V = Lanes<float>::Type;
+  const auto load = [&](std::int64_t i) { return *reinterpret_cast<const V*>(from + i * columns); };
+  const auto store = [&](std::int64_t j, V v) { *reinterpret_cast<V*>(to + j * rows) = v; };
+  const V a = load(0);
+  const V b = load(1);
+  const V c = load(2);
+  const V d = load(3);
+  const V ab = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+  const V cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+  const V ab2 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+  const V cd2 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+  store(0, __builtin_shufflevector(ab, cd, 0, 1, 4, 5));
+  store(1, __builtin_shufflevector(ab, cd, 2, 3, 6, 7));
+  store(2, __builtin_shufflevector(ab2, cd2, 0, 1, 4, 5));
+  store(3, __builtin_shufflevector(ab2, cd2, 2, 3, 6, 7));
+}
+void transpose_block(const double* from, std::int64_t columns, double* to, std::int64_t rows) {
+  using V = Lanes<double>::Type;
+  const V a = *reinterpret_cast<const V*>(from);
+  const V b = *reinterpret_cast<const V*>(from + columns);
+  *reinterpret_cast<V*>(to) = __builtin_shufflevector(a, b, 0, 2);
+  *reinterpret_cast<V*>(to + rows) = __builtin_shufflevector(a, b, 1, 3);
+}
+
+// to[j, i] = from[i, j]
+template <class T>
+void transpose(const T* from, std::int64_t rows, std::int64_t columns, T* to) {
+  constexpr std::int64_t lanes = 16 / sizeof(T);
+  std::int64_t i = 0;
+  for (; i + lanes <= rows; i += lanes) {
+    std::int64_t j = 0;
+    for (; j + lanes <= columns; j += lanes) transpose_block(from + i * columns + j, columns, to + j * rows + i, rows);
+    for (; j < columns; ++j)
+      for (std::int64_t k = 0; k < lanes; ++k) to[j * rows + i + k] = from[(i + k) * columns + j];
+  }
+  for (; i < rows; ++i)
+    for (std::int64_t j = 0; j < columns; ++j) to[j * rows + i] = from[i * columns + j];
+}
+
 int narrow(std::int64_t extent, const KernelCall& call) {
   if (extent > std::numeric_limits<int>::max())
     throw Error(call.at, call.op, fmt::format("requires extents below 2^31, got {}", extent));
@@ -137,6 +212,17 @@ Forward matmul() {
     if (g.m == 0 || g.n == 0 || g.k == 0)  // sums of nothing; cblas would leave the output as it is
       return [bytes](const KernelBuffers& buffers) { std::memset(buffers.output, 0, bytes); };
     const auto make = [&]<class T>(T) -> KernelRun {
+      if (count(batch) == 1 && transposes_first(g, sizeof(T))) {
+        call.workspace = static_cast<std::size_t>(g.n) * static_cast<std::size_t>(g.k) * sizeof(T);
+        Gemm plain = g;
+        plain.tb = CblasNoTrans;
+        plain.ldb = g.n;
+        return [plain](const KernelBuffers& buffers) {
+          T* transposed = static_cast<T*>(buffers.workspace);
+          transpose(static_cast<const T*>(buffers.inputs[1]), plain.n, plain.k, transposed);
+          gemm(plain, static_cast<const T*>(buffers.inputs[0]), transposed, static_cast<T*>(buffers.output));
+        };
+      }
       if (count(batch) == 1) {
         return [g](const KernelBuffers& buffers) {
           gemm_in_parts(g, static_cast<const T*>(buffers.inputs[0]), static_cast<const T*>(buffers.inputs[1]),
