@@ -1,13 +1,15 @@
 // Where buffers lie in the arena: dynamic storage allocation with all lifetimes known.
 //
-// Two heuristics, the better result taken. In turn: those of the busiest step first, each in the gap that fits it best
-// during its whole life; as long as that needs more than the lower bound, the buffer that reaches highest goes to the
-// front and all are placed again. It nearly always meets the bound, and takes time in proportion to the square of the
-// buffers. In time: as a best-fit allocator would, from the first step to the last; n log n, for graphs of many
-// thousand steps.
+// Two heuristics, the better result taken. In turn: from several orders (those of the busiest step first, the largest,
+// the longest-lived, ...) each buffer in the gap that fits it best during its whole life, or in the lowest; as long as
+// that needs more than the lower bound, the buffer that reaches highest goes to the front and all are placed again; and
+// where that ends well above the bound, buffers change places at random. It nearly always meets the bound, and takes
+// time in proportion to the pairs of buffers in use at the same time. In time: as a best-fit allocator would, from the
+// first step to the last; n log n, for graphs of many thousand steps.
 #include <algorithm>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <set>
 #include <tuple>
 
@@ -17,14 +19,16 @@ namespace chainrule::detail {
 
 namespace {
 
-constexpr std::size_t most_in_turn = 3000;  // buffers
-constexpr std::size_t most_attempts = 100;
-constexpr std::size_t most_comparisons = 20'000'000;  // of two buffers, in all attempts: some 50 ms
+constexpr std::size_t most_pairs = 1'000'000;  // in use at the same time; of more none is placed in turn
+constexpr std::size_t most_attempts = 100;     // from an order
+constexpr std::size_t most_exchanges = 3000;
+constexpr double close_enough = 1.02;                // of the lower bound: nothing is exchanged for less
+constexpr std::size_t most_comparisons = 4'000'000;  // of two buffers, in all attempts: some 50 ms
 
-bool overlap(const Buffer& a, const Buffer& b) { return a.first <= b.last && b.first <= a.last; }
+using Order = std::vector<std::size_t>;
 
 // Buffers alive in the busiest step first, then those of the next busy one; long-lived and large ones before others.
-std::vector<std::size_t> by_busiest_step(const std::vector<Buffer>& buffers) {
+Order by_busiest_step(const std::vector<Buffer>& buffers) {
   std::size_t steps = 0;
   for (const Buffer& b : buffers) steps = std::max(steps, b.last + 1);
   std::vector<std::size_t> use(steps, 0);
@@ -43,54 +47,162 @@ std::vector<std::size_t> by_busiest_step(const std::vector<Buffer>& buffers) {
   return order;
 }
 
-// Sets the offsets and returns the size of the arena.
-std::size_t place_in_order(std::vector<Buffer>& buffers, const std::vector<std::size_t>& order) {
-  std::vector<std::size_t> placed;  // by offset
-  std::size_t arena = 0;
-  for (const std::size_t i : order) {
-    Buffer& buffer = buffers[i];
-    std::size_t offset = 0;
-    std::size_t best = ~std::size_t{0};
-    std::size_t best_gap = ~std::size_t{0};
-    for (const std::size_t j : placed) {
-      const Buffer& other = buffers[j];
-      if (!overlap(buffer, other)) continue;
-      if (other.offset >= offset + buffer.bytes && other.offset - offset < best_gap) {
-        best = offset;
-        best_gap = other.offset - offset;
-      }
-      offset = std::max(offset, other.offset + other.bytes);
-    }
-    buffer.offset = best == ~std::size_t{0} ? offset : best;
-    arena = std::max(arena, buffer.offset + buffer.bytes);
-    const auto at = std::upper_bound(placed.begin(), placed.end(), i, [&](std::size_t a, std::size_t b) {
-      return buffers[a].offset < buffers[b].offset;
-    });
-    placed.insert(at, i);
-  }
-  return arena;
-}
+// Of the gaps that are large enough.
+enum class Fit : std::uint8_t { best, lowest };
 
-std::size_t place_in_turn(std::vector<Buffer>& buffers) {
-  const std::size_t bound = largest_overlap(buffers);
-  const std::size_t n = std::max<std::size_t>(1, buffers.size());
-  const std::size_t attempts = std::clamp<std::size_t>(most_comparisons / (n * n), 1, most_attempts);
-  std::vector<std::size_t> order = by_busiest_step(buffers);
-  std::vector<Buffer> best;
-  std::size_t least = ~std::size_t{0};
-  for (std::size_t attempt = 0; attempt < attempts && least > bound; ++attempt) {
-    const std::size_t arena = place_in_order(buffers, order);
-    if (arena < least) {
-      least = arena;
-      best = buffers;
+class Turns {
+ public:
+  Turns(const std::vector<Buffer>& buffers, std::size_t bound) : buffers_(buffers), bound_(bound) {}
+
+  // Sets the offsets and returns the size of the arena, unless there are too many pairs of buffers.
+  std::optional<std::size_t> place(std::vector<Buffer>& buffers) {
+    if (!find_neighbours()) return {};
+    improve(by_busiest_step(buffers_), Fit::best);
+    const auto by = [&](auto&& size) {
+      Order order(buffers_.size());
+      std::iota(order.begin(), order.end(), std::size_t{0});
+      std::stable_sort(order.begin(), order.end(),
+                       [&](std::size_t a, std::size_t b) { return size(buffers_[a]) > size(buffers_[b]); });
+      return order;
+    };
+    const auto life = [](const Buffer& b) { return b.last - b.first + 1; };
+    for (const Fit fit : {Fit::lowest, Fit::best}) {
+      improve(by([](const Buffer& b) { return b.bytes; }), fit);
+      improve(by([&](const Buffer& b) { return b.bytes * life(b); }), fit);
+      improve(by([&](const Buffer& b) { return std::pair(life(b), b.bytes); }), fit);
     }
-    const auto highest = std::find_if(order.begin(), order.end(),
-                                      [&](std::size_t i) { return buffers[i].offset + buffers[i].bytes == arena; });
-    if (highest != order.end()) std::rotate(order.begin(), highest, highest + 1);
+    improve(by_busiest_step(buffers_), Fit::lowest);
+    exchange();
+    buffers = std::move(best_);
+    return least_;
   }
-  buffers = std::move(best);
-  return least;
-}
+
+ private:
+  // Of each buffer those that are in use at the same time.
+  bool find_neighbours() {
+    const std::size_t n = buffers_.size();
+    Order starts(n);
+    std::iota(starts.begin(), starts.end(), std::size_t{0});
+    std::sort(starts.begin(), starts.end(),
+              [&](std::size_t a, std::size_t b) { return buffers_[a].first < buffers_[b].first; });
+    std::vector<std::pair<std::size_t, std::size_t>> pairs;
+    Order alive;
+    for (const std::size_t i : starts) {
+      std::erase_if(alive, [&](std::size_t k) { return buffers_[k].last < buffers_[i].first; });
+      for (const std::size_t k : alive) pairs.emplace_back(i, k);
+      alive.push_back(i);
+      if (pairs.size() > most_pairs) return false;
+    }
+    begins_.assign(n + 2, 0);
+    for (const auto& [a, b] : pairs) {
+      ++begins_[a + 2];
+      ++begins_[b + 2];
+    }
+    std::partial_sum(begins_.begin(), begins_.end(), begins_.begin());
+    neighbours_.resize(2 * pairs.size());
+    for (const auto& [a, b] : pairs) {
+      neighbours_[begins_[a + 1]++] = b;
+      neighbours_[begins_[b + 1]++] = a;
+    }
+    return true;
+  }
+
+  // Sets the offsets, up to the first buffer that reaches higher than `limit`: that one is returned, or none.
+  std::size_t place_in_order(const Order& order, Fit fit, std::size_t limit) {
+    placed_.assign(buffers_.size(), 0);
+    arena_ = 0;
+    for (const std::size_t i : order) {
+      Buffer& buffer = buffers_[i];
+      taken_.clear();
+      for (std::size_t k = begins_[i]; k < begins_[i + 1]; ++k)
+        if (const Buffer& other = buffers_[neighbours_[k]]; placed_[neighbours_[k]])
+          taken_.emplace_back(other.offset, other.offset + other.bytes);
+      comparisons_ += begins_[i + 1] - begins_[i] + 1;
+      std::sort(taken_.begin(), taken_.end());
+      std::size_t offset = 0;
+      std::size_t best = none;
+      std::size_t best_gap = none;
+      for (const auto& [begin, end] : taken_) {
+        if (begin >= offset + buffer.bytes && begin - offset < best_gap) {
+          best = offset;
+          best_gap = begin - offset;
+          if (fit == Fit::lowest) break;
+        }
+        offset = std::max(offset, end);
+      }
+      buffer.offset = best == none ? offset : best;
+      placed_[i] = 1;
+      arena_ = std::max(arena_, buffer.offset + buffer.bytes);
+      if (arena_ > limit) return i;
+    }
+    return none;
+  }
+
+  // Whether there is something to gain, and time.
+  [[nodiscard]] bool going_on() const { return least_ == none || (least_ > bound_ && comparisons_ < most_comparisons); }
+
+  // Notes a placement of all buffers, if it is the best so far.
+  void note(const Order& order, Fit fit) {
+    if (arena_ >= least_) return;
+    least_ = arena_;
+    best_ = buffers_;
+    best_order_ = order;
+    best_fit_ = fit;
+  }
+
+  // The first that does not find a place below the best arena so far goes to the front.
+  void improve(Order order, Fit fit) {
+    const std::size_t until = comparisons_ + (most_comparisons - std::min(most_comparisons, comparisons_)) / 4;
+    for (std::size_t i = 0; i < most_attempts && going_on() && (i == 0 || comparisons_ < until); ++i) {
+      std::size_t outside = place_in_order(order, fit, least_ == none ? none : least_ - 1);
+      if (outside == none) {
+        note(order, fit);
+        outside = *std::find_if(order.begin(), order.end(),
+                                [&](std::size_t k) { return buffers_[k].offset + buffers_[k].bytes == arena_; });
+      }
+      const auto at = std::find(order.begin(), order.end(), outside);
+      std::rotate(order.begin(), at, at + 1);
+    }
+  }
+
+  // From the best order so far: one buffer goes to a place before its own, or two change places. What makes it worse is
+  // taken back.
+  void exchange() {
+    Order order = best_order_;
+    auto random = [state = std::uint32_t{1}](std::size_t below) mutable {
+      state = state * 1664525U + 1013904223U;
+      return static_cast<std::size_t>((std::uint64_t{state} * below) >> 32U);
+    };
+    for (std::size_t i = 0; i < most_exchanges && going_on(); ++i) {
+      if (static_cast<double>(least_) <= close_enough * static_cast<double>(bound_)) return;
+      Order other = order;
+      if (const std::size_t a = random(other.size()); i % 2 == 0) {
+        std::swap(other[a], other[random(other.size())]);
+      } else {
+        const std::size_t to = random(a + 1);
+        std::rotate(other.begin() + static_cast<std::ptrdiff_t>(to), other.begin() + static_cast<std::ptrdiff_t>(a),
+                    other.begin() + static_cast<std::ptrdiff_t>(a) + 1);
+      }
+      if (place_in_order(other, best_fit_, least_) != none) continue;
+      note(other, best_fit_);
+      order = std::move(other);
+    }
+  }
+
+  static constexpr std::size_t none = ~std::size_t{0};
+  std::vector<Buffer> buffers_;
+  std::size_t bound_;
+  Order neighbours_;  // of buffer i from begins_[i] to begins_[i + 1]
+  std::vector<std::size_t> begins_;
+  std::vector<char> placed_;
+  std::vector<std::pair<std::size_t, std::size_t>> taken_;
+  std::size_t comparisons_ = 0;
+  std::size_t arena_ = 0;
+  std::size_t least_ = none;
+  std::vector<Buffer> best_;
+  Order best_order_;
+  Fit best_fit_ = Fit::best;
+};
 
 std::size_t place_in_time(std::vector<Buffer>& buffers) {
   std::vector<std::size_t> starts(buffers.size());
@@ -163,15 +275,14 @@ std::size_t place_buffers(std::vector<Buffer>& buffers) {
   if (buffers.empty()) return 0;
   std::vector<Buffer> in_time = buffers;
   const std::size_t arena_in_time = place_in_time(in_time);
-  if (buffers.size() <= most_in_turn) {
-    const std::size_t arena_in_turn = place_in_turn(buffers);
-    if (arena_in_turn <= arena_in_time) return arena_in_turn;
-  }
+  const std::size_t bound = largest_overlap(buffers);
+  if (arena_in_time > bound)
+    if (const auto arena = Turns(buffers, bound).place(buffers); arena && *arena <= arena_in_time) return *arena;
   buffers = std::move(in_time);
   return arena_in_time;
 }
 
-std::size_t largest_overlap(const std::vector<Buffer>& buffers) {
+std::size_t largest_overlap(const std::vector<Buffer>& buffers, std::size_t* step) {
   std::size_t steps = 0;
   for (const Buffer& b : buffers) steps = std::max(steps, b.last + 1);
   std::vector<std::ptrdiff_t> change(steps + 1, 0);  // at a step: what begins less what ended before it
@@ -181,7 +292,12 @@ std::size_t largest_overlap(const std::vector<Buffer>& buffers) {
   }
   std::ptrdiff_t now = 0;
   std::ptrdiff_t most = 0;
-  for (const std::ptrdiff_t bytes : change) most = std::max(most, now += bytes);
+  for (std::size_t at = 0; at < change.size(); ++at) {
+    now += change[at];
+    if (now <= most) continue;
+    most = now;
+    if (step) *step = at;
+  }
   return static_cast<std::size_t>(most);
 }
 

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <bit>
+#include <limits>
 #include <map>
 #include <queue>
+#include <span>
 #include <unordered_map>
 
 #include <fmt/core.h>
@@ -23,11 +25,7 @@ class Planner {
       : compiled_(compiled), graph_(*compiled.computation.graph.data()), sizes_(sizes) {}
 
   Plan make() {
-    make_units();
-    assign_results();
-    find_once();
-    order_units();
-    assign_storage();
+    arrange();
     make_steps();
     add_copies();
     plan_.arena_bytes = place_buffers(plan_.buffers);
@@ -35,7 +33,41 @@ class Planner {
     return std::move(plan_);
   }
 
+  passes::Execution execution() {
+    arrange();
+    add_copies();
+    const std::size_t n = graph_.nodes.size();
+    passes::Execution out;
+    out.base = base_;
+    out.step.assign(n, passes::Execution::never);
+    out.bytes.assign(n, 0);
+    out.once.assign(n, 0);
+    out.steps = static_cast<std::uint32_t>(order_.size());
+    std::vector<std::uint32_t> step_of(units_.size(), 0);
+    for (std::uint32_t step = 0; step < out.steps; ++step) step_of[order_[step]] = step;
+    for (NodeId id = 0; id < n; ++id) {
+      const Unit unit = unit_of_[base_[id]];
+      if (unit == no_unit) continue;
+      out.step[id] = step_of[unit];
+      out.once[id] = units_[unit].once ? 1 : 0;
+      if (storage_[id].kind == Storage::Kind::arena) out.bytes[id] = rounded(bytes_of(id));
+    }
+    std::size_t peak = 0;
+    out.peak_bytes = largest_overlap(plan_.buffers, &peak);
+    out.peak = static_cast<std::uint32_t>(peak);
+    return out;
+  }
+
  private:
+  // All but the steps' code and the buffers' offsets.
+  void arrange() {
+    make_units();
+    assign_results();
+    find_once();
+    order_units();
+    assign_storage();
+  }
+
   struct UnitData {
     FusedGroup group;
     bool fused = false;
@@ -60,6 +92,7 @@ class Planner {
     void for_each(std::size_t list, F f) const {
       for (std::uint32_t i = first_[list]; i != no_entry; i = entries_[i].next) f(entries_[i].unit);
     }
+    [[nodiscard]] bool empty(std::size_t list) const { return first_[list] == no_entry; }
     [[nodiscard]] bool starts_with(std::size_t list, Unit unit) const {
       return first_[list] != no_entry && entries_[first_[list]].unit == unit;
     }
@@ -127,6 +160,7 @@ class Planner {
       if (unit_of_[id] == no_unit) continue;
       UnitData& unit = units_[unit_of_[id]];
       unit.fused = compiled_.groups[id] != 0;
+      if (compiled_.groups[id] < compiled_.tiles.size()) unit.group.tile = compiled_.tiles[compiled_.groups[id]];
       unit.group.nodes.push_back(id);
       unit.may_throw = unit.may_throw || graph_.node(id).op->forward.may_throw;
     }
@@ -256,44 +290,264 @@ class Planner {
     return true;
   }
 
-  // ---- order: by the graph, but updates as soon as their variables have been read
+  // ---- order: by the graph, unless another needs less memory; updates as soon as their variables have been read
 
-  void order_units() {
-    struct Ready {
-      bool operator()(const std::pair<int, Unit>& a, const std::pair<int, Unit>& b) const { return a > b; }
-    };
-    std::priority_queue<std::pair<int, Unit>, std::vector<std::pair<int, Unit>>, Ready> ready;
-    const auto push = [&](Unit u) {
-      if (units_[u].waits != 0 || units_[u].anti_waits != 0) return;
-      ready.emplace(units_[u].once ? 0 : units_[u].overwrites ? 1 : 2, u);
-    };
+  struct Order {
+    std::vector<Unit> units;
+    std::vector<Unit> gave_up;  // updates that are not made in place
+  };
+
+  // Runs what is ready, the least of `key` first; `ran(u, changed)` calls changed(v) for each unit v whose key it
+  // changed.
+  template <class Key, class Ran>
+  Order list_schedule(Key&& key, Ran&& ran) const {
+    using Entry = std::pair<std::ptrdiff_t, Unit>;
+    std::priority_queue<Entry, std::vector<Entry>, std::greater<>> ready;
+    std::vector<std::uint32_t> waits(units_.size());
+    std::vector<std::uint32_t> anti_waits(units_.size());
     std::vector<char> done(units_.size(), 0);
-    for (Unit u = 0; u < units_.size(); ++u) push(u);
-    while (order_.size() < units_.size()) {
+    constexpr std::ptrdiff_t first = std::numeric_limits<std::ptrdiff_t>::min();
+    const auto entry = [&](Unit u) {
+      return Entry{units_[u].once ? first : units_[u].overwrites ? first + 1 : key(u), u};
+    };
+    const auto push = [&](Unit u) {
+      if (waits[u] == 0 && anti_waits[u] == 0 && !done[u]) ready.push(entry(u));
+    };
+    for (Unit u = 0; u < units_.size(); ++u) {
+      waits[u] = units_[u].waits;
+      anti_waits[u] = units_[u].anti_waits;
+      push(u);
+    }
+    Order out;
+    out.units.reserve(units_.size());
+    Unit stuck = 0;
+    while (out.units.size() < units_.size()) {
       if (ready.empty()) {
         // Two updates each wait to overwrite what the other has yet to read: one writes elsewhere, and is copied.
-        Unit stuck = 0;
-        while (stuck < units_.size() && (done[stuck] || units_[stuck].waits != 0 || units_[stuck].anti_waits == 0))
-          ++stuck;
+        for (stuck = 0; stuck < units_.size() && (done[stuck] || waits[stuck] != 0 || anti_waits[stuck] == 0);) ++stuck;
         invariant(stuck < units_.size(), "the steps of a program wait for each other");
-        units_[stuck].anti_waits = 0;
-        give_up_overwriting(stuck);
+        anti_waits[stuck] = 0;
+        out.gave_up.push_back(stuck);
         push(stuck);
         continue;
       }
-      const Unit u = ready.top().second;
+      const Entry next = ready.top();
+      const Unit u = next.second;
       ready.pop();
+      if (done[u] || next != entry(u)) continue;  // its key has changed since
       done[u] = 1;
-      order_.push_back(u);
+      out.units.push_back(u);
       readers_.for_each(u, [&](Unit reader) {
-        --units_[reader].waits;
-        push(reader);
+        if (--waits[reader] == 0) push(reader);
       });
       anti_readers_.for_each(u, [&](Unit writer) {
-        if (units_[writer].anti_waits == 0) return;  // it gave up
-        if (--units_[writer].anti_waits == 0) push(writer);
+        if (anti_waits[writer] == 0) return;  // it gave up
+        if (--anti_waits[writer] == 0) push(writer);
       });
+      ran(u, push);
     }
+    return out;
+  }
+
+  Order by_rank(const std::vector<Unit>& rank) const {
+    return list_schedule([&](Unit u) { return rank.empty() ? 0 : static_cast<std::ptrdiff_t>(rank[u]); },
+                         [](Unit, auto&&) {});
+  }
+
+  // What units write to the arena and what of it they read, each value once.
+  void find_arena_values() {
+    const std::size_t n = graph_.nodes.size();
+    bytes_.assign(n, 0);
+    written_.assign(units_.size(), 0);
+    for (Unit u = 0; u < units_.size(); ++u)
+      for (const NodeId id : units_[u].group.outputs) {
+        if (storage_[id].kind != Storage::Kind::none) continue;
+        bytes_[id] = static_cast<std::ptrdiff_t>(rounded(bytes_of(id)));
+        written_[u] += bytes_[id];
+      }
+    std::vector<char> lasting(n, 0);
+    for (const Value result : compiled_.computation.results) lasting[base(result.id())] = 1;
+    std::vector<Unit> seen_by(n, no_unit);
+    reads_begin_.assign(1, 0);
+    for (Unit u = 0; u < units_.size(); ++u) {
+      for (const NodeId from : units_[u].inputs) {
+        if (bytes_[from] == 0 || lasting[from] || seen_by[from] == u || units_[unit_of_[from]].once) continue;
+        seen_by[from] = u;
+        reads_.push_back(from);
+      }
+      reads_begin_.push_back(reads_.size());
+    }
+  }
+
+  [[nodiscard]] std::span<const NodeId> arena_reads(Unit u) const {
+    return std::span(reads_).subspan(reads_begin_[u], reads_begin_[u + 1] - reads_begin_[u]);
+  }
+
+  // Of each value the last unit that reads it.
+  [[nodiscard]] std::vector<Unit> last_readers(const std::vector<Unit>& order) const {
+    std::vector<Unit> last(graph_.nodes.size(), no_unit);
+    for (const Unit u : order)
+      for (const NodeId from : arena_reads(u)) last[from] = u;
+    return last;
+  }
+
+  // The largest sum of values in use at once, and its unit. What a fused unit reads for the last time it may overwrite.
+  [[nodiscard]] std::pair<std::ptrdiff_t, Unit> peak_of(const std::vector<Unit>& order) const {
+    const std::vector<Unit> last = last_readers(order);
+    std::ptrdiff_t now = 0;
+    std::pair<std::ptrdiff_t, Unit> peak{0, 0};
+    for (const Unit u : order) {
+      std::ptrdiff_t freed = 0;
+      for (const NodeId from : arena_reads(u))
+        if (last[from] == u) freed += bytes_[from];
+      now += written_[u];
+      const std::ptrdiff_t in_use = now - (units_[u].fused ? std::min(freed, written_[u]) : 0);
+      if (in_use > peak.first) peak = {in_use, u};
+      now -= freed;
+    }
+    return peak;
+  }
+
+  // What is in use when a unit runs, whatever the order: what it needs, directly or not, and what needs it reads as
+  // well.
+  [[nodiscard]] std::ptrdiff_t in_use_in_any_order(const std::vector<Unit>& order, Unit unit) const {
+    std::vector<char> before(units_.size(), 0);
+    std::vector<char> after(units_.size(), 0);
+    before[unit] = after[unit] = 1;
+    for (std::size_t i = order.size(); i-- > 0;)
+      if (before[order[i]])
+        for (const NodeId from : units_[order[i]].inputs)
+          if (unit_of_[from] != no_unit) before[unit_of_[from]] = 1;
+    std::vector<char> counted(graph_.nodes.size(), 0);
+    std::ptrdiff_t sum = 0;
+    for (const Unit u : order) {
+      if (!after[u]) continue;
+      readers_.for_each(u, [&](Unit reader) { after[reader] = 1; });
+      if (u == unit) continue;
+      for (const NodeId from : arena_reads(u)) {
+        if (counted[from] || !before[unit_of_[from]]) continue;
+        counted[from] = 1;
+        sum += bytes_[from];
+      }
+    }
+    return sum;
+  }
+
+  // Whether no order needs much less than this one, whose peak is given: that is seen at the peak or at what it reads.
+  [[nodiscard]] bool hard_to_better(const std::vector<Unit>& order, std::pair<std::ptrdiff_t, Unit> peak) const {
+    std::vector<std::size_t> place(units_.size(), 0);
+    for (std::size_t i = 0; i < order.size(); ++i) place[order[i]] = i;
+    Unit unit = peak.second;
+    for (int hop = 0; hop < 4; ++hop) {
+      if (worthwhile * static_cast<double>(peak.first) <= static_cast<double>(in_use_in_any_order(order, unit)))
+        return true;
+      Unit latest = no_unit;
+      for (const NodeId from : units_[unit].inputs)
+        if (const Unit u = unit_of_[from]; u != no_unit && (latest == no_unit || place[u] > place[latest])) latest = u;
+      if (latest == no_unit) return false;
+      unit = latest;
+    }
+    return false;
+  }
+
+  // First what adds least to the memory in use, or frees most.
+  [[nodiscard]] Order greedy_order() const {
+    // Of each value: units that have yet to read it, and the exclusive or of their numbers, which of a single one is
+    // that number.
+    std::vector<std::uint32_t> to_read(graph_.nodes.size(), 0);
+    std::vector<Unit> who(graph_.nodes.size(), 0);
+    std::vector<std::ptrdiff_t> added = written_;
+    for (Unit u = 0; u < units_.size(); ++u)
+      for (const NodeId from : arena_reads(u)) {
+        ++to_read[from];
+        who[from] ^= u;
+      }
+    for (Unit u = 0; u < units_.size(); ++u)
+      for (const NodeId from : arena_reads(u))
+        if (to_read[from] == 1) added[u] -= bytes_[from];
+    return list_schedule([&](Unit u) { return added[u]; },
+                         [&](Unit u, auto&& changed) {
+                           for (const NodeId from : arena_reads(u)) {
+                             who[from] ^= u;
+                             if (--to_read[from] != 1) continue;
+                             added[who[from]] -= bytes_[from];
+                             changed(who[from]);
+                           }
+                         });
+  }
+
+  // By the graph, but a unit waits for the first that reads it, unless it and what it waits for together free memory.
+  // Of the inputs of a unit the one comes first whose making takes most memory beyond what it leaves, as if all of them
+  // were trees (Sethi and Ullman 1970).
+  [[nodiscard]] Order late_order() const {
+    std::vector<Unit> last(graph_.nodes.size(), no_unit);
+    for (Unit u = 0; u < units_.size(); ++u)
+      for (const NodeId from : arena_reads(u)) last[from] = u;
+    constexpr std::ptrdiff_t most = std::numeric_limits<std::ptrdiff_t>::max() / 4;
+    std::vector<std::ptrdiff_t> added = written_;  // by the unit and the waiting ones that it needs
+    std::vector<std::ptrdiff_t> passing(units_.size(), 0);
+    std::vector<std::pair<std::ptrdiff_t, Unit>> inputs;
+    // Those of a unit, with what making them takes beyond what they leave.
+    const auto collect = [&](Unit u) {
+      inputs.clear();
+      for (const NodeId id : units_[u].inputs)
+        if (unit_of_[id] != no_unit) inputs.emplace_back(passing[unit_of_[id]], unit_of_[id]);
+      std::sort(inputs.begin(), inputs.end(), [](const auto& a, const auto& b) {
+        return a.first != b.first ? a.first > b.first : a.second < b.second;
+      });
+      inputs.erase(std::unique(inputs.begin(), inputs.end()), inputs.end());
+    };
+    std::vector<Unit> rank(units_.size(), no_unit);
+    Unit ranks = 0;
+    std::vector<Unit> stack;
+    for (Unit u = 0; u < units_.size(); ++u) {
+      collect(u);
+      std::ptrdiff_t held = 0;
+      std::ptrdiff_t need = 0;
+      for (const auto& [beyond, from] : inputs) {
+        need = std::max(need, held + beyond + written_[from]);
+        held += written_[from];
+      }
+      passing[u] = std::min(most, std::max(need, held + (units_[u].fused ? 0 : written_[u]))) - written_[u];
+      for (const NodeId from : arena_reads(u)) {
+        if (last[from] == u) added[u] -= bytes_[from];
+        if (rank[unit_of_[from]] == no_unit && unit_of_[from] < u) added[u] += added[unit_of_[from]];
+        added[u] = std::min(added[u], most);
+      }
+      if (added[u] >= 0 && !readers_.empty(u)) continue;
+      stack.push_back(u);
+      while (!stack.empty()) {
+        const Unit top = stack.back();
+        const std::size_t before = stack.size();
+        if (rank[top] == no_unit) {
+          collect(top);
+          for (std::size_t i = inputs.size(); i-- > 0;)
+            if (rank[inputs[i].second] == no_unit) stack.push_back(inputs[i].second);
+        }
+        if (stack.size() != before) continue;
+        stack.pop_back();
+        if (rank[top] == no_unit) rank[top] = ranks++;
+      }
+    }
+    return by_rank(rank);
+  }
+
+  void order_units() {
+    find_arena_values();
+    Order best = by_rank({});
+    auto peak = peak_of(best.units);
+    if (peak.first > 0 && !hard_to_better(best.units, peak)) {
+      for (const auto& make : {&Planner::greedy_order, &Planner::late_order}) {
+        Order other = (this->*make)();
+        const auto its_peak = peak_of(other.units);
+        // For little the graph's order is not given up: there steps that share the cache follow each other.
+        if (static_cast<double>(its_peak.first) >= worthwhile * static_cast<double>(peak.first)) continue;
+        peak = its_peak;
+        best = std::move(other);
+      }
+    }
+    order_ = std::move(best.units);
+    for (const Unit u : best.gave_up) give_up_overwriting(u);
   }
 
   void give_up_overwriting(Unit u) {
@@ -374,7 +628,8 @@ class Planner {
   // All that a unit's step is made from, operands by their positions.
   const std::vector<std::uint64_t>& recipe(Unit u) {
     const UnitData& unit = units_[u];
-    recipe_ = {unit.fused ? 1U : 0U, unit.group.nodes.size(), unit.group.inputs.size(), unit.group.outputs.size()};
+    recipe_ = {unit.fused ? 1U : 0U, unit.group.nodes.size(), unit.group.inputs.size(), unit.group.outputs.size(),
+               static_cast<std::uint64_t>(unit.group.tile)};
     const auto add_pointer = [&](const void* p) { recipe_.push_back(reinterpret_cast<std::uintptr_t>(p)); };
     const auto add_type = [&](const NodeData& node) {
       add_pointer(&static_cast<const Shape&>(node.type.shape));
@@ -485,6 +740,7 @@ class Planner {
   }
 
   static constexpr std::size_t no_input = ~std::size_t{0};
+  static constexpr double worthwhile = 0.99;  // of the memory that another order needs
 
   const Compiled& compiled_;
   const GraphData& graph_;
@@ -497,6 +753,10 @@ class Planner {
   UnitLists anti_readers_;  // by unit: those whose anti_waits it counts down
   std::vector<Storage> storage_;
   std::vector<Unit> order_;
+  std::vector<std::ptrdiff_t> bytes_;     // by value, of those that lie in the arena
+  std::vector<std::ptrdiff_t> written_;   // by unit, the sum of them
+  std::vector<NodeId> reads_;             // what units read of them and need not last till the end
+  std::vector<std::size_t> reads_begin_;  // by unit, in reads_
   std::vector<NodeId> taken_;
   std::vector<FinalCopy> first_copies_;
   std::unordered_map<std::vector<std::uint64_t>, std::size_t, Words> made_;  // by recipe: the first such step
@@ -520,6 +780,10 @@ std::string print(const Storage& s, const Plan& plan, const GraphData& graph) {
 }  // namespace
 
 Plan make_plan(const Compiled& compiled, const Sizes& sizes) { return Planner(compiled, sizes).make(); }
+
+passes::Execution make_execution(const Compiled& compiled, const Sizes& sizes) {
+  return Planner(compiled, sizes).execution();
+}
 
 std::string Plan::title(const PlannedStep& step, const passes::Computation& c, const Sizes& sizes) const {
   const GraphData& graph = *c.graph.data();

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include <chainrule/framework/passes/pass.hpp>
+#include <chainrule/framework/passes/recompute.hpp>
 #include <chainrule/framework/step.hpp>
 
 namespace chainrule::detail {
@@ -68,12 +69,17 @@ struct Compiled {
   passes::Groups groups;
   std::size_t outputs = 0;
   std::vector<std::size_t> updated;
+  // By group, where not 0: the tile that it must have (Step::tile).
+  std::vector<std::int64_t> tiles = {};
 };
 
 Plan make_plan(const Compiled& compiled, const Sizes& sizes);
+// The same without steps and offsets: when each node runs and what memory it takes, steps' workspaces not counted.
+passes::Execution make_execution(const Compiled& compiled, const Sizes& sizes);
 
 // Places buffers in one arena (offsets are set) and returns its size. Exposed for its test.
 std::size_t place_buffers(std::vector<Buffer>& buffers);
-std::size_t largest_overlap(const std::vector<Buffer>& buffers);
+// The largest sum of buffers in use at once, and the first step that has it.
+std::size_t largest_overlap(const std::vector<Buffer>& buffers, std::size_t* step = nullptr);
 
 }  // namespace chainrule::detail

@@ -10,7 +10,7 @@
 
 #include <fmt/core.h>
 
-#include <chainrule/framework/plan.hpp>
+#include <chainrule/framework/memory_limit.hpp>
 #include <chainrule/framework/state_data.hpp>
 
 namespace chainrule {
@@ -71,9 +71,14 @@ class Arena {
 // A plan made ready to run: memory and pointers for one set of sizes.
 class Instance {
  public:
-  Instance(const Compiled& compiled, Sizes sizes, StateData& state)
-      : sizes_(std::move(sizes)), plan_(make_plan(compiled, sizes_)), arena_(plan_.arena_bytes) {
-    const GraphData& graph = *compiled.computation.graph.data();
+  // `compiled` must outlive it.
+  Instance(const Compiled& compiled, Sizes sizes, LimitedPlan made, StateData& state)
+      : sizes_(std::move(sizes)),
+        plan_(std::move(made.plan)),
+        recomputed_(std::move(made.recomputed)),
+        compiled_(recomputed_ ? *recomputed_ : compiled),
+        arena_(plan_.arena_bytes) {
+    const GraphData& graph = *compiled_.computation.graph.data();
     for (const TensorType& type : plan_.outputs) outputs_.emplace_back(type.dtype, type.shape);
     const auto resolve = [&](const Storage& s) -> void* {
       switch (s.kind) {
@@ -129,7 +134,8 @@ class Instance {
     timed_runs_ = 0;
   }
 
-  void add_profile(std::vector<Profile::Step>& out, const passes::Computation& computation) const {
+  void add_profile(std::vector<Profile::Step>& out) const {
+    const passes::Computation& computation = compiled_.computation;
     std::size_t ready = 0;
     for (const PlannedStep& step : plan_.steps) {
       if (step.once) continue;
@@ -142,6 +148,14 @@ class Instance {
 
   [[nodiscard]] const Sizes& sizes() const { return sizes_; }
   [[nodiscard]] const Plan& plan() const { return plan_; }
+  [[nodiscard]] std::string explain() const {
+    std::string out;
+    if (recomputed_)
+      out += fmt::format("\nafter recompute for {}\n{}",
+                         sizes_.all().empty() ? std::string("fixed sizes") : sizes_.to_string(),
+                         passes::to_string(compiled_.computation, compiled_.groups));
+    return out + "\n" + plan_.explain(compiled_.computation, sizes_);
+  }
   [[nodiscard]] const std::vector<Array>& outputs() const { return outputs_; }
 
  private:
@@ -174,6 +188,8 @@ class Instance {
 
   Sizes sizes_;
   Plan plan_;
+  std::unique_ptr<const Compiled> recomputed_;  // for these sizes, where memory is limited
+  const Compiled& compiled_;
   Arena arena_;
   std::vector<Array> outputs_;
   std::vector<void*> pointers_;
@@ -187,7 +203,12 @@ class Instance {
 class Executable {
  public:
   Executable(State& state, const Request& request, Location at)
-      : state_(state.data()), user_graph_(state.graph()), outputs_(request.outputs), mode_(request.mode), at_(at) {
+      : state_(state.data()),
+        user_graph_(state.graph()),
+        outputs_(request.outputs),
+        mode_(request.mode),
+        memory_limit_(request.memory_limit),
+        at_(at) {
     Updates updates = request.updates;
     check(updates);
     if (!updates.empty() && mode_ == Mode::training) add_attached(updates);
@@ -212,6 +233,7 @@ class Executable {
     compiled_.groups = passes::fuse_elementwise(compiled_.computation);
     for (const NodeData& node : compiled_.computation.graph.data()->nodes)
       for (const Dimension d : node.type.shape) symbolic_ = symbolic_ || !d.is_number();
+    if (memory_limit_ != 0 && !symbolic_) last_ = &instance_for_sizes(at_);
   }
 
   Results run(std::span<const Feed> feeds, Location at) {
@@ -245,8 +267,7 @@ class Executable {
     });
     out += "\nafter fuse_elementwise\n" + passes::to_string(compiled_.computation, compiled_.groups);
     if (instances_.empty() && !symbolic_) instance_for_sizes(at_);
-    for (const Instance& instance : instances_)
-      out += "\n" + instance.plan().explain(compiled_.computation, instance.sizes());
+    for (const Instance& instance : instances_) out += instance.explain();
     return out;
   }
 
@@ -257,7 +278,7 @@ class Executable {
 
   [[nodiscard]] Profile profile() const {
     Profile out;
-    for (const Instance& instance : instances_) instance.add_profile(out.steps, compiled_.computation);
+    for (const Instance& instance : instances_) instance.add_profile(out.steps);
     return out;
   }
 
@@ -439,7 +460,7 @@ class Executable {
     for (Instance& instance : instances_)
       if (instance.sizes() == sizes_) return instance;
     try {
-      instances_.emplace_back(compiled_, sizes_, *state_);
+      instances_.emplace_back(compiled_, sizes_, make_plan_within(memory_limit_, compiled_, sizes_), *state_);
     } catch (const Error& error) {
       if (error.location().known()) throw;
       throw Error(at, "", error.what());
@@ -452,6 +473,7 @@ class Executable {
   Graph user_graph_;
   Values outputs_;
   Mode mode_;
+  std::size_t memory_limit_;
   Location at_;
   passes::Computation request_{user_graph_, {}};
   Compiled compiled_{passes::Computation{user_graph_, {}}, {}, 0, {}};

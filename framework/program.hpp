@@ -34,6 +34,11 @@ struct Request {
   Values outputs = {};
   Updates updates = {};
   Mode mode = Mode::training;
+  // Bytes that a run may take for what it computes on the way (Program::memory().arena_bytes): not inputs, outputs or
+  // the State. Where storing all that the backward pass needs would take more, some of it is computed again there: what
+  // is cheap first (elementwise results, dropout masks, normalised activations), then products. Results have the same
+  // bits. 0: no limit.
+  std::size_t memory_limit = 0;
 };
 
 // Numbers for an input in one run: {x, array}. An Array or a row-major container of another library that has the
@@ -146,7 +151,8 @@ struct Profile {
 class Program {
  public:
   // Throws Error for an output or update of another graph, a variable updated twice, or an update of another type than
-  // its variable. The State must outlive nothing: program and State share their numbers.
+  // its variable; and for a memory_limit that cannot be kept, with what can (where sizes are symbols: run() does, for
+  // the sizes that it meets). The State must outlive nothing: program and State share their numbers.
   Program(State& state, const Request& request, Location at = Location::here());
   ~Program();
   Program(Program&&) noexcept;

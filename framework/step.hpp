@@ -40,7 +40,8 @@ class StepRun {
 struct Step {
   StepRun run;
   std::size_t workspace = 0;
-  double flops = 0;  // 0: not known
+  double flops = 0;       // 0: not known
+  std::int64_t tile = 0;  // elements of a tile of a fused group
 };
 
 // The dtype in which an elementwise node computes: its output's, or for a bool output its operands' (float32 where all
@@ -73,6 +74,8 @@ struct FusedGroup {
   Nodes outputs;
   // outputs[k] is written to the memory of inputs[e] for each (k, e).
   std::vector<std::pair<std::size_t, std::size_t>> in_place;
+  // Elements of a tile, where not 0: sums are added up tile by tile, and those of two plans must agree to the bit.
+  std::int64_t tile = 0;
 };
 Step make_fused_step(const GraphData& graph, const FusedGroup& group, const Sizes& sizes);
 // "9 instructions, 3 tiles of 512": how the step made above works, for explain().

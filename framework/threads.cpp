@@ -116,7 +116,7 @@ class Pool {
     Scratch scratch;
   };
 
-  [[nodiscard]] Scratch make_scratch() const {
+  Scratch make_scratch() const {
     return Scratch(static_cast<char*>(::operator new (scratch_bytes_, std::align_val_t{alignment})));
   }
 

@@ -101,6 +101,9 @@ TEST_CASE("buffers in use at the same time lie apart") {
     REQUIRE(arena == end_of(buffers));
     REQUIRE(detail::largest_overlap(buffers) == busiest(buffers));
     REQUIRE(arena >= detail::largest_overlap(buffers));
+    // Lives and sizes at random are harder than a network's, where there are thousands.
+    REQUIRE(static_cast<double>(arena) <=
+            (count <= 120 ? 1.08 : 1.12) * static_cast<double>(detail::largest_overlap(buffers)));
     std::size_t all = 0;
     for (const Buffer& b : buffers) all += b.bytes;
     REQUIRE(arena <= all);
@@ -153,7 +156,7 @@ Built build(const Network& network) {
 
 }  // namespace
 
-TEST_CASE("the arena of a network is within 1.1 of its lower bound") {
+TEST_CASE("the arena of a network is within 1.05 of its lower bound") {
   const auto network = GENERATE(Network{{5, 2}}, Network{{64}}, Network{{64, 64, 64}, false, 1, float32},
                                 Network{{512, 256, 128, 64}, false, 0.5}, Network{{30, 40, 50}, true},
                                 Network{{100, 100}, true, 0.8, float32}, Network{{256, 128, 64, 32, 16, 8}, true, 0.9},
@@ -173,9 +176,108 @@ TEST_CASE("the arena of a network is within 1.1 of its lower bound") {
       const auto memory = program->memory();
       CHECK(memory.lower_bound > 0);
       CHECK(memory.arena_bytes >= memory.lower_bound);
-      CHECK(static_cast<double>(memory.arena_bytes) <= 1.1 * static_cast<double>(memory.lower_bound));
+      CHECK(static_cast<double>(memory.arena_bytes) <= 1.05 * static_cast<double>(memory.lower_bound));
     }
   }
+}
+
+TEST_CASE("the arenas of random networks are within 1.05 of their lower bounds") {
+  for (std::uint32_t seed = 0; seed < 40; ++seed) {
+    INFO("seed " << seed);
+    std::mt19937 random_bits(seed);
+    const auto below = [&](std::size_t n) { return std::uniform_int_distribution<std::size_t>(0, n - 1)(random_bits); };
+    const std::size_t layers = seed % 20 == 19 ? 150 : 1 + below(14);
+    const std::size_t widths = below(3);
+    const bool batch_norm = below(2) == 0;
+    const bool drop = below(2) == 0;
+    Graph graph({.dtype = below(2) == 0 ? float32 : float64});
+    const auto batch = graph.dimension("batch");
+    const auto x = graph.input("x", {batch, 20});
+    const auto labels = graph.input("labels", {batch}, int64);
+    Values earlier;
+    Value h = x;
+    for (std::size_t i = 0; i < layers; ++i) {
+      h = nn::dense(h, widths == 0 ? 64 : widths == 1 ? std::size_t{8} << below(6) : 1 + below(300));
+      if (batch_norm) h = nn::batch_norm(h);
+      h = below(2) == 0 ? relu(h) : tanh(h);
+      if (drop) h = dropout(h, {.keep = 0.8});
+      if (earlier.empty()) {
+      } else if (const Value skipped = earlier[earlier.size() - 1 - below(std::min<std::size_t>(8, earlier.size()))];
+                 skipped.shape() == h.shape()) {
+        h = h + skipped;
+      } else if (below(4) == 0) {
+        h = concat({h, skipped}, 1);
+      }
+      earlier.push_back(h);
+    }
+    const Value loss = softmax_cross_entropy(nn::dense(h, 10), labels);
+    State state(graph);
+    Program look(state, {.outputs = {loss}});
+    Program slopes(state, {.outputs = gradients(loss, graph.parameters())});
+    Program train(state,
+                  {.outputs = {loss},
+                   .updates = seed % 2 == 0 ? optim::GradientDescent{}.minimize(loss) : optim::Adam{}.minimize(loss)});
+    for (const std::int64_t m : {64, 7})
+      for (Program* program : {&look, &slopes, &train}) {
+        program->run({{x, random({m, 20}, 1).astype(graph.dtype())}, {labels, labels_of(m, 10)}});
+        const auto memory = program->memory();
+        CHECK(static_cast<double>(memory.arena_bytes) <= 1.05 * static_cast<double>(memory.lower_bound));
+      }
+  }
+}
+
+// ---- the order of steps
+
+TEST_CASE("a recurrent network whose inputs are all projected first needs no more memory than step by step") {
+  const auto build = [](bool first) {
+    Graph graph({.seed = 2});
+    const auto wx = graph.parameter("wx", uniform({20, 64}, -0.2, 0.2));
+    const auto wh = graph.parameter("wh", uniform({64, 64}, -0.2, 0.2));
+    Values inputs;
+    Values projected;
+    for (int t = 0; t < 30; ++t) inputs.push_back(graph.input("x" + std::to_string(t), {32, 20}));
+    for (int t = 0; first && t < 30; ++t) projected.push_back(matmul(inputs[static_cast<std::size_t>(t)], wx));
+    auto h = graph.constant(Array(float64, {32, 64}));
+    for (std::size_t t = 0; t < 30; ++t) h = tanh((first ? projected[t] : matmul(inputs[t], wx)) + matmul(h, wh));
+    return std::pair(graph, mean(square(h)));
+  };
+  const auto run = [&](bool first, bool train) {
+    const auto [graph, loss] = build(first);
+    State state(graph);
+    Request request{.outputs = {loss}};
+    if (train) request.updates = optim::GradientDescent{}.minimize(loss);
+    Program program(state, request);
+    std::vector<Feed> feeds;
+    for (const Value x : program.inputs()) feeds.emplace_back(x, random({32, 20}, x.id()));
+    program.run(feeds);
+    return program.memory();
+  };
+  const auto early = run(true, false);
+  const auto late = run(false, false);
+  CHECK(early.lower_bound <= late.lower_bound);
+  CHECK(early.arena_bytes <= 4 * 32 * 64 * sizeof(double));
+  CHECK(static_cast<double>(run(true, true).lower_bound) <= 1.02 * static_cast<double>(run(false, true).lower_bound));
+}
+
+TEST_CASE("branches that are built side by side run one after the other") {
+  Graph graph;
+  const auto x = graph.input("x", {64, 32});
+  Values queries, keys, values, weights, out;
+  const auto weight = [&] { return graph.parameter(graph.unique_name("w"), uniform({32, 8}, -1, 1)); };
+  for (int head = 0; head < 8; ++head) {
+    queries.push_back(matmul(x, weight()));
+    keys.push_back(matmul(x, weight()));
+    values.push_back(matmul(x, weight()));
+  }
+  for (std::size_t i = 0; i < 8; ++i) weights.push_back(softmax(matmul(queries[i], transpose(keys[i]))));
+  for (std::size_t i = 0; i < 8; ++i) out.push_back(matmul(weights[i], values[i]));
+  State state(graph);
+  Program program(state, {.outputs = {concat(out, 1)}});
+  program.run({{x, random({64, 32}, 1)}});
+  // One head's scores, twice where softmax does not overwrite them, and what the eight leave.
+  const std::size_t scores = 64 * 64 * sizeof(double);
+  CHECK(program.memory().lower_bound <= 2 * scores + 12 * 64 * 8 * sizeof(double));
+  CHECK(program.memory().lower_bound >= scores);
 }
 
 TEST_CASE("parameters and slots are updated in place, without copies") {

@@ -26,14 +26,14 @@ namespace chainrule::detail {
 
 namespace {
 
-constexpr std::size_t level1_bytes = 32'768;
+constexpr std::size_t level1_bytes = 32 * 1024;
 constexpr std::int64_t longest_tile = 512;
 constexpr std::int64_t longest_generated_tile = 2048;
 constexpr std::int64_t shortest_tile = 128;
 constexpr std::int64_t long_row_of_kernels = 128;
 constexpr std::int64_t long_generated_row = 32;
 // Elements of a chunk, about: some microseconds of work.
-constexpr std::int64_t chunk_elements = 16'384;
+constexpr std::int64_t chunk_elements = 16 * 1024;
 // Sums over columns add so many rows one after the other; fewer would make the partial sums large.
 constexpr std::int64_t most_rows_of_chunk = 64;
 constexpr std::int64_t fewest_rows_of_chunk = 8;
@@ -42,16 +42,17 @@ constexpr std::int64_t worth_a_thread = 200'000;
 
 class FusedStep {
  public:
-  FusedStep(Flat flat, const std::vector<std::pair<std::size_t, std::size_t>>& in_place)
+  FusedStep(Flat flat, const FusedGroup& group)
       : dtype_(flat.dtype),
         element_(size_of(flat.dtype)),
         size_(count(flat.shape)),
-        instructions_(flat.instructions.size()) {
+        instructions_(flat.instructions.size()),
+        tile_(group.tile) {
     columns_ = flat.shape.empty() ? 1 : flat.shape.back();
     for (std::size_t axis = 0; axis + 1 < flat.shape.rank(); ++axis) lines_ *= flat.shape[axis];
     for (const FlatSum& sum : flat.sums) line_sums_ = line_sums_ || sum.over != SumOver::all;
     const std::vector<Way> ways = choose_ways(flat);
-    tape_ = assemble(flat, ways, in_place);
+    tape_ = assemble(flat, ways, group.in_place);
     keep_numbers(flat.numbers);
     externals_ = std::move(flat.externals);
     if (size_ > 0) {
@@ -63,6 +64,8 @@ class FusedStep {
   }
 
   [[nodiscard]] std::size_t workspace() const { return size_ == 0 ? 0 : scratch_bytes() + partial_bytes_; }
+
+  [[nodiscard]] std::int64_t tile() const { return tile_; }
 
   [[nodiscard]] std::string describe() const {
     const std::int64_t tiles = rows_ * tiles_of_row_;
@@ -164,13 +167,15 @@ class FusedStep {
     });
   }
 
+  // One that is given was chosen here for the same group in another plan.
   void choose_tiles() {
     // Generated code keeps the registers that it can in the processor's, and what it reads and writes passes by.
     const bool generated = !tape_.codes.empty();
     const std::size_t live = tape_.registers + (generated ? 0 : tape_.direct.size() + tape_.outputs.size());
     const std::size_t fitting = level1_bytes / 4 * 3 / std::max<std::size_t>(1, live) / element_ / 64 * 64;
-    tile_ = std::clamp(static_cast<std::int64_t>(fitting), shortest_tile,
-                       generated ? longest_generated_tile : longest_tile);
+    if (tile_ == 0)
+      tile_ = std::clamp(static_cast<std::int64_t>(fitting), shortest_tile,
+                         generated ? longest_generated_tile : longest_tile);
     if (line_sums_ && !by_row_) tile_ = tile_ / columns_ * columns_;
     tile_ = std::min(tile_, row_);
     tiles_of_row_ = (row_ + tile_ - 1) / tile_;
@@ -362,7 +367,7 @@ class FusedStep {
 
   // From the partial sums to the sum.
   template <class T>
-  void finish(const Sum& sum, const StepBuffers& buffers, const char* partials_of_all) const {
+  void finish(const Sum& sum, const StepBuffers& buffers, char* partials_of_all) const {
     if (sum.direct) return;
     const auto& table = kernels::table<T>();
     T* out = static_cast<T*>(buffers.outputs[sum.output]);
@@ -410,12 +415,12 @@ class FusedStep {
 }  // namespace
 
 Step make_fused_step(const GraphData& graph, const FusedGroup& group, const Sizes& sizes) {
-  auto step = std::make_shared<const FusedStep>(flatten(graph, group, sizes), group.in_place);
-  return {[step](const StepBuffers& buffers) { step->run(buffers); }, step->workspace(), 0};
+  auto step = std::make_shared<const FusedStep>(flatten(graph, group, sizes), group);
+  return {[step](const StepBuffers& buffers) { step->run(buffers); }, step->workspace(), 0, step->tile()};
 }
 
 std::string describe_fused_step(const GraphData& graph, const FusedGroup& group, const Sizes& sizes) {
-  return FusedStep(flatten(graph, group, sizes), group.in_place).describe();
+  return FusedStep(flatten(graph, group, sizes), group).describe();
 }
 
 }  // namespace chainrule::detail
