@@ -10,6 +10,8 @@
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/kernels/gemm.hpp>
+
 namespace chainrule::detail {
 
 namespace {
@@ -243,8 +245,10 @@ class Planner {
       const NodeId from = base(results[compiled_.outputs + i].id());
       const Unit u = unit_of_[from];
       if (read_at_the_end[compiled_.updated[i]]) continue;
-      if (storage_[from].kind != Storage::Kind::none || u == no_unit || !units_[u].fused) continue;
-      if (!graph_.node(from).op->forward.micro || !reads_plainly(u, compiled_.updated[i])) continue;
+      if (storage_[from].kind != Storage::Kind::none || u == no_unit) continue;
+      if (units_[u].fused ? !graph_.node(from).op->forward.micro || !reads_plainly(u, compiled_.updated[i])
+                          : !accumulates_in(u, {Storage::Kind::variable, compiled_.updated[i]}))
+        continue;
       storage_[from] = {Storage::Kind::variable, compiled_.updated[i]};
       units_[u].overwrites = true;
       readers.for_each(compiled_.updated[i], [&](Unit reader) {
@@ -287,6 +291,14 @@ class Planner {
       const NodeData& read = graph_.node(units_[u].group.inputs[i]);
       if (!(read.type.shape == first.type.shape) || read.type.dtype != dtype) return false;
     }
+    return true;
+  }
+
+  // Whether a unit adds a product to what lies there, and reads nothing else of it.
+  [[nodiscard]] bool accumulates_in(Unit u, const Storage& place) const {
+    if (graph_.node(units_[u].group.nodes.front()).op != &kernels::accumulate_op()) return false;
+    for (std::size_t i = 0; i < units_[u].inputs.size(); ++i)
+      if ((storage_[units_[u].inputs[i]] == place) != (i == kernels::accumulated)) return false;
     return true;
   }
 
@@ -572,7 +584,7 @@ class Planner {
         const NodeId id = unit.group.outputs[o];
         if (storage_[id].kind != Storage::Kind::none) continue;
         const std::size_t last = unit.once ? order_.size() : std::max(step, last_read[id]);
-        const std::size_t reused = unit.fused ? dying_input(unit, id, step, last_read) : no_input;
+        const std::size_t reused = unit.fused ? dying_input(unit, id, step, last_read) : dying_sum(step, last_read);
         if (reused != no_input) {
           storage_[id] = storage_[unit.inputs[reused]];
           taken_.push_back(unit.inputs[reused]);
@@ -588,6 +600,16 @@ class Planner {
         for (std::size_t i = 0; i < unit.inputs.size(); ++i)
           if (storage_[unit.group.outputs[o]] == storage_[unit.inputs[i]]) unit.group.in_place.emplace_back(o, i);
     }
+  }
+
+  // What a product is added to, where that is read for the last time here.
+  std::size_t dying_sum(std::size_t step, const std::vector<std::size_t>& last_read) const {
+    const Unit u = order_[step];
+    if (units_[u].inputs.size() <= kernels::accumulated) return no_input;
+    const NodeId to = units_[u].inputs[kernels::accumulated];
+    if (storage_[to].kind != Storage::Kind::arena || last_read[to] != step || units_[unit_of_[to]].once)
+      return no_input;
+    return accumulates_in(u, storage_[to]) ? kernels::accumulated : no_input;
   }
 
   // An input of a fused unit whose memory an output can have: read for the last time here, element by element.

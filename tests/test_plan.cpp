@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -337,6 +338,91 @@ TEST_CASE("steps that are alike are made once, and those that are not are their 
     Program alone(state, {.outputs = {outputs[i]}});
     Values needed = alone.inputs();
     CHECK(results[i].identical(needed[0] == x ? alone.run({{x, xs}})[0] : alone.run({{v, vs}})[0]));
+  }
+}
+
+TEST_CASE("updates by products are made in place, from the values before the run") {
+  const auto check = [](std::int64_t rows, std::int64_t columns, std::int64_t terms, DType dtype) {
+    CAPTURE(rows, columns, terms, name(dtype));
+    Graph graph({.dtype = dtype});
+    const auto n = graph.dimension("n");
+    const auto x = graph.input("x", {n, rows});
+    const auto y = graph.input("y", {n, columns});
+    const auto w = graph.parameter("w", uniform({rows, columns}, -1, 1));
+    State state(graph);
+    const auto gradient = matmul(transpose(x), y);
+    Program train(state, {.outputs = {sum(matmul(x, w))}, .updates = {{w, w - 0.25 * gradient}}});
+    Program product(state, {.outputs = {gradient, sum(matmul(x, w))}});
+    const Array xs = uniform({terms, rows}, -1, 1).draw(dtype, 1, 0);
+    const Array ys = uniform({terms, columns}, -1, 1).draw(dtype, 2, 0);
+    for (int step = 0; step < 2; ++step) {
+      const Array before = state[w];
+      const auto wanted = product.run({{x, xs}, {y, ys}});
+      const double loss = wanted.scalar(1);
+      const Array after = before - wanted[0] * Array::full(dtype, Dims{}, 0.25);
+      CHECK(train.run({{x, xs}, {y, ys}}).scalar(0) == loss);
+      CHECK(allclose(state[w], after, dtype == float32 ? 1e-4 : 1e-12, dtype == float32 ? 1e-4 : 1e-12));
+    }
+    const std::string plan = last_plan(train);
+    CHECK_THAT(plan, ContainsSubstring(": accumulate  "));
+    CHECK(lines_with(plan, "copy").empty());
+  };
+  for (const DType dtype : {float32, float64}) {
+    check(64, 64, 32, dtype);
+    check(16, 67, 3, dtype);
+    check(300, 260, 5, dtype);   // made beside and added
+    check(520, 500, 70, dtype);  // in parts
+  }
+}
+
+TEST_CASE("products are added to copies of what is still to be read") {
+  Graph graph;
+  const auto w = graph.parameter("w", uniform({64, 64}, -1, 1));
+  const auto v = graph.parameter("v", uniform({64, 64}, -1, 1));
+  State state(graph);
+  const Array w0 = state[w];
+  const Array v0 = state[v];
+  const auto product = [](const Array& a, const Array& b) {
+    Graph g;
+    const auto x = g.input("x", {64, 64});
+    const auto y = g.input("y", {64, 64});
+    State s(g);
+    return Array(Program(s, {.outputs = {matmul(x, y)}}).run({{x, a}, {y, b}})[0]);
+  };
+  SECTION("a variable that is an operand of the product") {
+    Program(state, {.outputs = {}, .updates = {{w, w - matmul(w, v)}}}).run();
+    CHECK(allclose(state[w], w0 - product(w0, v0), 1e-12, 1e-12));
+  }
+  SECTION("two that add to each other") {
+    Program(state, {.outputs = {}, .updates = {{w, v + matmul(w, w)}, {v, w + matmul(v, v)}}}).run();
+    CHECK(allclose(state[w], v0 + product(w0, w0), 1e-12, 1e-12));
+    CHECK(allclose(state[v], w0 + product(v0, v0), 1e-12, 1e-12));
+  }
+  SECTION("two that each read the other") {
+    Program(state, {.outputs = {}, .updates = {{w, w - matmul(v, v)}, {v, v - matmul(w, w)}}}).run();
+    CHECK(allclose(state[w], w0 - product(v0, v0), 1e-12, 1e-12));
+    CHECK(allclose(state[v], v0 - product(w0, w0), 1e-12, 1e-12));
+  }
+  SECTION("an output and no update") {
+    const Array made = Program(state, {.outputs = {w - matmul(v, v), w}}).run()[0];
+    CHECK(allclose(made, w0 - product(v0, v0), 1e-12, 1e-12));
+    CHECK(state[w].identical(w0));
+  }
+  SECTION("an update that is an output too, and one whose old value is") {
+    const auto next = w - matmul(v, v);
+    Program program(state, {.outputs = {next, v}, .updates = {{w, next}, {v, v - matmul(w, w)}}});
+    const auto results = program.run();
+    CHECK(allclose(results[0], w0 - product(v0, v0), 1e-12, 1e-12));
+    CHECK(results[1].identical(v0));
+    CHECK(state[w].identical(results[0]));
+    CHECK(allclose(state[v], v0 - product(w0, w0), 1e-12, 1e-12));
+  }
+  SECTION("sums of products, in one buffer") {
+    Program program(state, {.outputs = {exp(0.01 * (matmul(w, v) + matmul(v, w) - matmul(w, w) + matmul(v, v)))}});
+    const Array sum = product(w0, v0) + product(v0, w0) - product(w0, w0) + product(v0, v0);
+    const Array made = program.run()[0];
+    for (std::int64_t i = 0; i < made.size(); ++i) CHECK(std::abs(made[i] - std::exp(0.01 * sum[i])) < 1e-12);
+    CHECK(program.memory().arena_bytes < std::size_t{2} * 64 * 64 * 8);
   }
 }
 

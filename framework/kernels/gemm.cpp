@@ -9,6 +9,7 @@
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/kernels/vector_table.hpp>
 #include <chainrule/framework/thread_pool.hpp>
 
 namespace chainrule::kernels {
@@ -24,14 +25,17 @@ struct Gemm {
   int lda;
   int ldb;
   int ldc;
+  double alpha = 1;
+  double beta = 0;
 };
 
 void gemm(const Gemm& g, const float* a, const float* b, float* c) {
-  cblas_sgemm(CblasRowMajor, g.ta, g.tb, g.m, g.n, g.k, 1.0F, a, g.lda, b, g.ldb, 0.0F, c, g.ldc);
+  cblas_sgemm(CblasRowMajor, g.ta, g.tb, g.m, g.n, g.k, static_cast<float>(g.alpha), a, g.lda, b, g.ldb,
+              static_cast<float>(g.beta), c, g.ldc);
 }
 
 void gemm(const Gemm& g, const double* a, const double* b, double* c) {
-  cblas_dgemm(CblasRowMajor, g.ta, g.tb, g.m, g.n, g.k, 1.0, a, g.lda, b, g.ldb, 0.0, c, g.ldc);
+  cblas_dgemm(CblasRowMajor, g.ta, g.tb, g.m, g.n, g.k, g.alpha, a, g.lda, b, g.ldb, g.beta, c, g.ldc);
 }
 
 // ---- parts for threads
@@ -167,7 +171,94 @@ void use_one_blas_thread() {
   static_cast<void>(once);
 }
 
+// The product of the last two axes.
+Gemm gemm_of(const KernelCall& call) {
+  const Dims& a = call.inputs[0].shape;
+  const Dims& b = call.inputs[1].shape;
+  const Dims& c = call.output.shape;
+  const bool ta = call.attributes.get<bool>("transpose_a", false);
+  const bool tb = call.attributes.get<bool>("transpose_b", false);
+  return {ta ? CblasTrans : CblasNoTrans,
+          tb ? CblasTrans : CblasNoTrans,
+          narrow(c[c.rank() - 2], call),
+          narrow(c.back(), call),
+          narrow(a[a.rank() - (ta ? 2 : 1)], call),
+          std::max(1, narrow(a.back(), call)),
+          std::max(1, narrow(b.back(), call)),
+          std::max(1, narrow(c.back(), call))};
+}
+
+// One product, of matrices that are not empty.
+template <class T>
+KernelRun run_gemm(const Gemm& g, KernelCall& call) {
+  if (!transposes_first(g, sizeof(T)))
+    return [g](const KernelBuffers& buffers) {
+      gemm_in_parts(g, static_cast<const T*>(buffers.inputs[0]), static_cast<const T*>(buffers.inputs[1]),
+                    static_cast<T*>(buffers.output));
+    };
+  call.workspace = static_cast<std::size_t>(g.n) * static_cast<std::size_t>(g.k) * sizeof(T);
+  Gemm plain = g;
+  plain.tb = CblasNoTrans;
+  plain.ldb = g.n;
+  return [plain](const KernelBuffers& buffers) {
+    T* transposed = static_cast<T*>(buffers.workspace);
+    transpose(static_cast<const T*>(buffers.inputs[1]), plain.n, plain.k, transposed);
+    gemm(plain, static_cast<const T*>(buffers.inputs[0]), transposed, static_cast<T*>(buffers.output));
+  };
+}
+
+// Results that lie in memory beyond the caches cost more to add to than the product itself, where that is of a few
+// terms: then it is made beside them, and added.
+constexpr int few_terms = 32;
+constexpr std::int64_t large_result = 64 * 1024;
+
+template <class T>
+KernelRun run_accumulate(const Gemm& g, KernelCall& call) {
+  const std::int64_t size = std::int64_t{g.m} * g.n;
+  KernelRun add;
+  if (g.k == 0) {
+    add = [](const KernelBuffers&) {};
+  } else if (g.k < few_terms && size > large_result) {
+    Gemm product = g;
+    product.beta = 0;
+    call.workspace = static_cast<std::size_t>(size) * sizeof(T);
+    add = [=](const KernelBuffers& buffers) {
+      T* beside = static_cast<T*>(buffers.workspace);
+      gemm_in_parts(product, static_cast<const T*>(buffers.inputs[0]), static_cast<const T*>(buffers.inputs[1]),
+                    beside);
+      T* to = static_cast<T*>(buffers.output);
+      table<T>().micro[static_cast<std::size_t>(Micro::add)][0](to, to, beside, nullptr,
+                                                                static_cast<std::size_t>(size));
+    };
+  } else {
+    add = run_gemm<T>(g, call);
+  }
+  return [add = std::move(add), bytes = static_cast<std::size_t>(size) * sizeof(T)](const KernelBuffers& buffers) {
+    if (buffers.inputs[accumulated] != buffers.output) std::memcpy(buffers.output, buffers.inputs[accumulated], bytes);
+    add(buffers);
+  };
+}
+
 }  // namespace
+
+const Op& accumulate_op() {
+  static const Op op = [] {
+    Op made;
+    made.name = "accumulate";
+    made.doc = "c + alpha a b.";
+    made.shape = [](const OpCall& call) { return call.type(accumulated); };
+    made.forward.kernel = [](KernelCall& call) -> KernelRun {
+      use_one_blas_thread();
+      Gemm g = gemm_of(call);
+      g.alpha = call.attributes.number("alpha");
+      g.beta = 1;
+      call.flops = 2.0 * g.m * g.n * g.k;
+      return call.output.dtype == float32 ? run_accumulate<float>(g, call) : run_accumulate<double>(g, call);
+    };
+    return made;
+  }();
+  return op;
+}
 
 Forward matmul() {
   Forward forward;
@@ -176,17 +267,7 @@ Forward matmul() {
     const Dims& a = call.inputs[0].shape;
     const Dims& b = call.inputs[1].shape;
     const Dims& c = call.output.shape;
-    const bool ta = call.attributes.get<bool>("transpose_a", false);
-    const bool tb = call.attributes.get<bool>("transpose_b", false);
-    const std::int64_t k = a[a.rank() - (ta ? 2 : 1)];
-    const Gemm g{ta ? CblasTrans : CblasNoTrans,
-                 tb ? CblasTrans : CblasNoTrans,
-                 narrow(c[c.rank() - 2], call),
-                 narrow(c.back(), call),
-                 narrow(k, call),
-                 std::max(1, narrow(a.back(), call)),
-                 std::max(1, narrow(b.back(), call)),
-                 std::max(1, narrow(c.back(), call))};
+    const Gemm g = gemm_of(call);
     // Where each product of the batch begins.
     Dims batch;
     for (std::size_t i = 0; i + 2 < c.rank(); ++i) batch.push_back(c[i]);
@@ -212,23 +293,7 @@ Forward matmul() {
     if (g.m == 0 || g.n == 0 || g.k == 0)  // sums of nothing; cblas would leave the output as it is
       return [bytes](const KernelBuffers& buffers) { std::memset(buffers.output, 0, bytes); };
     const auto make = [&]<class T>(T) -> KernelRun {
-      if (count(batch) == 1 && transposes_first(g, sizeof(T))) {
-        call.workspace = static_cast<std::size_t>(g.n) * static_cast<std::size_t>(g.k) * sizeof(T);
-        Gemm plain = g;
-        plain.tb = CblasNoTrans;
-        plain.ldb = g.n;
-        return [plain](const KernelBuffers& buffers) {
-          T* transposed = static_cast<T*>(buffers.workspace);
-          transpose(static_cast<const T*>(buffers.inputs[1]), plain.n, plain.k, transposed);
-          gemm(plain, static_cast<const T*>(buffers.inputs[0]), transposed, static_cast<T*>(buffers.output));
-        };
-      }
-      if (count(batch) == 1) {
-        return [g](const KernelBuffers& buffers) {
-          gemm_in_parts(g, static_cast<const T*>(buffers.inputs[0]), static_cast<const T*>(buffers.inputs[1]),
-                        static_cast<T*>(buffers.output));
-        };
-      }
+      if (count(batch) == 1) return run_gemm<T>(g, call);
       return [g, starts_a = starts(a), starts_b = starts(b)](const KernelBuffers& buffers) {
         const std::int64_t matrix = std::int64_t{g.m} * g.n;
         const auto one = [&](std::size_t i, void*) {

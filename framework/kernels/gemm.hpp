@@ -8,4 +8,10 @@ namespace chainrule::kernels {
 // The forward rule of op matmul.
 Forward matmul();
 
+// c + alpha * a b, for matrices a, b (which attributes transpose_a and transpose_b transpose) and c: what
+// passes::accumulate_products makes. It stands outside the registry. In a plan the output may lie where c does, and
+// should: else c is copied.
+const Op& accumulate_op();
+inline constexpr std::size_t accumulated = 2;  // the input c
+
 }  // namespace chainrule::kernels

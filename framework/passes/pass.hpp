@@ -37,6 +37,9 @@ class Rewriter {
   using Visit = std::function<Value(Rewriter&, const Node&)>;
   Computation run(const Visit& visit, bool new_graph = false);
 
+  // A node that what stands for its readers does not read: it is not visited.
+  void leave_out(std::uint32_t node) { needed_[node] = 0; }
+
   // The new value of an old one (an input of the node being visited).
   [[nodiscard]] Value now(Value old) const;
   [[nodiscard]] Values now_inputs(const Node& node) const;
@@ -50,6 +53,7 @@ class Rewriter {
   const Computation& from_;
   Graph to_;
   std::vector<Value> now_;
+  std::vector<char> needed_;
   std::size_t copies_ = 0;  // of nodes as they were
 };
 
@@ -64,6 +68,7 @@ Computation fold_transposes(const Computation& c);         // a transposed opera
 Computation simplify_algebra(const Computation& c);        // x * 1, x + 0, --x, reshape of reshape, ...
 Computation fold_constants(const Computation& c);          // ops on constants only are computed now
 Computation merge_common(const Computation& c);            // equal nodes become one
+Computation accumulate_products(const Computation& c);     // products that are added to something become one step
 
 // Which fused group each node belongs to; 0: none. Elementwise nodes of one shape and dtype that feed each other run
 // as one step, tile by tile (passes/fuse_elementwise.cpp).

@@ -22,6 +22,7 @@ Computation optimize(const Computation& c, Mode mode, const Log& log) {
   after("simplify_algebra", simplify_algebra(now));
   after("fold_constants", fold_constants(now));
   after("merge_common", now.graph.data() == merged.data() ? now : merge_common(now));
+  after("accumulate_products", accumulate_products(now));
   // The user's graph may grow; a program keeps the one that it was compiled from.
   if (now.graph.data() == c.graph.data())
     now = Rewriter(now).run([](Rewriter& r, const Node& node) { return r.copy(node); }, true);

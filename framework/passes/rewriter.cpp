@@ -31,7 +31,8 @@ std::vector<char> needed_nodes(const Computation& c) {
   return needed;
 }
 
-Rewriter::Rewriter(const Computation& from) : from_(from), to_(std::make_shared<GraphData>()) {
+Rewriter::Rewriter(const Computation& from)
+    : from_(from), to_(std::make_shared<GraphData>()), needed_(needed_nodes(from)) {
   const GraphData& old = *from.graph.data();
   to_.data()->options = old.options;
   to_.data()->leaves = old.leaves;
@@ -40,11 +41,10 @@ Rewriter::Rewriter(const Computation& from) : from_(from), to_(std::make_shared<
 
 Computation Rewriter::run(const Visit& visit, bool new_graph) {
   const GraphData& old = *from_.graph.data();
-  const std::vector<char> needed = needed_nodes(from_);
   auto* data = from_.graph.data().get();
   bool same = true;
-  for (NodeId id = 0; id < needed.size(); ++id) {
-    if (!needed[id]) continue;
+  for (NodeId id = 0; id < needed_.size(); ++id) {
+    if (!needed_[id]) continue;
     const detail::LocationScope scope(old.node(id).at);
     const Value made = visit(*this, Node(data, id));
     invariant(made.data() == to_.data().get(), "a pass returned a value of another graph");
@@ -53,7 +53,7 @@ Computation Rewriter::run(const Visit& visit, bool new_graph) {
     now_[id] = made;
     same = same && made.id() == id;
   }
-  if (!new_graph && same && copies_ == needed.size() && to_.size() == needed.size()) return from_;
+  if (!new_graph && same && copies_ == needed_.size() && to_.size() == needed_.size()) return from_;
   Computation out{to_, {}};
   for (const Value result : from_.results) out.results.push_back(now_[result.id()]);
   return out;
