@@ -31,6 +31,8 @@ constexpr int spins = 4000;
 void pause() {
 #if defined(__x86_64__) || defined(__i386__)
   __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("isb" ::: "memory");  // waits about as long as x86's pause; "yield" does not wait on most processors
 #endif
 }
 

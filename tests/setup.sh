@@ -36,7 +36,9 @@ need() {
     [[ -n $command ]] && command -v "${command#:}" >/dev/null && continue
     # Without dpkg only commands can be looked for.
     if command -v dpkg-query >/dev/null; then
-      [[ $(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
+      # One line for each architecture that it is known for.
+      dpkg-query -W -f='${db:Status-Status}\n' "$package" 2>/dev/null | grep -x installed >/dev/null ||
+        missing+=("$package")
     elif [[ -n $command ]]; then
       missing+=("${command#:}")
     fi

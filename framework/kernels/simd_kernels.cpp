@@ -16,6 +16,19 @@
 
 #include <chainrule/framework/kernels/vector_math.hpp>
 
+#if defined(__aarch64__)
+// For arm64 xsimd 8 divides and takes square roots of float as for 32-bit ARM: by estimates that round wrongly, and to
+// NaN for the square root of infinity. So for all that uses them, xsimd's own functions too:
+template <>
+inline xsimd::batch<float>& xsimd::batch<float>::operator/=(const xsimd::batch<float>& other) noexcept {
+  return *this = vdivq_f32(*this, other);
+}
+template <>
+inline xsimd::batch<float> xsimd::sqrt(const xsimd::batch<float>& x) noexcept {
+  return vsqrtq_f32(x);
+}
+#endif
+
 namespace chainrule::kernels::CHAINRULE_ARCH {
 
 namespace {
