@@ -101,12 +101,12 @@ class Array {
   [[nodiscard]] const void* raw() const { return storage_.get(); }
   // The elements, row-major, 64-byte aligned. T must be the C++ type of dtype(); throws Error where it is not.
   template <class T>
-  T* data() {
+  [[nodiscard]] T* data() {
     if (dtype_of<T>() != dtype_) detail::throw_wrong_element_type(dtype_, dtype_of<T>());
     return static_cast<T*>(raw());
   }
   template <class T>
-  const T* data() const {
+  [[nodiscard]] const T* data() const {
     if (dtype_of<T>() != dtype_) detail::throw_wrong_element_type(dtype_, dtype_of<T>());
     return static_cast<const T*>(raw());
   }

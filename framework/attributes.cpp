@@ -1,6 +1,7 @@
 #include <chainrule/framework/attributes.hpp>
 
-#include <cstring>
+#include <bit>
+#include <cstdint>
 
 #include <fmt/core.h>
 
@@ -38,7 +39,8 @@ std::string Attribute::to_string() const {
 bool operator==(const Attribute& a, const Attribute& b) {
   const auto* x = std::get_if<double>(&a.value_);
   const auto* y = std::get_if<double>(&b.value_);
-  if (x && y) return std::memcmp(x, y, sizeof *x) == 0;  // NaN is the same parameter as NaN, 0 is not -0
+  if (x && y)  // NaN is the same parameter as NaN, 0 is not -0
+    return std::bit_cast<std::uint64_t>(*x) == std::bit_cast<std::uint64_t>(*y);
   return a.value_ == b.value_;
 }
 

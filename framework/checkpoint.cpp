@@ -234,7 +234,7 @@ void State::load(const std::string& path, const LoadOptions& options, Location a
   if (!options.ignore_unknown && checkpoint.tensors().size() > found.size()) {
     std::vector<std::string> unknown;
     for (const auto& [name, tensor] : checkpoint.tensors())
-      if (known.count(name) == 0) unknown.push_back(name);
+      if (!known.contains(name)) unknown.push_back(name);
     file.fail(fmt::format("it has {}, which the State has not (ignore_unknown would skip these)", listed(unknown)));
   }
   const auto step = checkpoint.counter("step");

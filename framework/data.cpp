@@ -252,8 +252,8 @@ Array Standardizer::operator()(const Array& x, Location at) const {
                             to_string(shape)));
   const auto [outer, examples, inner] = layout_of(x, axis);
   Array out(x.dtype() == float32 ? float32 : float64, x.shape());
-  const double* means = mean_.data<double>();
-  const double* deviations = deviation_.data<double>();
+  const auto* means = mean_.data<double>();
+  const auto* deviations = deviation_.data<double>();
   visit_dtype(x.dtype(), [&, outer = outer, examples = examples, inner = inner](auto t) {
     using T = decltype(t);
     using Out = std::conditional_t<std::is_same_v<T, float>, float, double>;

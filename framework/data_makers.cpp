@@ -48,9 +48,9 @@ Dataset shuffled(std::int64_t samples, bool shuffle, const std::optional<double>
     std::iota(order.begin(), order.end(), 0);
   }
   Dataset out{Array(float64, {2, samples}), Array(float64, {1, samples})};
-  double* x0 = out.x.data<double>();
+  auto* x0 = out.x.data<double>();
   double* x1 = x0 + samples;
-  double* y = out.y.data<double>();
+  auto* y = out.y.data<double>();
   for (const auto i : order) {
     const Point point = point_of(i);
     *x0 = point.x0;
@@ -70,7 +70,7 @@ template <class AngleOf, class RadiusOf, class PlaceOf>
 Dataset polar(std::int64_t samples, AngleOf angle_of, RadiusOf radius_of, PlaceOf place_of) {
   const std::int64_t half = samples / 2;
   Dataset out{Array(float64, {2, samples}), Array(float64, {1, samples})};
-  double* x0 = out.x.data<double>();
+  auto* x0 = out.x.data<double>();
   double* x1 = x0 + samples;
   std::vector<double> angles(static_cast<std::size_t>(half));
   for (const int label : {0, 1}) {

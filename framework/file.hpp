@@ -21,7 +21,7 @@ struct File {
   // Throws the Error "op: requires format, got 'path': found".
   [[noreturn]] void fail(std::string_view found) const;
   // Fails unless it is there, can be read, is no folder and is not empty. Returns its size.
-  std::uint64_t require() const;
+  std::uint64_t require() const;  // NOLINT(modernize-use-nodiscard): also called for its checks alone
   // All of its bytes; fails as require().
   [[nodiscard]] std::string read() const;
 };

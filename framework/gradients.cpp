@@ -45,6 +45,53 @@ void check(Value v, GraphData* graph, std::string_view what, Location at) {
                 fmt::format("requires {} of dtype float32 or float64, got {} of {}", what, v.name(), name(v.dtype())));
 }
 
+// Which nodes of [first, y] depend on some x through floating values: only there do gradients flow.
+std::vector<char> active_nodes(const GraphData& graph, NodeId first, NodeId y, const Values& xs) {
+  std::vector<char> active(y - first + 1, 0);
+  for (const Value x : xs)
+    if (x.id() <= y) active[x.id() - first] = 1;
+  for (NodeId id = first; id <= y; ++id) {
+    const auto& node = graph.node(id);
+    if (active[id - first] || !is_floating(node.type.dtype)) continue;
+    for (const NodeId input : node.inputs)
+      if (input >= first && active[input - first]) active[id - first] = 1;
+  }
+  return active;
+}
+
+// What a node's gradient rule returns, one value for each input. Those not in `wanted` may be null. It is y that is
+// differentiated.
+Values contributions_of(Value y, NodeId id, std::uint64_t wanted, Value dy) {
+  GraphData* graph = y.data();
+  const Op& op = *graph->node(id).op;
+  if (!op.gradient)
+    throw Error(graph->node(id).at, op.name,
+                fmt::format("requires a gradient rule, which this op has not: {} depends on it", y.name()));
+  Values out = op.gradient(Node(graph, id, wanted), dy);
+  const std::size_t inputs = graph->node(id).inputs.size();
+  if (out.size() != inputs)
+    throw Error(
+        graph->node(id).at, op.name,
+        fmt::format("requires a gradient rule that returns {} values, one for each input, got {}", inputs, out.size()));
+  return out;
+}
+
+// A contribution to the gradient of input i of a node, in the input's shape.
+Value fitted(GraphData* graph, NodeId id, std::size_t i, Value contribution) {
+  const NodeId input = graph->node(id).inputs[i];
+  const std::string& op = graph->node(id).op->name;
+  const Value out = to_shape_of(contribution, {graph, input});
+  if (!out)
+    throw Error(graph->node(id).at, op,
+                fmt::format("requires a gradient of a shape that fits input {}, {}, got {}", i,
+                            to_string(graph->node(input).type.shape), to_string(contribution.shape())));
+  if (out.dtype() != graph->node(input).type.dtype)
+    throw Error(graph->node(id).at, op,
+                fmt::format("requires a gradient of the dtype of input {}, {}, got {}", i,
+                            name(graph->node(input).type.dtype), name(out.dtype())));
+  return out;
+}
+
 }  // namespace
 
 Values gradients(Value y, const Values& xs, Location at) {
@@ -57,7 +104,7 @@ Values gradients(Value y, const Values& xs, Location at) {
   detail::Attempt attempt(y.data());
   Value one = y.graph().constant(1.0, y.dtype());
   if (y.rank() > 0) one = reshape(one, y.shape());
-  const Values out = gradients(y, xs, one, at);
+  Values out = gradients(y, xs, one, at);
   attempt.succeed();
   return out;
 }
@@ -72,26 +119,16 @@ Values gradients(Value y, const Values& xs, Value cotangent, Location at) {
                 fmt::format("requires a cotangent like y, {} {}, got {} {}", name(y.dtype()), to_string(y.shape()),
                             name(cotangent.dtype()), to_string(cotangent.shape())));
   detail::Attempt attempt(graph);
-  // A node is active when it depends on some x through floating values: only there do gradients flow.
   NodeId first = y.id();
   for (const Value x : xs) first = std::min(first, x.id());
-  std::vector<char> active(y.id() - first + 1, 0);
-  for (const Value x : xs)
-    if (x.id() <= y.id()) active[x.id() - first] = 1;
-  for (NodeId id = first; id <= y.id(); ++id) {
-    const auto& node = graph->node(id);
-    if (active[id - first] || !is_floating(node.type.dtype)) continue;
-    for (const NodeId input : node.inputs)
-      if (input >= first && active[input - first]) active[id - first] = 1;
-  }
-
+  const std::vector<char> active = active_nodes(*graph, first, y.id(), xs);
   const auto input_is_passive = [&](NodeId input) { return input < first || !active[input - first]; };
 
   std::vector<Value> gradient(active.size());
   if (active[y.id() - first]) gradient[y.id() - first] = cotangent;
   for (NodeId id = y.id() + 1; id-- > first;) {
     const Value dy = gradient[id - first];
-    if (!dy || graph->node(id).inputs.size() == 0) continue;
+    if (!dy) continue;
     const auto inputs = graph->node(id).inputs;
     std::uint64_t wanted = 0;
     bool any = false;
@@ -101,29 +138,12 @@ Values gradients(Value y, const Values& xs, Value cotangent, Location at) {
       if (i < 64) wanted |= std::uint64_t{1} << i;
     }
     if (!any) continue;  // an x itself, with nothing below it
-    const Op& op = *graph->node(id).op;
     const detail::LocationScope scope(graph->node(id).at);
-    if (!op.gradient)
-      throw Error(graph->node(id).at, op.name,
-                  fmt::format("requires a gradient rule, which this op has not: {} depends on it", y.name()));
-    const Values contributions = op.gradient(Node(graph, id, wanted), dy);
-    if (contributions.size() != inputs.size())
-      throw Error(graph->node(id).at, op.name,
-                  fmt::format("requires a gradient rule that returns {} values, one for each input, got {}",
-                              inputs.size(), contributions.size()));
+    const Values contributions = contributions_of(y, id, wanted, dy);
     for (std::size_t i = 0; i < inputs.size(); ++i) {
-      const NodeId input = inputs[i];
-      if (!contributions[i] || input_is_passive(input)) continue;
-      const Value contribution = to_shape_of(contributions[i], {graph, input});
-      if (!contribution)
-        throw Error(graph->node(id).at, op.name,
-                    fmt::format("requires a gradient of a shape that fits input {}, {}, got {}", i,
-                                to_string(graph->node(input).type.shape), to_string(contributions[i].shape())));
-      if (contribution.dtype() != graph->node(input).type.dtype)
-        throw Error(graph->node(id).at, op.name,
-                    fmt::format("requires a gradient of the dtype of input {}, {}, got {}", i,
-                                name(graph->node(input).type.dtype), name(contribution.dtype())));
-      Value& sum = gradient[input - first];
+      if (!contributions[i] || input_is_passive(inputs[i])) continue;
+      const Value contribution = fitted(graph, id, i, contributions[i]);
+      Value& sum = gradient[inputs[i] - first];
       sum = sum ? add(sum, contribution) : contribution;
     }
   }

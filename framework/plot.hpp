@@ -64,7 +64,7 @@ class Figure {
   // set's x and returns a number for each: its label where they are whole numbers (int64, bool), else the probability
   // of label 1, whose line of 0.5 is drawn. To be added before the data set's classes().
   //   figure.regions(moons, [&](const cr::Array& points) { return predict.run({{x, points}})[0]; }).classes(moons);
-  Figure& regions(const data::Dataset& around, const std::function<Array(const Array&)>& classifier,
+  Figure& regions(const data::Dataset& dataset, const std::function<Array(const Array&)>& classifier,
                   Location at = Location::here());
 
   // Lines of equal height of a function, so many, evenly spread over its values.

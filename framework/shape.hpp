@@ -110,9 +110,9 @@ class Extents {
   const T& operator[](std::size_t i) const { return values_[i]; }
   T* begin() { return values_.data(); }
   T* end() { return values_.data() + rank_; }
-  const T* begin() const { return values_.data(); }
-  const T* end() const { return values_.data() + rank_; }
-  const T& back() const { return values_[rank_ - 1]; }
+  [[nodiscard]] const T* begin() const { return values_.data(); }
+  [[nodiscard]] const T* end() const { return values_.data() + rank_; }
+  [[nodiscard]] const T& back() const { return values_[rank_ - 1]; }
   T& back() { return values_[rank_ - 1]; }
   void push_back(T value) {
     if (rank_ == max_rank) throw Error("shape", "requires at most 8 dimensions, got more");

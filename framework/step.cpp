@@ -96,6 +96,7 @@ Array evaluate(const Node& node, const std::vector<const Array*>& inputs) {
     step = make_kernel_step(graph, node.id(), Sizes{});
   }
   std::vector<const void*> pointers;
+  pointers.reserve(inputs.size());
   for (const Array* input : inputs) pointers.push_back(input->raw());
   void* outputs[] = {out.raw()};
   const Array workspace(boolean, Dims{static_cast<std::int64_t>(step.workspace)});

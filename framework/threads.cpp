@@ -118,7 +118,7 @@ class Pool {
     Scratch scratch;
   };
 
-  Scratch make_scratch() const {
+  [[nodiscard]] Scratch make_scratch() const {
     return Scratch(static_cast<char*>(::operator new (scratch_bytes_, std::align_val_t{alignment})));
   }
 

@@ -103,7 +103,7 @@ const Op& broadcast_to_op = register_op({
     .doc = "x read as a larger shape by the broadcasting rule.",
     .shape = [](const OpCall& call) -> Type {
       call.require_inputs(1);
-      const Shape& to = call.attributes().get<Shape>("shape");
+      const auto& to = call.attributes().get<Shape>("shape");
       Shape both;
       if (!broadcast(call.shape(0), to, both) || !(both == to))
         call.fail(fmt::format("a shape that broadcasts to {}", to_string(to)), to_string(call.shape(0)));

@@ -68,8 +68,8 @@ std::vector<Array> analytic_gradient(const Function& f) {
 
 // ---- Probe
 
-Probe::Probe(const Function& f)
-    : f_(f),
+Probe::Probe(Function f)
+    : f_(std::move(f)),
       analytic_(analytic_gradient(f_)),
       program_(f_.state, {.outputs = f_.terms, .mode = f_.mode}, f_.at),
       feeds_(feeds_of(f_)) {

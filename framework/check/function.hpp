@@ -37,7 +37,7 @@ std::vector<Array> analytic_gradient(const Function& f);
 // Runs a function's terms at moved points.
 class Probe {
  public:
-  explicit Probe(const Function& f);
+  explicit Probe(Function f);
 
   // The analytic gradient at the points themselves.
   [[nodiscard]] const std::vector<Array>& analytic() const { return analytic_; }

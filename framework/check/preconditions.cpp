@@ -61,6 +61,7 @@ Array run_poisoned(const Node& node, const std::vector<Array>& inputs, int poiso
   std::memset(out.raw(), poison, out.bytes());
   std::memset(workspace.raw(), poison, workspace.bytes());
   std::vector<const void*> pointers;
+  pointers.reserve(inputs.size());
   for (const Array& input : inputs) pointers.push_back(input.raw());
   void* outputs[] = {out.raw()};
   step.run({pointers.data(), outputs, workspace.raw()});

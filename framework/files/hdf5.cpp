@@ -1,7 +1,9 @@
 #include <chainrule/framework/files/hdf5.hpp>
 
+#include <algorithm>
 #include <limits>
 #include <new>
+#include <optional>
 #include <utility>
 
 #include <fmt/core.h>
@@ -102,8 +104,7 @@ class Hdf5 {
     if (rank < 0) damaged();
     std::vector<hsize_t> sizes(static_cast<std::size_t>(rank));
     if (rank > 0 && H5Sget_simple_extent_dims(space, sizes.data(), nullptr) < 0) damaged();
-    std::vector<std::int64_t> extents;
-    for (const hsize_t size : sizes) extents.push_back(static_cast<std::int64_t>(size));
+    const std::vector<std::int64_t> extents(sizes.begin(), sizes.end());
     const std::int64_t count = detail::checked_count(file_, extents);
     detail::check_plausible(file_, count);
 
@@ -117,19 +118,27 @@ class Hdf5 {
                          : dtype == float32 ? H5T_NATIVE_FLOAT
                                             : H5T_NATIVE_DOUBLE;
     if (H5Dread(set, memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, out.raw()) < 0) damaged();
-    if (logical) {
-      for (std::int64_t i = 0; i < out.size(); ++i) {
-        char& byte = static_cast<char*>(out.raw())[i];
-        byte = static_cast<char>(byte != 0);
-      }
-    }
-    for (std::int64_t i = 0; large && i < out.size(); ++i)
-      if (const std::int64_t wrapped = out.data<std::int64_t>()[i]; wrapped < 0)
-        fail(fmt::format("the number {}, which is too large for int64", static_cast<std::uint64_t>(wrapped)));
+    if (logical) make_bools(out);
+    if (large)
+      if (const auto wrapped = first_negative(out))
+        fail(fmt::format("the number {}, which is too large for int64", static_cast<std::uint64_t>(*wrapped)));
     return true;
   }
 
  private:
+  // Every byte 0 or 1.
+  static void make_bools(Array& out) {
+    auto* bytes = static_cast<char*>(out.raw());
+    for (std::int64_t i = 0; i < out.size(); ++i) bytes[i] = static_cast<char>(bytes[i] != 0);
+  }
+
+  static std::optional<std::int64_t> first_negative(const Array& numbers) {
+    const auto* begin = numbers.data<std::int64_t>();
+    const auto* end = begin + numbers.size();
+    const auto* found = std::find_if(begin, end, [](std::int64_t x) { return x < 0; });
+    return found == end ? std::nullopt : std::optional(*found);
+  }
+
   // h5py stores bool as an enumeration FALSE = 0, TRUE = 1 of one byte.
   static bool is_logical(hid_t type) {
     if (H5Tget_size(type) != 1 || H5Tget_nmembers(type) != 2) return false;

@@ -107,6 +107,7 @@ class Mat {
     const auto type = stored_type(variable);
     if (!type) fail("truncated or damaged");
     std::vector<std::int64_t> extents;
+    extents.reserve(static_cast<std::size_t>(variable.rank));
     for (int i = 0; i < variable.rank; ++i) extents.push_back(static_cast<std::int64_t>(variable.dims[i]));
     const std::int64_t count = detail::checked_count(file_, extents);
     detail::check_plausible(file_, count);

@@ -40,7 +40,8 @@ void load_all(const char* from, bool swapped, T* to, std::int64_t count) {
     std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(T));
     return;
   }
-  for (std::int64_t i = 0; i < count; ++i, from += sizeof(U)) to[i] = static_cast<T>(load<U>(from, swapped));
+  for (std::int64_t i = 0; i < count; ++i, from += sizeof(U))
+    to[i] = static_cast<T>(load<U>(from, swapped));  // NOLINT(bugprone-signed-char-misuse): a number of 8 bits
 }
 
 }  // namespace

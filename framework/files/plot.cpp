@@ -147,7 +147,7 @@ struct Figure::Content {
 
   // The name of a new data block.
   std::string block(const std::string& lines) {
-    const std::string name = fmt::format("$data{}", blocks++);
+    std::string name = fmt::format("$data{}", blocks++);
     data += fmt::format("{} << EOD\n{}EOD\n", name, lines);
     return name;
   }
@@ -298,18 +298,17 @@ Figure& Figure::classes(const data::Dataset& dataset, const std::vector<std::str
   return *this;
 }
 
-Figure& Figure::regions(const data::Dataset& dataset, const std::function<Array(const Array&)>& classifier,
-                        Location at) {
-  Content& c = *content_;
-  const Plane plane = plane_of(dataset, at);
-  constexpr std::size_t resolution = 300;
-  Grid grid{around(plane.x0, at), around(plane.x1, at), resolution, resolution, {}};
-  grid.values.reserve(resolution * resolution);
+namespace {
+
+constexpr std::size_t plane_resolution = 300;
+
+// Fills a grid with what a classifier says, and returns whether that are probabilities.
+bool ask(const std::function<Array(const Array&)>& classifier, const data::Dataset& dataset, Grid& grid, Location at) {
   const bool columns = dataset.axis == 1;
-  constexpr auto n = static_cast<std::int64_t>(resolution);
+  const auto n = static_cast<std::int64_t>(plane_resolution);
   Array points(dataset.x.dtype() == float32 ? float32 : float64, columns ? Dims{2, n} : Dims{n, 2});
   bool probabilities = false;
-  for (std::size_t j = 0; j < resolution; ++j) {  // row by row: what the classifier needs in between stays small
+  for (std::size_t j = 0; j < plane_resolution; ++j) {  // row by row: what the classifier needs in between stays small
     for (std::int64_t i = 0; i < n; ++i) {
       points.set(columns ? i : 2 * i, grid.x_at(static_cast<double>(i)));
       points.set(columns ? n + i : 2 * i + 1, grid.y_at(static_cast<double>(j)));
@@ -322,6 +321,19 @@ Figure& Figure::regions(const data::Dataset& dataset, const std::function<Array(
     probabilities = is_floating(said.dtype());
     for (std::int64_t i = 0; i < n; ++i) grid.values.push_back(said[i]);
   }
+  return probabilities;
+}
+
+}  // namespace
+
+Figure& Figure::regions(const data::Dataset& dataset, const std::function<Array(const Array&)>& classifier,
+                        Location at) {
+  Content& c = *content_;
+  const Plane plane = plane_of(dataset, at);
+  constexpr std::size_t resolution = plane_resolution;
+  Grid grid{around(plane.x0, at), around(plane.x1, at), resolution, resolution, {}};
+  grid.values.reserve(resolution * resolution);
+  const bool probabilities = ask(classifier, dataset, grid, at);
 
   c.know_labels(plane.labels);
   if (probabilities) c.know_labels({0, 1});
@@ -332,7 +344,7 @@ Figure& Figure::regions(const data::Dataset& dataset, const std::function<Array(
     std::vector<double> all;
     for (std::size_t j = 0; j < resolution; ++j)
       for (std::size_t i = 0; i < resolution; ++i)
-        if (const double label = label_at(i, j); std::isfinite(label) && c.classes.count(label) == 0)
+        if (const double label = label_at(i, j); std::isfinite(label) && !c.classes.contains(label))
           all.push_back(label);
     return all;
   }());
@@ -445,9 +457,9 @@ void Figure::save(const std::string& path, Location at) const {
   const std::string_view start = png ? "\x89PNG" : "<?xml";
   if (!picture.starts_with(start)) throw Error(at, "plot", "requires gnuplot to draw a picture, got none from it");
   if (!png) {  // gnuplot has no words for a weight in texts that are printed as they are
-    constexpr std::string_view bold = "font-family=\"sans-serif:Bold\"";
+    constexpr std::string_view bold = R"(font-family="sans-serif:Bold")";
     if (const auto place = picture.find(bold); place != std::string::npos)
-      picture.replace(place, bold.size(), "font-family=\"sans-serif\" font-weight=\"bold\"");
+      picture.replace(place, bold.size(), R"(font-family="sans-serif" font-weight="bold")");
   }
   file.write(picture.data(), picture.size());
   file.commit();

@@ -26,14 +26,14 @@ namespace chainrule::detail {
 
 namespace {
 
-constexpr std::size_t level1_bytes = 32 * 1024;
+constexpr std::size_t level1_bytes = 32'768;
 constexpr std::int64_t longest_tile = 512;
 constexpr std::int64_t longest_generated_tile = 2048;
 constexpr std::int64_t shortest_tile = 128;
 constexpr std::int64_t long_row_of_kernels = 128;
 constexpr std::int64_t long_generated_row = 32;
 // Elements of a chunk, about: some microseconds of work.
-constexpr std::int64_t chunk_elements = 16 * 1024;
+constexpr std::int64_t chunk_elements = 16'384;
 // Sums over columns add so many rows one after the other; fewer would make the partial sums large.
 constexpr std::int64_t most_rows_of_chunk = 64;
 constexpr std::int64_t fewest_rows_of_chunk = 8;
@@ -367,7 +367,7 @@ class FusedStep {
 
   // From the partial sums to the sum.
   template <class T>
-  void finish(const Sum& sum, const StepBuffers& buffers, char* partials_of_all) const {
+  void finish(const Sum& sum, const StepBuffers& buffers, const char* partials_of_all) const {
     if (sum.direct) return;
     const auto& table = kernels::table<T>();
     T* out = static_cast<T*>(buffers.outputs[sum.output]);

@@ -245,7 +245,9 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
     return std::any_of(locked_.begin(), locked_.end(), [&](const Lock& l) { return l.file == &file && l.r == r; });
   }
 
-  [[nodiscard]] std::size_t spill_offset(int spill) const { return static_cast<std::size_t>(spill * vector_bytes_); }
+  [[nodiscard]] std::size_t spill_offset(int spill) const {
+    return static_cast<std::size_t>(spill) * static_cast<std::size_t>(vector_bytes_);
+  }
   Xbyak::Address spill_address(int spill) { return ptr[rsp + spill_offset(spill)]; }
 
   void evict(std::uint32_t value) {
@@ -372,8 +374,14 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
       emit_fma(value);
     } else if (gives_mask(i.op)) {
       emit_compare(value);
+    } else if (i.op == VectorOp::select) {
+      emit_select(i);
+    } else if (i.op == VectorOp::scale && !avx512_) {
+      emit_scale_by_products(i);
+    } else if (arity(i.op) == 1) {
+      emit_unary(i);
     } else {
-      emit_plain(value);
+      emit_binary(i);
     }
     for (const VectorStore* s : stores_at_[value]) {
       locked_.clear();
@@ -389,44 +397,58 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
     return put(now_);
   }
 
-  void emit_plain(std::uint32_t value) {
-    const VectorInstruction& i = instructions_[value];
-    const int n = arity(i.op);
-    if (i.op == VectorOp::select) {
-      const int by = mask(i.operands[0]);
-      const Xmm otherwise = vec(vector(i.operands[2]));
-      with_last(i.operands[1], [&](const auto& a) {
-        const Xmm to = vec(done(i));
-        if (avx512_) {
-          const Opmask k(first_mask + by);
-          single_ ? vblendmps(to | k, otherwise, a) : vblendmpd(to | k, otherwise, a);
-        } else {
-          single_ ? vblendvps(to, otherwise, a, vec(by)) : vblendvpd(to, otherwise, a, vec(by));
-        }
-      });
-      return;
+  void emit_select(const VectorInstruction& i) {
+    const int by = mask(i.operands[0]);
+    const Xmm otherwise = vec(vector(i.operands[2]));
+    with_last(i.operands[1], [&](const auto& a) {
+      const Xmm to = vec(done(i));
+      if (avx512_) {
+        const Opmask k(first_mask + by);
+        single_ ? vblendmps(to | k, otherwise, a) : vblendmpd(to | k, otherwise, a);
+      } else {
+        single_ ? vblendvps(to, otherwise, a, vec(by)) : vblendvpd(to, otherwise, a, vec(by));
+      }
+    });
+  }
+
+  void emit_unary(const VectorInstruction& i) {
+    with_last(i.operands[0], [&](const auto& a) {
+      const Xmm to = vec(done(i));
+      constexpr std::uint8_t quiet = 8;
+      constexpr std::uint8_t near_one = 0b1011;  // [3/4, 3/2), NaN for what is negative
+      switch (i.op) {
+        case VectorOp::sqrt: single_ ? vsqrtps(to, a) : vsqrtpd(to, a); break;
+        case VectorOp::round: round_to(to, a, quiet); break;
+        case VectorOp::floor: round_to(to, a, quiet | 1); break;
+        case VectorOp::ceil: round_to(to, a, quiet | 2); break;
+        case VectorOp::mantissa: single_ ? vgetmantps(to, a, near_one) : vgetmantpd(to, a, near_one); break;
+        case VectorOp::exponent: single_ ? vgetexpps(to, a) : vgetexppd(to, a); break;
+        default: invariant(false, "an instruction that is not generated");
+      }
+    });
+  }
+
+  using Binary = void (Xbyak::CodeGenerator::*)(const Xmm&, const Xbyak::Operand&, const Xbyak::Operand&);
+  [[nodiscard]] Binary binary(VectorOp op) const {
+    using To = Xbyak::CodeGenerator;
+    switch (op) {
+      case VectorOp::add: return single_ ? &To::vaddps : &To::vaddpd;
+      case VectorOp::sub: return single_ ? &To::vsubps : &To::vsubpd;
+      case VectorOp::mul: return single_ ? &To::vmulps : &To::vmulpd;
+      case VectorOp::div: return single_ ? &To::vdivps : &To::vdivpd;
+      case VectorOp::min: return single_ ? &To::vminps : &To::vminpd;
+      case VectorOp::max: return single_ ? &To::vmaxps : &To::vmaxpd;
+      case VectorOp::bit_and: return single_ ? &To::vandps : &To::vandpd;
+      case VectorOp::bit_or: return single_ ? &To::vorps : &To::vorpd;
+      case VectorOp::bit_xor: return single_ ? &To::vxorps : &To::vxorpd;
+      case VectorOp::bit_andnot: return single_ ? &To::vandnps : &To::vandnpd;
+      default: break;
     }
-    if (i.op == VectorOp::scale && !avx512_) {
-      emit_scale(i);
-      return;
-    }
-    if (n == 1) {
-      with_last(i.operands[0], [&](const auto& a) {
-        const Xmm to = vec(done(i));
-        constexpr std::uint8_t quiet = 8;
-        constexpr std::uint8_t near_one = 0b1011;  // [3/4, 3/2), NaN for what is negative
-        switch (i.op) {
-          case VectorOp::sqrt: single_ ? vsqrtps(to, a) : vsqrtpd(to, a); break;
-          case VectorOp::round: round_to(to, a, quiet); break;
-          case VectorOp::floor: round_to(to, a, quiet | 1); break;
-          case VectorOp::ceil: round_to(to, a, quiet | 2); break;
-          case VectorOp::mantissa: single_ ? vgetmantps(to, a, near_one) : vgetmantpd(to, a, near_one); break;
-          case VectorOp::exponent: single_ ? vgetexpps(to, a) : vgetexppd(to, a); break;
-          default: invariant(false, "an instruction that is not generated");
-        }
-      });
-      return;
-    }
+    invariant(false, "an instruction that is not generated");
+    return nullptr;
+  }
+
+  void emit_binary(const VectorInstruction& i) {
     std::uint32_t first = i.operands[0];
     std::uint32_t last = i.operands[1];
     const bool commutes = i.op == VectorOp::add || i.op == VectorOp::mul || i.op == VectorOp::bit_and ||
@@ -435,19 +457,10 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
     const Xmm a = vec(vector(first));
     with_last(last, [&](const auto& b) {
       const Xmm to = vec(done(i));
-      switch (i.op) {
-        case VectorOp::add: single_ ? vaddps(to, a, b) : vaddpd(to, a, b); break;
-        case VectorOp::sub: single_ ? vsubps(to, a, b) : vsubpd(to, a, b); break;
-        case VectorOp::mul: single_ ? vmulps(to, a, b) : vmulpd(to, a, b); break;
-        case VectorOp::div: single_ ? vdivps(to, a, b) : vdivpd(to, a, b); break;
-        case VectorOp::min: single_ ? vminps(to, a, b) : vminpd(to, a, b); break;
-        case VectorOp::max: single_ ? vmaxps(to, a, b) : vmaxpd(to, a, b); break;
-        case VectorOp::scale: single_ ? vscalefps(to, a, b) : vscalefpd(to, a, b); break;
-        case VectorOp::bit_and: single_ ? vandps(to, a, b) : vandpd(to, a, b); break;
-        case VectorOp::bit_or: single_ ? vorps(to, a, b) : vorpd(to, a, b); break;
-        case VectorOp::bit_xor: single_ ? vxorps(to, a, b) : vxorpd(to, a, b); break;
-        case VectorOp::bit_andnot: single_ ? vandnps(to, a, b) : vandnpd(to, a, b); break;
-        default: invariant(false, "an instruction that is not generated");
+      if (i.op == VectorOp::scale) {
+        single_ ? vscalefps(to, a, b) : vscalefpd(to, a, b);
+      } else {
+        (this->*binary(i.op))(to, a, b);
       }
     });
   }
@@ -463,7 +476,7 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
 
   // x 2^n = (x 2^h) 2^(n - h) with h = n / 2 rounded down: each power is a number, made of its bits, and as x is near 1
   // only the second product can be rounded.
-  void emit_scale(const VectorInstruction& i) {
+  void emit_scale_by_products(const VectorInstruction& i) {
     const Xmm x = vec(vector(i.operands[0]));
     const Xmm n = vec(vector(i.operands[1]));
     const int h = temporary();
@@ -564,7 +577,7 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
     if (in_a) {
       take_over(value, a);
     } else {
-      for (int k = 0; k < 3; ++k) use(i.operands[k]);
+      for (const std::uint32_t operand : i.operands) use(operand);
       vectors_.held[static_cast<std::size_t>(to)] = value;
       place_[value] = to;
     }
@@ -573,7 +586,7 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
   // The result is in the register of an operand that was read for the last time.
   void take_over(std::uint32_t value, std::uint32_t operand) {
     const int r = place_[operand];
-    for (int k = 0; k < 3; ++k) use(instructions_[value].operands[k]);
+    for (const std::uint32_t read : instructions_[value].operands) use(read);
     vectors_.held[static_cast<std::size_t>(r)] = value;
     place_[value] = r;
   }

@@ -29,11 +29,11 @@ void load_view(const View& view, const From* from, std::int64_t begin, std::int6
     n -= run;
     offset += run * stride;
     index[last] += run;
-    for (std::size_t axis = last; n > 0; --axis) {  // carry
-      if (index[axis] < view.shape[axis]) break;
+    if (n == 0) return;
+    for (std::size_t axis = last; index[axis] == view.shape[axis]; --axis) {  // carry
       offset -= index[axis] * view.strides[axis];
       index[axis] = 0;
-      if (axis == 0) break;
+      if (axis == 0) return;
       ++index[axis - 1];
       offset += view.strides[axis - 1];
     }

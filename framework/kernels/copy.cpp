@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace chainrule::kernels {
 
@@ -90,7 +91,7 @@ Forward copy_elements() {
 
 Forward strided_copy(ViewOf view_of_input) {
   Forward forward;
-  forward.kernel = [view_of_input](KernelCall& call) -> KernelRun {
+  forward.kernel = [view_of_input = std::move(view_of_input)](KernelCall& call) -> KernelRun {
     Strided view = view_of_input(call);
     Dims shape = call.output.shape;
     if (count(shape) == 0) return [](const KernelBuffers&) {};
@@ -109,7 +110,7 @@ Forward strided_copy(ViewOf view_of_input) {
 
 Forward strided_scatter(ViewOf view_of_output) {
   Forward forward;
-  forward.kernel = [view_of_output](KernelCall& call) -> KernelRun {
+  forward.kernel = [view_of_output = std::move(view_of_output)](KernelCall& call) -> KernelRun {
     Strided view = view_of_output(call);
     Dims shape = call.inputs[0].shape;
     const bool nothing = count(shape) == 0;

@@ -60,7 +60,7 @@ struct Fusion {
     constexpr int none = std::numeric_limits<int>::max();
     std::vector<int> reader(level.size(), none);  // the lowest level of a reader; -1 once the node must stay
     for (const Value r : results) reader[r.id()] = -1;
-    for (NodeId v = static_cast<NodeId>(level.size()); v-- > 0;) {
+    for (auto v = static_cast<NodeId>(level.size()); v-- > 0;) {
       if (elementwise[v] && reader[v] > level[v] && reader[v] != none) level[v] = reader[v];
       for (const NodeId u : graph.node(v).inputs) {
         if (!joins(u, v)) {

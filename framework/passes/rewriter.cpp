@@ -25,7 +25,7 @@ std::vector<char> needed_nodes(const Computation& c) {
   const GraphData& graph = *c.graph.data();
   std::vector<char> needed(graph.nodes.size(), 0);
   for (const Value result : c.results) needed[result.id()] = 1;
-  for (NodeId id = static_cast<NodeId>(needed.size()); id-- > 0;)
+  for (auto id = static_cast<NodeId>(needed.size()); id-- > 0;)
     if (needed[id])
       for (const NodeId input : graph.node(id).inputs) needed[input] = 1;
   return needed;
