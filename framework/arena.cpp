@@ -35,6 +35,7 @@ Order by_busiest_step(const std::vector<Buffer>& buffers) {
   for (const Buffer& b : buffers)
     for (std::size_t s = b.first; s <= b.last; ++s) use[s] += b.bytes;
   std::vector<std::size_t> busiest;
+  busiest.reserve(buffers.size());
   for (const Buffer& b : buffers)
     busiest.push_back(*std::max_element(use.begin() + static_cast<std::ptrdiff_t>(b.first),
                                         use.begin() + static_cast<std::ptrdiff_t>(b.last) + 1));
@@ -52,7 +53,7 @@ enum class Fit : std::uint8_t { best, lowest };
 
 class Turns {
  public:
-  Turns(const std::vector<Buffer>& buffers, std::size_t bound) : buffers_(buffers), bound_(bound) {}
+  Turns(std::vector<Buffer> buffers, std::size_t bound) : buffers_(std::move(buffers)), bound_(bound) {}
 
   // Sets the offsets and returns the size of the arena, unless there are too many pairs of buffers.
   std::optional<std::size_t> place(std::vector<Buffer>& buffers) {

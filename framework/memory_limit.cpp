@@ -85,7 +85,7 @@ class Round {
       std::vector<Segment> segments;
     };
     std::vector<Division> all;
-    for (double budget = static_cast<double>(largest); budget < static_cast<double>(saved[steps]); budget *= 1.3) {
+    for (auto budget = static_cast<double>(largest); budget < static_cast<double>(saved[steps]); budget *= 1.3) {
       std::vector<Segment> segments = cut(static_cast<std::size_t>(budget), across, saved);
       if (segments.size() < 2 || (!all.empty() && all.back().segments.size() == segments.size())) continue;
       segments.back().keep = Keep::all;
@@ -150,7 +150,7 @@ class Round {
     double bytes_for_time;
   };
 
-  Variant cheapest(const std::vector<Segment>& segments, Variant enough, std::size_t target) const {
+  [[nodiscard]] Variant cheapest(const std::vector<Segment>& segments, Variant enough, std::size_t target) const {
     const std::vector<Change> changes = worthwhile_changes(segments);
     const auto with = [&](std::size_t count) {
       std::vector<Segment> some = segments;

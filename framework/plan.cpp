@@ -125,10 +125,28 @@ class Planner {
   // ---- units: what runs as one step
 
   void make_units() {
+    number_units();
+    units_.resize(count_);
     const std::size_t n = graph_.nodes.size();
+    for (NodeId id = 0; id < n; ++id) {
+      if (unit_of_[id] == no_unit) continue;
+      UnitData& unit = units_[unit_of_[id]];
+      unit.fused = compiled_.groups[id] != 0;
+      if (compiled_.groups[id] < compiled_.tiles.size()) unit.group.tile = compiled_.tiles[compiled_.groups[id]];
+      unit.group.nodes.push_back(id);
+      unit.may_throw = unit.may_throw || graph_.node(id).op->forward.may_throw;
+    }
+    std::vector<Unit> seen_by(n, no_unit);
+    for (Unit u = 0; u < units_.size(); ++u) list_inputs(u, seen_by);
+    list_outputs();
+    list_readers();
+  }
+
+  // The nodes whose memory others are, and values that kernels or the caller read.
+  [[nodiscard]] std::vector<char> find_bases() {
     static const Op* const reshape = find_op("reshape");
+    const std::size_t n = graph_.nodes.size();
     base_.resize(n);
-    unit_of_.assign(n, no_unit);
     std::vector<char> read_by_kernel(n, 0);
     for (const Value result : compiled_.computation.results) read_by_kernel[result.id()] = 1;
     for (NodeId id = 0; id < n; ++id) {
@@ -139,10 +157,15 @@ class Planner {
     }
     for (NodeId id = 0; id < n; ++id)
       if (read_by_kernel[id]) read_by_kernel[base_[id]] = 1;
+    return read_by_kernel;
+  }
 
-    // Numbered first, then made: they are too large to be moved about.
+  // Numbered first, then made: they are too large to be moved about.
+  void number_units() {
+    const std::vector<char> read_by_kernel = find_bases();
+    const std::size_t n = graph_.nodes.size();
+    unit_of_.assign(n, no_unit);
     std::vector<Unit> unit_of_group;
-    Unit units = 0;
     for (NodeId id = 0; id < n; ++id) {
       const NodeData& node = graph_.node(id);
       if (is_leaf(id) || base_[id] != id) continue;
@@ -150,56 +173,54 @@ class Planner {
       if (node.op->forward.generator && !read_by_kernel[id]) continue;
       const std::uint32_t group = compiled_.groups[id];
       if (group == 0) {
-        unit_of_[id] = units++;
+        unit_of_[id] = count_++;
         continue;
       }
       if (unit_of_group.size() <= group) unit_of_group.resize(group + 1, no_unit);
-      if (unit_of_group[group] == no_unit) unit_of_group[group] = units++;
+      if (unit_of_group[group] == no_unit) unit_of_group[group] = count_++;
       unit_of_[id] = unit_of_group[group];
     }
-    units_.resize(units);
-    for (NodeId id = 0; id < n; ++id) {
-      if (unit_of_[id] == no_unit) continue;
-      UnitData& unit = units_[unit_of_[id]];
-      unit.fused = compiled_.groups[id] != 0;
-      if (compiled_.groups[id] < compiled_.tiles.size()) unit.group.tile = compiled_.tiles[compiled_.groups[id]];
-      unit.group.nodes.push_back(id);
-      unit.may_throw = unit.may_throw || graph_.node(id).op->forward.may_throw;
-    }
+  }
 
-    std::vector<char> is_output(n, 0);
-    std::vector<Unit> seen_by(n, no_unit);  // the unit that listed a value last
-    const auto list = [&](Unit unit, NodeId id, bool of_generator, auto&& self) -> void {
+  // `seen_by`: the unit that listed a value last.
+  void list_inputs(Unit u, std::vector<Unit>& seen_by) {
+    UnitData& unit = units_[u];
+    const auto list = [&](NodeId id, bool of_generator, auto&& self) -> void {
       const NodeId from = base(id);
       if (!of_generator && inlined_constant(graph_, id)) return;  // a number in the instructions
-      if (seen_by[id] == unit) return;
-      seen_by[id] = unit;
+      if (seen_by[id] == u) return;
+      seen_by[id] = u;
       if (graph_.node(from).op->forward.generator && unit_of_[from] == no_unit) {
-        for (const NodeId input : graph_.node(from).inputs) self(unit, input, true, self);
+        for (const NodeId input : graph_.node(from).inputs) self(input, true, self);
         return;
       }
-      units_[unit].group.inputs.push_back(id);
-      units_[unit].inputs.push_back(from);
+      unit.group.inputs.push_back(id);
+      unit.inputs.push_back(from);
     };
-    for (Unit u = 0; u < units_.size(); ++u) {
-      for (const NodeId id : units_[u].group.nodes) {
-        if (!units_[u].fused) {
-          // A kernel reads by position, repeated inputs included.
-          for (const NodeId input : graph_.node(id).inputs) {
-            units_[u].group.inputs.push_back(input);
-            units_[u].inputs.push_back(base(input));
-          }
-        } else {
-          for (const NodeId input : graph_.node(id).inputs)
-            if (unit_of_[base(input)] != u || base(input) != input) list(u, input, false, list);
+    for (const NodeId id : unit.group.nodes) {
+      for (const NodeId input : graph_.node(id).inputs) {
+        if (!unit.fused) {  // a kernel reads by position, repeated inputs included
+          unit.group.inputs.push_back(input);
+          unit.inputs.push_back(base(input));
+        } else if (unit_of_[base(input)] != u || base(input) != input) {
+          list(input, false, list);
         }
       }
+    }
+  }
+
+  void list_outputs() {
+    const std::size_t n = graph_.nodes.size();
+    std::vector<char> is_output(n, 0);
+    for (Unit u = 0; u < units_.size(); ++u)
       for (const NodeId from : units_[u].inputs)
         if (unit_of_[from] != no_unit && unit_of_[from] != u) is_output[from] = 1;
-    }
     for (const Value result : compiled_.computation.results) is_output[base(result.id())] = 1;
     for (NodeId id = 0; id < n; ++id)
       if (is_output[id] && unit_of_[id] != no_unit) units_[unit_of_[id]].group.outputs.push_back(id);
+  }
+
+  void list_readers() {
     readers_.resize(units_.size());
     for (Unit u = 0; u < units_.size(); ++u)
       for (const NodeId from : units_[u].inputs) {
@@ -257,7 +278,11 @@ class Planner {
         ++units_[u].anti_waits;
       });
     }
-    // What may throw comes before anything is overwritten.
+    wait_for_what_may_throw();
+  }
+
+  // That comes before anything is overwritten.
+  void wait_for_what_may_throw() {
     std::vector<Unit> throwing;
     for (Unit u = 0; u < units_.size(); ++u)
       if (units_[u].may_throw) throwing.push_back(u);
@@ -511,7 +536,6 @@ class Planner {
     };
     std::vector<Unit> rank(units_.size(), no_unit);
     Unit ranks = 0;
-    std::vector<Unit> stack;
     for (Unit u = 0; u < units_.size(); ++u) {
       collect(u);
       std::ptrdiff_t held = 0;
@@ -527,21 +551,27 @@ class Planner {
         added[u] = std::min(added[u], most);
       }
       if (added[u] >= 0 && !readers_.empty(u)) continue;
-      stack.push_back(u);
-      while (!stack.empty()) {
-        const Unit top = stack.back();
-        const std::size_t before = stack.size();
-        if (rank[top] == no_unit) {
-          collect(top);
-          for (std::size_t i = inputs.size(); i-- > 0;)
-            if (rank[inputs[i].second] == no_unit) stack.push_back(inputs[i].second);
-        }
-        if (stack.size() != before) continue;
-        stack.pop_back();
-        if (rank[top] == no_unit) rank[top] = ranks++;
-      }
+      rank_after_inputs(u, rank, ranks, [&](Unit of, std::vector<Unit>& stack) {
+        collect(of);
+        for (std::size_t i = inputs.size(); i-- > 0;)
+          if (rank[inputs[i].second] == no_unit) stack.push_back(inputs[i].second);
+      });
     }
     return by_rank(rank);
+  }
+
+  // Gives a unit its rank, and before it what `push` puts on the stack, the last first.
+  template <class Push>
+  static void rank_after_inputs(Unit u, std::vector<Unit>& rank, Unit& ranks, Push push) {
+    std::vector<Unit> stack{u};
+    while (!stack.empty()) {
+      const Unit top = stack.back();
+      const std::size_t before = stack.size();
+      if (rank[top] == no_unit) push(top, stack);
+      if (stack.size() != before) continue;
+      stack.pop_back();
+      if (rank[top] == no_unit) rank[top] = ranks++;
+    }
   }
 
   void order_units() {
@@ -770,6 +800,7 @@ class Planner {
   Plan plan_;
   std::vector<NodeId> base_;
   std::vector<Unit> unit_of_;
+  Unit count_ = 0;  // of units
   std::vector<UnitData> units_;
   UnitLists readers_;       // by unit: those that must come later, since they read what it writes
   UnitLists anti_readers_;  // by unit: those whose anti_waits it counts down

@@ -86,7 +86,7 @@ class Instance {
         case Storage::Kind::constant: return const_cast<void*>(graph.constants[s.index]->raw());
         case Storage::Kind::arena: return arena_.at(plan_.buffers[s.index].offset);
         case Storage::Kind::output: return outputs_[s.index].raw();
-        case Storage::Kind::feed: break;  // patched in each run
+        case Storage::Kind::feed:  // patched in each run
         case Storage::Kind::none: break;
       }
       return nullptr;
@@ -338,7 +338,7 @@ class Executable {
     std::vector<char> computed(graph->nodes.size(), 0);
     for (const Value output : outputs_) computed[output.id()] = 1;
     for (const Update& update : updates) computed[update.expression.id()] = 1;
-    for (NodeId id = static_cast<NodeId>(computed.size()); id-- > 0;)
+    for (auto id = static_cast<NodeId>(computed.size()); id-- > 0;)
       if (computed[id])
         for (const NodeId input : graph->node(id).inputs) computed[input] = 1;
     for (const AttachedUpdate& attached : graph->attached) {
@@ -365,6 +365,11 @@ class Executable {
   static bool holds(DType dtype, double value) {
     if (dtype == boolean) return value == 0 || value == 1;
     return dtype != int64 || (std::abs(value) < 0x1p63 && std::trunc(value) == value);
+  }
+
+  static double value_of(const Feed& number) {
+    return visit_dtype(number.dtype(),
+                       [&](auto t) { return static_cast<double>(*static_cast<const decltype(t)*>(number.data())); });
   }
 
   // Checks the feeds and takes down their sizes and pointers.
@@ -400,8 +405,7 @@ class Executable {
       // An array of no elements has no numbers to point to.
       pointers_[number] = feed.data() ? feed.data() : static_cast<const void*>(&no_elements_);
       if (feed.is_number() && feed.dtype() != node.type.dtype) {
-        const double value = visit_dtype(
-            feed.dtype(), [&](auto t) { return static_cast<double>(*static_cast<const decltype(t)*>(feed.data())); });
+        const double value = value_of(feed);
         if (!holds(node.type.dtype, value)) wrong(fmt::format(": {}", value));
         numbers_[number].set(0, value);
         pointers_[number] = numbers_[number].raw();
@@ -414,7 +418,12 @@ class Executable {
                   fmt::format("requires a feed for input '{}', {} {} ({}), got none", graph.leaves->inputs[i].name,
                               name(node.type.dtype), to_string(node.type.shape), node.at.to_string()));
     }
-    // Sums over inputs that bind a compound extent ("batch + 1") are checked when all symbols are known.
+    check_compound(feeds, at);
+  }
+
+  // Extents of inputs that are sums ("batch + 1") are checked when all symbols are known.
+  void check_compound(std::span<const Feed> feeds, Location at) const {
+    const GraphData& graph = *user_graph_.data();
     for (const Feed& feed : feeds) {
       const std::size_t number = slot_of(feed, at);
       const Shape& shape = graph.node(slots_[number].node).type.shape;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <concepts>
+#include <cstring>
 #include <initializer_list>
 #include <memory>
 #include <span>
@@ -48,7 +49,13 @@ class Feed {
   Feed(Value input, const Array& array) : input_(input) { view(array.dtype(), array.shape(), array.raw()); }
   Feed(Value input, Array&& array) : input_(input) { own(std::move(array)); }
   template <class T>
-  requires std::is_arithmetic_v<T> Feed(Value input, T number) : input_(input), number_(true) { own(Array(number)); }
+  requires std::is_arithmetic_v<T> Feed(Value input, T number)
+      : input_(input), dtype_(dtype_of<T>()), is_number_(true) {
+    visit_dtype(dtype_, [&](auto t) {
+      const auto stored = static_cast<decltype(t)>(number);
+      std::memcpy(number_, &stored, sizeof stored);
+    });
+  }
   template <class T>
   requires(!std::is_arithmetic_v<std::remove_cvref_t<T>> && !std::same_as<std::remove_cvref_t<T>, Array> &&
            std::convertible_to<T, Array>) Feed(Value input, T&& numbers)
@@ -71,8 +78,8 @@ class Feed {
   [[nodiscard]] std::string_view name() const { return name_; }
   [[nodiscard]] DType dtype() const { return dtype_; }
   [[nodiscard]] const Dims& shape() const { return shape_; }
-  [[nodiscard]] const void* data() const { return owned_ ? owned_->raw() : data_; }
-  [[nodiscard]] bool is_number() const { return number_; }
+  [[nodiscard]] const void* data() const { return is_number_ ? number_ : owned_ ? owned_->raw() : data_; }
+  [[nodiscard]] bool is_number() const { return is_number_; }
 
  private:
   // A contiguous row-major container (xtensor's static_layout: 1) of elements that have a dtype.
@@ -101,7 +108,8 @@ class Feed {
   Dims shape_;
   const void* data_ = nullptr;
   std::shared_ptr<const Array> owned_;
-  bool number_ = false;
+  bool is_number_ = false;
+  alignas(8) unsigned char number_[8] = {};
 };
 
 // The outputs of a run: what lies in the program, valid until its next run. Copy an Array to keep it.

@@ -24,14 +24,14 @@ class SmallVector {
     for (; first != last; ++first) push_back(*first);
   }
   SmallVector(const SmallVector& other) { *this = other; }
-  SmallVector(SmallVector&&) = default;
+  SmallVector(SmallVector&&) noexcept = default;
   SmallVector& operator=(const SmallVector& other) {
     inline_ = other.inline_;
     size_ = other.size_;
     more_ = other.more_ ? std::make_unique<std::vector<T>>(*other.more_) : nullptr;
     return *this;
   }
-  SmallVector& operator=(SmallVector&&) = default;
+  SmallVector& operator=(SmallVector&&) noexcept = default;
   ~SmallVector() = default;
 
   void push_back(T element) {

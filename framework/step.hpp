@@ -24,7 +24,8 @@ class StepRun {
  public:
   StepRun() = default;
   template <class F>
-  requires(!std::same_as<std::remove_cvref_t<F>, StepRun>) StepRun(F&& f)
+  requires(!std::same_as<std::remove_cvref_t<F>, StepRun>)
+      StepRun(F&& f)  // NOLINT(bugprone-forwarding-reference-overload)
       : self_(std::make_shared<const std::remove_cvref_t<F>>(std::forward<F>(f))),
         call_([](const void* self, const StepBuffers& buffers) {
           (*static_cast<const std::remove_cvref_t<F>*>(self))(buffers);

@@ -181,6 +181,11 @@ TEMPLATE_TEST_CASE("numbers that are fed", "", float, double) {
   const std::vector<Feed> feeds = {{told.rate, 0.125}, {told.count, 3}};
   told.program.run(feeds);
   CHECK(allocations_of([&] { told.program.run(feeds); }) == 0);
+  // Made anew for each run, of whatever type.
+  CHECK(allocations_of([&] {
+          told.program.run({{told.rate, 0.25}, {told.count, 3}});
+          told.program.run({{told.rate, 1}, {told.count, 2.0F}});
+        }) == 0);
 }
 
 TEMPLATE_TEST_CASE("what else a run may be made of", "", float, double) {

@@ -210,7 +210,7 @@ KernelRun run_gemm(const Gemm& g, KernelCall& call) {
 // Results that lie in memory beyond the caches cost more to add to than the product itself, where that is of a few
 // terms: then it is made beside them, and added.
 constexpr int few_terms = 32;
-constexpr std::int64_t large_result = 64 * 1024;
+constexpr std::int64_t large_result = 65'536;
 
 template <class T>
 KernelRun run_accumulate(const Gemm& g, KernelCall& call) {

@@ -118,6 +118,15 @@ std::vector<char> Recomputation::kept_values(const std::vector<Segment>& segment
   return kept;
 }
 
+// A group with a sum of which a node is computed in this step, or 0.
+std::uint32_t Recomputation::computed_sum_in(std::size_t step, const std::vector<char>& computed) const {
+  for (std::size_t i = begin_of_step_[step]; i < begin_of_step_[step + 1]; ++i) {
+    const std::uint32_t group = groups_[sequence_[i]];
+    if (group < has_sum_.size() && has_sum_[group] && computed[sequence_[i]]) return group;
+  }
+  return 0;
+}
+
 // Backwards through the steps, so that a node's readers are known before it.
 Recomputation::Needed Recomputation::needed(const std::vector<char>& kept) const {
   const std::size_t n = graph_.nodes.size();
@@ -142,13 +151,9 @@ Recomputation::Needed Recomputation::needed(const std::vector<char>& kept) const
     const std::size_t begin = begin_of_step_[step];
     const std::size_t end = begin_of_step_[step + 1];
     // A group with a sum stays whole: without one of its nodes it could add up in another order.
-    for (std::size_t i = begin; i < end; ++i) {
-      const std::uint32_t group = groups_[sequence_[i]];
-      if (group >= has_sum_.size() || !has_sum_[group] || !out.computed[sequence_[i]]) continue;
-      for (std::size_t k = begin; k < end; ++k)
-        if (groups_[sequence_[k]] == group) compute(sequence_[k], compute);
-      break;
-    }
+    const std::uint32_t whole = computed_sum_in(step, out.computed);
+    for (std::size_t i = begin; whole != 0 && i < end; ++i)
+      if (groups_[sequence_[i]] == whole) compute(sequence_[i], compute);
     for (std::size_t i = end; i-- > begin;) {
       const NodeId id = sequence_[i];
       for (const NodeId input : graph_.node(id).inputs) {
@@ -243,7 +248,7 @@ class Recomputation::Writer {
     };
     for (std::size_t i = begin; i < end; ++i)
       if (needed_.computed[r_.sequence_[i]]) gather(r_.sequence_[i]);
-    for (std::size_t i = 0; i < all.size(); ++i) gather(all[i]);
+    for (std::size_t i = 0; i < all.size(); ++i) gather(all[i]);  // NOLINT(modernize-loop-convert): it grows
     std::sort(all.begin(), all.end(), [&](NodeId a, NodeId b) {
       return std::pair(r_.execution_.step[a], a) < std::pair(r_.execution_.step[b], b);
     });

@@ -70,6 +70,7 @@ class Recomputation {
 
   [[nodiscard]] bool early(detail::NodeId id) const { return execution_.step[id] <= execution_.peak; }
   [[nodiscard]] std::vector<char> kept_values(const std::vector<Segment>& segments) const;
+  [[nodiscard]] std::uint32_t computed_sum_in(std::size_t step, const std::vector<char>& computed) const;
   [[nodiscard]] Needed needed(const std::vector<char>& kept) const;
 
   const Computation& c_;
