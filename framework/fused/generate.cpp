@@ -88,7 +88,6 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
     for (const Reg64& r : saved_) push(r);
     push(rbp);
     mov(rbp, rsp);
-    Xbyak::Label frame_size;
     // Known only at the end: how many values were spilled.
     sub(rsp, 0x7FFFFFF0);
     const std::size_t at_frame_size = getSize() - 4;
