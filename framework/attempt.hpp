@@ -53,7 +53,7 @@ class Attempt {
 // What `build` returns, on the graph of `like` or on none where that is empty (and the error still to come).
 template <class F>
 auto attempt(Value like, F build) {
-  if (!like) return build();
+  if (!like.defined()) return build();
   Attempt guard(like.data());
   auto made = build();
   guard.succeed();

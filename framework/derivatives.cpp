@@ -18,7 +18,7 @@ void check_directions(const Values& xs, const Values& vs, std::string_view op, L
   if (xs.size() != vs.size())
     throw Error(at, op, fmt::format("requires a direction for each x, got {} for {}", vs.size(), xs.size()));
   for (std::size_t i = 0; i < xs.size(); ++i)
-    if (!xs[i] || !vs[i] || !(xs[i].shape() == vs[i].shape()) || xs[i].dtype() != vs[i].dtype())
+    if (!xs[i].defined() || !vs[i].defined() || !(xs[i].shape() == vs[i].shape()) || xs[i].dtype() != vs[i].dtype())
       throw Error(at, op, fmt::format("requires directions of the shape and dtype of each x, got another for x {}", i));
 }
 
@@ -27,7 +27,7 @@ Value inner(const Values& a, const Values& b) {
   Value out;
   for (std::size_t i = 0; i < a.size(); ++i) {
     const Value term = sum(a[i] * b[i]);
-    out = out ? out + term : term;
+    out = out.defined() ? out + term : term;
   }
   return out;
 }
@@ -38,7 +38,7 @@ Values vjp(Value y, const Values& xs, Value w, Location at) { return gradients(y
 
 Value jvp(Value y, const Values& xs, const Values& vs, Location at) {
   check_directions(xs, vs, "jvp", at);
-  if (!y || xs.empty()) throw Error(at, "jvp", "requires a y and at least one x");
+  if (!y.defined() || xs.empty()) throw Error(at, "jvp", "requires a y and at least one x");
   const detail::LocationScope scope(detail::scoped(at));
   // Where it is taken does not matter, as the product is linear in it.
   const Value w = broadcast_to(y.graph().constant(0.0, y.dtype()), y.shape());
@@ -58,7 +58,7 @@ namespace {
 template <class Build>
 Array rows(Value y, Value x, const State& state, std::span<const Feed> feeds, Location at, std::string_view op,
            const Shape& direction_shape, Build build) {
-  if (!y || !x || y.data() != state.graph().data().get() || x.data() != y.data())
+  if (!y.defined() || !x.defined() || y.data() != state.graph().data().get() || x.data() != y.data())
     throw Error(at, op, "requires values of the State's graph");
   check::Twin twin(state, feeds, at, false);
   Graph graph = twin.graph();
@@ -83,13 +83,15 @@ Array rows(Value y, Value x, const State& state, std::span<const Feed> feeds, Lo
 }  // namespace
 
 Array jacobian(Value y, Value x, const State& state, std::initializer_list<Feed> feeds, Location at) {
-  return rows(y, x, state, std::span<const Feed>(feeds.begin(), feeds.size()), at, "jacobian", y ? y.shape() : Shape{},
+  return rows(y, x, state, std::span<const Feed>(feeds.begin(), feeds.size()), at, "jacobian",
+              y.defined() ? y.shape() : Shape{},
               [&](Value of, Value in, Value w) { return gradients(of, {in}, w, at)[0]; });
 }
 
 Array hessian(Value loss, Value x, const State& state, std::initializer_list<Feed> feeds, Location at) {
   return rows(loss, x, state, std::span<const Feed>(feeds.begin(), feeds.size()), at, "hessian",
-              x ? x.shape() : Shape{}, [&](Value of, Value in, Value v) { return hvp(of, {in}, {v}, at)[0]; });
+              x.defined() ? x.shape() : Shape{},
+              [&](Value of, Value in, Value v) { return hvp(of, {in}, {v}, at)[0]; });
 }
 
 }  // namespace chainrule

@@ -14,7 +14,7 @@ namespace chainrule {
 namespace {
 
 Results run(Program& program, const DatasetInputs& inputs, const data::Dataset& batch, Location at) {
-  if (!inputs.y) return program.run({{inputs.x, batch.x}}, at);
+  if (!inputs.y.defined()) return program.run({{inputs.x, batch.x}}, at);
   return program.run({{inputs.x, batch.x}, {inputs.y, batch.y}}, at);
 }
 

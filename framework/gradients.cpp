@@ -37,7 +37,7 @@ Value to_shape_of(Value contribution, Value input) {
 }
 
 void check(Value v, GraphData* graph, std::string_view what, Location at) {
-  if (!v) throw Error(at, "gradients", fmt::format("requires {} of a graph, got an empty Value", what));
+  if (!v.defined()) throw Error(at, "gradients", fmt::format("requires {} of a graph, got an empty Value", what));
   if (v.data() != graph)
     throw Error(at, "gradients", fmt::format("requires values of one graph, got {} of another", v.name()));
   if (!is_floating(v.dtype()))
@@ -81,7 +81,7 @@ Value fitted(GraphData* graph, NodeId id, std::size_t i, Value contribution) {
   const NodeId input = graph->node(id).inputs[i];
   const std::string& op = graph->node(id).op->name;
   const Value out = to_shape_of(contribution, {graph, input});
-  if (!out)
+  if (!out.defined())
     throw Error(graph->node(id).at, op,
                 fmt::format("requires a gradient of a shape that fits input {}, {}, got {}", i,
                             to_string(graph->node(input).type.shape), to_string(contribution.shape())));
@@ -128,7 +128,7 @@ Values gradients(Value y, const Values& xs, Value cotangent, Location at) {
   if (active[y.id() - first]) gradient[y.id() - first] = cotangent;
   for (NodeId id = y.id() + 1; id-- > first;) {
     const Value dy = gradient[id - first];
-    if (!dy) continue;
+    if (!dy.defined()) continue;
     const auto inputs = graph->node(id).inputs;
     std::uint64_t wanted = 0;
     bool any = false;
@@ -141,10 +141,10 @@ Values gradients(Value y, const Values& xs, Value cotangent, Location at) {
     const detail::LocationScope scope(graph->node(id).at);
     const Values contributions = contributions_of(y, id, wanted, dy);
     for (std::size_t i = 0; i < inputs.size(); ++i) {
-      if (!contributions[i] || input_is_passive(inputs[i])) continue;
+      if (!contributions[i].defined() || input_is_passive(inputs[i])) continue;
       const Value contribution = fitted(graph, id, i, contributions[i]);
       Value& sum = gradient[inputs[i] - first];
-      sum = sum ? add(sum, contribution) : contribution;
+      sum = sum.defined() ? add(sum, contribution) : contribution;
     }
   }
 
@@ -152,7 +152,7 @@ Values gradients(Value y, const Values& xs, Value cotangent, Location at) {
   const detail::LocationScope scope(detail::scoped(at));
   for (const Value x : xs) {
     Value d = x.id() <= y.id() ? gradient[x.id() - first] : Value{};
-    if (!d) d = broadcast_to(y.graph().constant(0.0, x.dtype()), x.shape());
+    if (!d.defined()) d = broadcast_to(y.graph().constant(0.0, x.dtype()), x.shape());
     out.push_back(d);
   }
   attempt.succeed();

@@ -144,7 +144,7 @@ bool is_constant(Value value, double number) {
 namespace {
 
 const NodeData& data_of(Value value) {
-  if (!value) throw Error("value", "requires a value of a graph, got an empty Value");
+  if (!value.defined()) throw Error("value", "requires a value of a graph, got an empty Value");
   return value.data()->node(value.id());
 }
 
@@ -175,7 +175,7 @@ Values Node::inputs() const {
 }
 
 Value Operand::resolve(Value like) const {
-  if (!is_value() && !like) throw Error(at_, "operand", "requires values of a graph, got an empty Value");
+  if (!is_value() && !like.defined()) throw Error(at_, "operand", "requires values of a graph, got an empty Value");
   switch (kind_) {
     case Kind::value: return value_;
     case Kind::number: {

@@ -28,7 +28,7 @@ class GraphData;
 // The output of a node: a small handle, valid as long as its graph (or a State or Program made from it) lives.
 class Value {
  public:
-  Value() = default;  // of no graph; false
+  Value() = default;  // of no graph: not defined()
   Value(detail::GraphData* graph, std::uint32_t id) : graph_(graph), id_(id) {}
 
   [[nodiscard]] const Shape& shape() const;
@@ -42,7 +42,8 @@ class Value {
   [[nodiscard]] std::uint32_t id() const { return id_; }
   [[nodiscard]] detail::GraphData* data() const { return graph_; }
 
-  explicit operator bool() const { return graph_ != nullptr; }
+  // Whether it is a value of a graph. There is no conversion to bool: `if (loss < 0.1)` would ask that, not compare.
+  [[nodiscard]] bool defined() const { return graph_ != nullptr; }
   // Whether both are the same output of the same node. (equal(a, b) compares numbers, in a run.)
   friend bool operator==(const Value&, const Value&) = default;
 

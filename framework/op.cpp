@@ -120,7 +120,7 @@ const Op* find_op(std::string_view name) {
 
 Value apply(const Op& op, const Values& inputs, const Attributes& attributes, Location at) {
   if (inputs.empty()) throw Error(detail::scoped(at), op.name, "requires an input, got none");
-  if (!inputs[0]) throw Error(detail::scoped(at), op.name, "requires values of a graph, got an empty Value");
+  if (!inputs[0].defined()) throw Error(detail::scoped(at), op.name, "requires values of a graph, got an empty Value");
   return apply(inputs[0].graph(), op, inputs, attributes, at);
 }
 
@@ -131,7 +131,7 @@ Value apply(Graph graph, const Op& op, const Values& inputs, const Attributes& a
   std::vector<Type> types;
   types.reserve(inputs.size());
   for (const Value input : inputs) {
-    if (!input) throw Error(node.at, op.name, "requires values of a graph, got an empty Value");
+    if (!input.defined()) throw Error(node.at, op.name, "requires values of a graph, got an empty Value");
     if (input.data() != &data)
       throw Error(node.at, op.name, fmt::format("requires values of one graph, got {} of another graph", input.name()));
     types.push_back(data.node(input.id()).type);

@@ -30,9 +30,9 @@ const Array& Results::at(std::size_t i, Location at) const {
 const Array& Results::at(Value output, Location at) const {
   for (std::size_t i = 0; i < outputs_->size(); ++i)
     if ((*outputs_)[i] == output) return (*arrays_)[i];
-  throw Error(
-      at, "results",
-      fmt::format("requires an output of the program, got {}", output ? output.name() : std::string("an empty Value")));
+  throw Error(at, "results",
+              fmt::format("requires an output of the program, got {}",
+                          output.defined() ? output.name() : std::string("an empty Value")));
 }
 
 namespace {
@@ -299,7 +299,8 @@ class Executable {
   void check(const Updates& updates) const {
     GraphData* graph = user_graph_.data().get();
     const auto require = [&](Value v, std::string_view what) {
-      if (!v) throw Error(at_, "program", fmt::format("requires {} of the State's graph, got an empty Value", what));
+      if (!v.defined())
+        throw Error(at_, "program", fmt::format("requires {} of the State's graph, got an empty Value", what));
       if (v.data() != graph)
         throw Error(at_, "program",
                     fmt::format("requires {} of the State's graph, got {} of another graph", what, v.name()));
@@ -449,7 +450,7 @@ class Executable {
     for (std::size_t i = 0; !feed.name().empty() && i < slots_.size(); ++i)
       if (graph->leaves->inputs[i].name == feed.name()) return i;
     const Value input = feed.name().empty() ? feed.input() : user_graph_.find(feed.name(), at);
-    if (!input) throw Error(at, "run", "requires feeds of inputs, got one of an empty Value");
+    if (!input.defined()) throw Error(at, "run", "requires feeds of inputs, got one of an empty Value");
     if (input.data() != graph)
       throw Error(at, "run",
                   fmt::format("requires feeds of inputs of the program's graph, got '{}' of another", input.name()));

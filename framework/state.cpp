@@ -60,7 +60,7 @@ State& State::operator=(const State& other) {
 }
 
 const Array& State::get(Value variable, Location at) const {
-  if (!variable || variable.data() != data_->graph.get())
+  if (!variable.defined() || variable.data() != data_->graph.get())
     throw Error(at, "state", "requires a parameter or variable of this State's graph");
   const NodeData& node = data_->graph->node(variable.id());
   if (node.op != &detail::variable_op())

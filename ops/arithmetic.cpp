@@ -150,7 +150,7 @@ Value detail::apply_operands(const Op& op, const Operand& a, const Operand& b) {
   if (!a.is_value() && !b.is_value())
     throw Error(a.location(), op.name, "requires a value of a graph among its operands, got numbers only");
   const Value like = a.is_value() ? a.value() : b.value();
-  if (!like) throw Error(a.location(), op.name, "requires values of a graph, got an empty Value");
+  if (!like.defined()) throw Error(a.location(), op.name, "requires values of a graph, got an empty Value");
   return attempt(like, [&] { return apply(op, {a.resolve(like), b.resolve(like)}, {}, a.location()); });
 }
 

@@ -127,7 +127,7 @@ Value logical_or(Value a, Value b, Location at) { return apply(or_op, {a, b}, {}
 Value logical_not(Value a, Location at) { return apply(not_op, {a}, {}, at); }
 
 Value where(Value condition, Operand a, Operand b) {
-  if (!condition) throw Error(a.location(), "where", "requires values of a graph, got an empty Value");
+  if (!condition.defined()) throw Error(a.location(), "where", "requires values of a graph, got an empty Value");
   return detail::attempt(condition, [&] {
     // Two numbers take the graph's dtype.
     Value like = a.is_value() ? a.value() : b.value();

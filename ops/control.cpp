@@ -86,7 +86,7 @@ Value by_mode(Value training, Operand inference, Location at) {
 Value stop_gradient(Value x, Location at) { return apply(stop_gradient_op, {x}, {}, at); }
 
 Value cast(Value x, DType dtype, Location at) {
-  return x && x.dtype() == dtype ? x : apply(cast_op, {x}, {{"dtype", dtype}}, at);
+  return x.defined() && x.dtype() == dtype ? x : apply(cast_op, {x}, {{"dtype", dtype}}, at);
 }
 
 Value extent(Graph graph, const Shape& dimensions, DType dtype, Location at) {

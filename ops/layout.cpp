@@ -216,7 +216,7 @@ Value reshape(Value x, const Shape& shape, Location at) { return apply(reshape_o
 
 Value transpose(Value x, const Axes& permutation, Location at) {
   Axes axes = permutation;
-  if (x) {
+  if (x.defined()) {
     if (axes.empty())
       for (std::size_t i = x.rank(); i-- > 0;) axes.push_back(static_cast<std::int64_t>(i));
     for (auto& axis : axes)
@@ -230,14 +230,14 @@ Value broadcast_to(Value x, const Shape& shape, Location at) {
 }
 
 Value concat(const Values& parts, std::int64_t axis, Location at) {
-  if (!parts.empty() && parts[0])
+  if (!parts.empty() && parts[0].defined())
     axis = static_cast<std::int64_t>(normalize_axis(axis, parts[0].rank(), "concat", detail::scoped(at)));
   return apply(concat_op, parts, {{"axis", axis}}, at);
 }
 
 Value slice(Value x, std::int64_t axis, Slice range, Location at) {
   at = detail::scoped(at);
-  if (!x) throw Error(at, "slice", "requires values of a graph, got an empty Value");
+  if (!x.defined()) throw Error(at, "slice", "requires values of a graph, got an empty Value");
   const std::size_t a = normalize_axis(axis, x.rank(), "slice", at);
   const Dimension extent = x.shape()[a];
   if (range.step == 0) throw Error(at, "slice", "requires a step that is not 0");

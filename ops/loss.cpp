@@ -160,7 +160,7 @@ Value total(const Values& weights, std::string_view op, Location at, Value (*ter
     Value out;
     for (const Value w : weights) {
       const Value next = sum(term(w, at), {}, false, at);
-      out = out ? add(Operand(out, at), Operand(next, at)) : next;
+      out = out.defined() ? add(Operand(out, at), Operand(next, at)) : next;
     }
     return out;
   });
@@ -178,7 +178,7 @@ Value sigmoid_cross_entropy(Value logits, Value y, Location at) {
 }
 
 Value softmax_cross_entropy(Value logits, Value labels, std::int64_t axis, Location at) {
-  if (!logits || !labels || labels.dtype() != int64)
+  if (!logits.defined() || !labels.defined() || labels.dtype() != int64)
     return apply(softmax_cross_entropy_op, {logits, labels}, {{"axis", axis}}, at);
   return detail::attempt(logits, [&] {
     const auto a = normalize_axis(axis, logits.rank(), "softmax_cross_entropy", detail::scoped(at));
@@ -200,7 +200,7 @@ Value mean_squared_error(Value prediction, Value target, Location at) {
 }
 
 Value one_hot(Value indices, std::int64_t classes, DType dtype, std::int64_t axis, Location at) {
-  if (indices)
+  if (indices.defined())
     axis = static_cast<std::int64_t>(normalize_axis(axis, indices.rank() + 1, "one_hot", detail::scoped(at)));
   return apply(one_hot_op, {indices}, {{"classes", Shape{classes}}, {"dtype", dtype}, {"axis", axis}}, at);
 }

@@ -90,7 +90,7 @@ const Op& matmul_op = register_op({
 }  // namespace
 
 Value matmul(Value a, Value b, Location at) {
-  if (!a || !b || (a.rank() != 1 && b.rank() != 1)) return apply(matmul_op, {a, b}, {}, at);
+  if (!a.defined() || !b.defined() || (a.rank() != 1 && b.rank() != 1)) return apply(matmul_op, {a, b}, {}, at);
   return detail::attempt(a, [&] {
     const Value left = a.rank() == 1 ? reshape(a, {1, a.shape()[0]}, at) : a;
     const Value right = b.rank() == 1 ? reshape(b, {b.shape()[0], 1}, at) : b;

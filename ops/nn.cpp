@@ -21,7 +21,7 @@ std::string layer_name(const Graph& graph, const LayerOptions& options, std::str
 }
 
 Dimension features_of(Value x, std::int64_t axis, std::string_view layer, Location at) {
-  if (!x) throw Error(at, layer, "requires values of a graph, got an empty Value");
+  if (!x.defined()) throw Error(at, layer, "requires values of a graph, got an empty Value");
   const Dimension features = x.shape()[normalize_axis(axis, x.rank(), layer, at)];
   if (!features.is_number())
     throw Error(at, layer,

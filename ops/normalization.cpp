@@ -106,7 +106,7 @@ Value batch_norm(Value x, Value gamma, Value beta, Value running_mean, Value run
                  const BatchNormOptions& options, Location at) {
   if (!(options.epsilon > 0))
     throw Error(at, "batch_norm", fmt::format("requires epsilon > 0, got {}", options.epsilon));
-  if (!x) throw Error(at, "batch_norm", "requires values of a graph, got an empty Value");
+  if (!x.defined()) throw Error(at, "batch_norm", "requires values of a graph, got an empty Value");
   detail::Attempt attempt(x.data());
   const Value y = apply(batch_norm_op, {x, gamma, beta, running_mean, running_variance},
                         {{"axis", options.axis}, {"epsilon", options.epsilon}}, at);

@@ -91,7 +91,7 @@ const Op& random_uniform_op = register_op({
 });
 
 void check_floating(Value x, std::string_view op, Location at) {
-  if (!x) throw Error(at, op, "requires values of a graph, got an empty Value");
+  if (!x.defined()) throw Error(at, op, "requires values of a graph, got an empty Value");
   if (!is_floating(x.dtype())) throw Error(at, op, fmt::format("requires float32 or float64, got {}", name(x.dtype())));
 }
 
@@ -118,7 +118,7 @@ Value dropout(Value x, const DropoutOptions& options, Location at) {
 
 Value dropout(Value x, Value mask, const DropoutOptions& options, Location at) {
   check(x, options, at);
-  if (!mask) throw Error(at, "dropout", "requires values of a graph, got an empty Value");
+  if (!mask.defined()) throw Error(at, "dropout", "requires values of a graph, got an empty Value");
   Shape both;
   if (!broadcast(x.shape(), mask.shape(), both) || !(both == x.shape()))
     throw Error(

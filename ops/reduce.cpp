@@ -222,7 +222,7 @@ const Op& argmax_op = register_op({
 
 Value reduce(const Op& op, Value x, const AxisList& axes, bool keepdims, Location at) {
   Axes list = axes.list();
-  if (x) {
+  if (x.defined()) {
     if (list.empty())
       for (std::size_t i = 0; i < x.rank(); ++i) list.push_back(static_cast<std::int64_t>(i));
     for (auto& axis : list) axis = static_cast<std::int64_t>(normalize_axis(axis, x.rank(), op.name, at));
@@ -238,7 +238,7 @@ Value mean(Value x, const AxisList& axes, bool keepdims, Location at) { return r
 Value max(Value x, const AxisList& axes, bool keepdims, Location at) { return reduce(max_op, x, axes, keepdims, at); }
 Value min(Value x, const AxisList& axes, bool keepdims, Location at) { return reduce(min_op, x, axes, keepdims, at); }
 Value argmax(Value x, std::int64_t axis, Location at) {
-  if (x) axis = static_cast<std::int64_t>(normalize_axis(axis, x.rank(), argmax_op.name, at));
+  if (x.defined()) axis = static_cast<std::int64_t>(normalize_axis(axis, x.rank(), argmax_op.name, at));
   return apply(argmax_op, {x}, {{"axis", axis}}, at);
 }
 

@@ -16,7 +16,7 @@ namespace {
 
 // The parameters that the loss depends on, in order of creation.
 Values parameters_below(Value loss, std::string_view optimizer, Location at) {
-  if (!loss) throw Error(at, optimizer, "requires a loss, got an empty Value");
+  if (!loss.defined()) throw Error(at, optimizer, "requires a loss, got an empty Value");
   const detail::GraphData& graph = *loss.data();
   std::vector<char> below(loss.id() + 1, 0);
   below[loss.id()] = 1;
@@ -36,7 +36,8 @@ void check(const Values& parameters, const Values& gradients, std::string_view o
                 fmt::format("requires a gradient for each parameter, got {} gradients for {} parameters",
                             gradients.size(), parameters.size()));
   for (std::size_t i = 0; i < parameters.size(); ++i) {
-    if (!parameters[i] || !gradients[i]) throw Error(at, optimizer, "requires values, got an empty Value");
+    if (!parameters[i].defined() || !gradients[i].defined())
+      throw Error(at, optimizer, "requires values, got an empty Value");
     for (const Value v : {parameters[i], gradients[i]})
       if (v.data() != parameters[0].data())
         throw Error(at, optimizer, fmt::format("requires values of one graph, got {} of another", v.name()));
@@ -123,7 +124,7 @@ Updates Adam::apply(const Values& parameters, const Values& gradients, Location 
   Value next_t;
   Updates updates =
       each(parameters, gradients, learning_rate, "adam", at, [&](Updates& out, Value w, Value g, Value rate) {
-        if (!t) {
+        if (!t.defined()) {
           t = graph.variable(graph.unique_name("adam/t"), Initial(Array(std::int64_t{0})));
           next_t = t + 1;
         }

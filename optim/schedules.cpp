@@ -15,7 +15,7 @@ Value epoch_of(Graph graph) { return cast(graph.epoch(), graph.dtype()); }
 }  // namespace
 
 Value LearningRate::in(Graph graph, DType dtype, Location at) const {
-  const Value rate = schedule_ ? schedule_(graph) : value_ ? value_ : graph.constant(number_, dtype, at);
+  const Value rate = schedule_ ? schedule_(graph) : value_.defined() ? value_ : graph.constant(number_, dtype, at);
   if (rate.data() != graph.data().get()) throw Error(at, "learning_rate", "requires a value of the loss's graph");
   if (!(rate.shape() == Shape{}))
     throw Error(at, "learning_rate", fmt::format("requires a scalar, got {}", to_string(rate.shape())));

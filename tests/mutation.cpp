@@ -27,7 +27,7 @@ struct NamedMutation {
   Mutation make;
 };
 
-bool floating(cr::Value v) { return v && cr::is_floating(v.dtype()); }
+bool floating(cr::Value v) { return v.defined() && cr::is_floating(v.dtype()); }
 
 // One of the terms of a sum left out.
 cr::Value without_a_term(const cr::Node&, std::size_t, cr::Value, cr::Value right) {
@@ -91,7 +91,7 @@ cr::Op mutant_of(const cr::Op& op, std::size_t input, const Mutation& mutation) 
   mutant.gradient = [rule = op.gradient, input, mutation](const cr::Node& node, cr::Value dy) {
     cr::Values out = rule(node, dy);
     if (input < out.size() && floating(out[input]))
-      if (const cr::Value wrong = mutation(node, input, dy, out[input])) out[input] = wrong;
+      if (const cr::Value wrong = mutation(node, input, dy, out[input]); wrong.defined()) out[input] = wrong;
     return out;
   };
   return mutant;

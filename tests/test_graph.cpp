@@ -156,8 +156,8 @@ TEST_CASE("copies of a Graph are the same graph, and values live with it") {
   CHECK(graph.find("x") == x);
   CHECK(x.graph().data() == graph.data());
   const Value nothing;
-  CHECK_FALSE(nothing);
-  CHECK(x);
+  CHECK_FALSE(nothing.defined());
+  CHECK(x.defined());
   CHECK_FALSE(x == nothing);
   CHECK_THROWS_WITH(nothing.shape(), ContainsSubstring("value: requires a value of a graph, got an empty Value"));
   CHECK_THROWS_AS(nothing.name(), Error);

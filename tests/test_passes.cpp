@@ -40,7 +40,7 @@ Computation in_order(const Computation& c) {
   to->leaves = from.leaves;
   std::vector<Value> made(from.nodes.size());
   const std::function<Value(detail::NodeId)> visit = [&](detail::NodeId id) {
-    if (made[id]) return made[id];
+    if (made[id].defined()) return made[id];
     const detail::NodeData& old = from.node(id);
     detail::NodeData node;
     node.op = old.op;
@@ -736,7 +736,7 @@ class Recipe {
     for (const std::size_t i : outputs_) {
       built.results.push_back(pool[i]);
       const Value term = mean(tanh(pool[i]));
-      loss = loss ? loss + term : term;
+      loss = loss.defined() ? loss + term : term;
     }
     built.results.push_back(loss);
     Values xs = {pool[2], pool[3], pool[4]};

@@ -86,7 +86,7 @@ void check_sample(const Op& op, const Sample& sample, const std::string& subject
   if (options.preconditions) check::check_preconditions(op, sample, subject, options, rows);
   if (!sample.differentiate) return;
   const Function f = function_of(op, sample, float64, options);
-  if (f.variables.empty() || !f.sum) return;  // integers: nothing to differentiate
+  if (f.variables.empty() || !f.sum.defined()) return;  // integers: nothing to differentiate
   check_function(f, subject, options, rows);
   if (options.float32) check_float32(op, sample, subject, options, rows);
 }
@@ -126,7 +126,7 @@ Function function_of(Value loss, const Values& values, const State& state, check
   Function f{twin.graph(), twin.state(), twin.of(loss), {twin.of(loss)}, {}, {}, {}, {}, {}, {}, options.mode, at};
   f.weights.push_back(Array::full(float64, evaluate(loss.shape(), twin.sizes()), 1));
   for (const Value v : values) {
-    if (!v || v.data() != state.graph().data().get())
+    if (!v.defined() || v.data() != state.graph().data().get())
       throw Error(at, "check_gradients", "requires values of the loss's graph");
     const std::string_view op = v.node().op().name;
     if ((op != "input" && op != "variable") || !is_floating(v.dtype()))
@@ -143,7 +143,7 @@ Function function_of(Value loss, const Values& values, const State& state, check
 }
 
 void check_loss(Value loss, const State& state, std::string_view op, Location at) {
-  if (!loss) throw Error(at, op, "requires a loss, got an empty Value");
+  if (!loss.defined()) throw Error(at, op, "requires a loss, got an empty Value");
   if (loss.data() != state.graph().data().get()) throw Error(at, op, "requires a loss and a State of one graph");
   if (!count(loss.shape()).is(1))
     throw Error(at, op, fmt::format("requires a scalar loss, got shape {}", to_string(loss.shape())));

@@ -40,7 +40,7 @@ Function next_order(const Function& f, const CheckOptions& options) {
   for (std::size_t v = 0; v < out.terms.size(); ++v) {
     out.weights.push_back(weights_for(f.points[v].shape(), options.seed, 100 + v));
     const Value term = sum(out.terms[v] * numbers_like(out, f.variables[v], out.weights.back()));
-    out.sum = out.sum ? out.sum + term : term;
+    out.sum = out.sum.defined() ? out.sum + term : term;
   }
   return out;
 }

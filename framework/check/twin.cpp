@@ -64,7 +64,7 @@ Twin::Twin(const State& state, std::span<const Feed> feeds, Location at, bool wi
   const Graph original = state.graph();
   for (const Feed& feed : feeds) {
     const Value input = feed.name().empty() ? feed.input() : original.find(feed.name(), at);
-    if (!input || input.data() != original.data().get() || input.node().op().name != "input")
+    if (!input.defined() || input.data() != original.data().get() || input.node().op().name != "input")
       throw Error(at, "feeds", "requires feeds of inputs of the State's graph");
     const Value twin = of(input);
     Array numbers(feed.dtype(), feed.shape());

@@ -137,9 +137,9 @@ Computation simplify_algebra(const Computation& c) {
       known.elementwise = node.op().forward.micro && node.op().name != "broadcast_to";
     }
     if (known.rule)
-      if (const Value better = known.rule(node, r.now_inputs(node))) return better;
+      if (const Value better = known.rule(node, r.now_inputs(node)); better.defined()) return better;
     if (known.elementwise)
-      if (const Value better = before_broadcast(r, node)) return better;
+      if (const Value better = before_broadcast(r, node); better.defined()) return better;
     return r.copy(node);
   });
 }
