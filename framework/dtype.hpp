@@ -7,6 +7,8 @@
 #include <string_view>
 #include <type_traits>
 
+#include <chainrule/framework/error.hpp>
+
 namespace chainrule {
 
 enum class DType : std::uint8_t { float32, float64, int64, boolean };
@@ -49,6 +51,13 @@ decltype(auto) visit_dtype(DType dtype, F&& f) {
     case DType::boolean: break;
   }
   return f(bool{});
+}
+
+// The same for what is written for floating dtypes alone: calls f with a float or a double.
+template <class F>
+decltype(auto) visit_floating(DType dtype, F&& f) {
+  invariant(is_floating(dtype), "what is written for float32 and float64 meets another dtype");
+  return dtype == DType::float32 ? f(float{}) : f(double{});
 }
 
 }  // namespace chainrule

@@ -1,12 +1,15 @@
 #include <chainrule/framework/op.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <deque>
 #include <unordered_map>
 
 #include <fmt/core.h>
 
 #include <chainrule/framework/graph_data.hpp>
+#include <chainrule/framework/kernels/vector_table.hpp>
+#include <chainrule/framework/step.hpp>
 
 namespace chainrule {
 
@@ -118,6 +121,42 @@ const Op* find_op(std::string_view name) {
 
 // ---- building
 
+namespace {
+
+// Whether integers have all that an elementwise program is made of.
+bool computes_in_integers(const MicroProgram& program, const Attributes& attributes) {
+  using Kind = MicroProgram::Operand::Kind;
+  const auto is_whole = [&](const MicroProgram::Operand& operand) {
+    if (operand.kind != Kind::number && operand.kind != Kind::attribute) return true;
+    const double number =
+        operand.kind == Kind::number ? operand.number : attributes.number(program.attributes[operand.index]);
+    return std::trunc(number) == number && std::abs(number) < 0x1p63;
+  };
+  return std::all_of(program.instructions.begin(), program.instructions.end(), [&](const auto& instruction) {
+    return kernels::integer_micro(static_cast<std::size_t>(instruction.micro), 0) != nullptr &&
+           std::all_of(instruction.operands, instruction.operands + arity(instruction.micro), is_whole);
+  });
+}
+
+// Throws Error where the forward rule is not written for the dtypes of a node: it would take one's bits for another's.
+void check_dtypes(const OpCall& call, const detail::GraphData& graph, const NodeData& node) {
+  const Forward& forward = node.op->forward;
+  if (forward.micro) {
+    const DType dtype = detail::compute_dtype(graph, node);
+    if (!is_floating(dtype) && !computes_in_integers(*forward.micro, node.attributes))
+      call.fail("float32 or float64", name(dtype));
+    return;
+  }
+  if (forward.dtypes == Forward::Dtypes::any) return;
+  if (!is_floating(node.type.dtype)) call.fail("an output of float32 or float64", name(node.type.dtype));
+  if (forward.dtypes == Forward::Dtypes::floating) return;
+  for (std::size_t i = 0; i < call.size(); ++i)
+    if (call.dtype(i) != node.type.dtype)
+      call.fail(fmt::format("inputs of the output's dtype, {}", name(node.type.dtype)), name(call.dtype(i)));
+}
+
+}  // namespace
+
 Value apply(const Op& op, const Values& inputs, const Attributes& attributes, Location at) {
   if (inputs.empty()) throw Error(detail::scoped(at), op.name, "requires an input, got none");
   if (!inputs[0].defined()) throw Error(detail::scoped(at), op.name, "requires values of a graph, got an empty Value");
@@ -138,8 +177,10 @@ Value apply(Graph graph, const Op& op, const Values& inputs, const Attributes& a
     node.inputs.push_back(input.id());
   }
   node.op = &op;
-  node.type = op.shape(OpCall(op, types, attributes, node.at));
+  const OpCall call(op, types, attributes, node.at);
+  node.type = op.shape(call);
   node.attributes = attributes;
+  check_dtypes(call, data, node);
   return data.append(std::move(node));
 }
 

@@ -115,6 +115,11 @@ class Forward {
   // again, tile by tile, where it is used.
   RangeMaker generator;
   std::function<Value(const Node&)> expansion;  // other ops: what a program computes in place of the node
+  // What the kernel or generator is written for, and apply() holds each node to: whatever the shape rule lets through,
+  // a floating output, or floating inputs and output of one dtype. (An elementwise program needs no word: which of its
+  // micro-operations int64 has is known.)
+  enum class Dtypes : std::uint8_t { any, floating, one_floating };
+  Dtypes dtypes = Dtypes::any;
   // Whether it is the sum over attribute "axes", which fused groups can make as they go.
   bool sum = false;
   // Whether a run of the kernel may throw Error for the numbers it meets (an index out of range). Such kernels run
@@ -133,28 +138,22 @@ Forward elementwise(F functor = {}, std::vector<std::string> attributes = {}) {
 
 // A kernel from a functor f(inputs, output, attributes) over float and double:
 //   kernel([]<class T>(const std::vector<Tensor<const T>>& x, Tensor<T> y, const Attributes&) { ... })
-// All inputs are of the output's dtype T.
+// All inputs are of the output's dtype T: apply() throws Error where they are not.
 template <class F>
 Forward kernel(F functor) {
   Forward forward;
+  forward.dtypes = Forward::Dtypes::one_floating;
   forward.kernel = [functor](KernelCall& call) -> KernelRun {
-    const auto make = [&]<class T>(T) -> KernelRun {
+    return visit_floating(call.output.dtype, [&]<class T>(T) -> KernelRun {
       std::vector<Tensor<const T>> inputs;
-      for (const auto& input : call.inputs) {
-        if (input.dtype != dtype_of<T>())
-          throw Error(call.at, call.op, "kernel() requires inputs of the output's dtype");
-        inputs.push_back({nullptr, input.shape});
-      }
+      for (const auto& input : call.inputs) inputs.push_back({nullptr, input.shape});
       return [functor = F(functor), inputs, output = Tensor<T>{nullptr, call.output.shape},
               attributes = call.attributes](const KernelBuffers& buffers) mutable {
         for (std::size_t i = 0; i < inputs.size(); ++i) inputs[i].data = static_cast<const T*>(buffers.inputs[i]);
         output.data = static_cast<T*>(buffers.output);
         functor(static_cast<const std::vector<Tensor<const T>>&>(inputs), output, attributes);
       };
-    };
-    if (call.output.dtype == float32) return make(float{});
-    if (call.output.dtype == float64) return make(double{});
-    throw Error(call.at, call.op, "kernel() requires a floating output");
+    });
   };
   return forward;
 }
@@ -199,7 +198,8 @@ const Op& register_op(Op op, Location at = Location::here());
 const std::vector<const Op*>& registry();
 const Op* find_op(std::string_view name);
 
-// Appends a node. Throws Error where an input is empty or of another graph, or the shape rule does.
+// Appends a node. Throws Error where an input is empty or of another graph, where the shape rule does, and where the
+// forward rule is not written for the node's dtypes.
 Value apply(const Op& op, const Values& inputs, const Attributes& attributes = {}, Location at = Location::here());
 // For an op that may have no inputs.
 Value apply(Graph graph, const Op& op, const Values& inputs, const Attributes& attributes = {},

@@ -10,6 +10,7 @@
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/fused/flat.hpp>
 #include <chainrule/framework/kernels/gemm.hpp>
 
 namespace chainrule::detail {
@@ -137,40 +138,50 @@ class Planner {
       unit.may_throw = unit.may_throw || graph_.node(id).op->forward.may_throw;
     }
     std::vector<Unit> seen_by(n, no_unit);
+    read_by_generator_.assign(n, 0);
     for (Unit u = 0; u < units_.size(); ++u) list_inputs(u, seen_by);
     list_outputs();
     list_readers();
   }
 
-  // The nodes whose memory others are, and values that kernels or the caller read.
+  // The nodes whose memory others are, and the values that must lie in memory: all but what each of its readers makes
+  // for itself.
   [[nodiscard]] std::vector<char> find_bases() {
     static const Op* const reshape = find_op("reshape");
     const std::size_t n = graph_.nodes.size();
     base_.resize(n);
-    std::vector<char> read_by_kernel(n, 0);
-    for (const Value result : compiled_.computation.results) read_by_kernel[result.id()] = 1;
+    std::vector<char> stored(n, 0);
+    for (const Value result : compiled_.computation.results) stored[result.id()] = 1;
     for (NodeId id = 0; id < n; ++id) {
       const NodeData& node = graph_.node(id);
       base_[id] = node.op == reshape ? base_[node.inputs[0]] : id;
-      if (compiled_.groups[id] == 0)
-        for (const NodeId input : node.inputs) read_by_kernel[input] = 1;
+      for (const NodeId input : node.inputs)
+        if (!makes_for_itself(id, input)) stored[input] = 1;
     }
     for (NodeId id = 0; id < n; ++id)
-      if (read_by_kernel[id]) read_by_kernel[base_[id]] = 1;
-    return read_by_kernel;
+      if (stored[id]) stored[base_[id]] = 1;
+    return stored;
+  }
+
+  // Whether a node reads a generator's value as its group makes it: tile by tile, in the group's shape and dtype.
+  [[nodiscard]] bool makes_for_itself(NodeId reader, NodeId id) const {
+    const NodeData& node = graph_.node(id);
+    if (!node.op->forward.generator || node.op->forward.may_throw || node.inputs.size() > most_generator_inputs)
+      return false;
+    return compiled_.groups[reader] != 0 && node.type.shape == graph_.node(reader).type.shape &&
+           node.type.dtype == compute_dtype(graph_, reader);
   }
 
   // Numbered first, then made: they are too large to be moved about.
   void number_units() {
-    const std::vector<char> read_by_kernel = find_bases();
+    const std::vector<char> stored = find_bases();
     const std::size_t n = graph_.nodes.size();
     unit_of_.assign(n, no_unit);
     std::vector<Unit> unit_of_group;
     for (NodeId id = 0; id < n; ++id) {
       const NodeData& node = graph_.node(id);
       if (is_leaf(id) || base_[id] != id) continue;
-      // A mask that only fused groups read is made inside of them.
-      if (node.op->forward.generator && !read_by_kernel[id]) continue;
+      if (node.op->forward.generator && !stored[id]) continue;  // made inside of the groups that read it
       const std::uint32_t group = compiled_.groups[id];
       if (group == 0) {
         unit_of_[id] = count_++;
@@ -188,6 +199,7 @@ class Planner {
     const auto list = [&](NodeId id, bool of_generator, auto&& self) -> void {
       const NodeId from = base(id);
       if (!of_generator && inlined_constant(graph_, id)) return;  // a number in the instructions
+      if (of_generator) read_by_generator_[from] = 1;
       if (seen_by[id] == u) return;
       seen_by[id] = u;
       if (graph_.node(from).op->forward.generator && unit_of_[from] == no_unit) {
@@ -306,7 +318,8 @@ class Planner {
     }
   }
 
-  // Whether a fused unit reads a variable, if it does, element by element at the place that it writes.
+  // Whether a fused unit reads a variable, if it does, element by element at the place that it writes. (A generator in
+  // it may read all of it for each tile.)
   [[nodiscard]] bool reads_plainly(Unit u, std::size_t variable) const {
     const NodeData& first = graph_.node(units_[u].group.nodes.front());
     const DType dtype = compute_dtype(graph_, units_[u].group.nodes.front());
@@ -314,7 +327,7 @@ class Planner {
       const NodeId from = units_[u].inputs[i];
       if (!(storage_[from] == Storage{Storage::Kind::variable, variable})) continue;
       const NodeData& read = graph_.node(units_[u].group.inputs[i]);
-      if (!(read.type.shape == first.type.shape) || read.type.dtype != dtype) return false;
+      if (!(read.type.shape == first.type.shape) || read.type.dtype != dtype || read_by_generator_[from]) return false;
     }
     return true;
   }
@@ -651,7 +664,7 @@ class Planner {
     for (std::size_t i = 0; i < unit.inputs.size(); ++i) {
       const NodeId from = unit.inputs[i];
       const NodeData& read = graph_.node(unit.group.inputs[i]);
-      if (storage_[from].kind != Storage::Kind::arena || last_read[from] != step) continue;
+      if (storage_[from].kind != Storage::Kind::arena || last_read[from] != step || read_by_generator_[from]) continue;
       if (units_[unit_of_[from]].once) continue;
       if (std::find(taken_.begin(), taken_.end(), from) != taken_.end()) continue;
       if (read.type.dtype != dtype || !(read.type.shape == first.type.shape)) continue;
@@ -800,7 +813,8 @@ class Planner {
   Plan plan_;
   std::vector<NodeId> base_;
   std::vector<Unit> unit_of_;
-  Unit count_ = 0;  // of units
+  std::vector<char> read_by_generator_;  // by node: inputs of what groups make for themselves
+  Unit count_ = 0;                       // of units
   std::vector<UnitData> units_;
   UnitLists readers_;       // by unit: those that must come later, since they read what it writes
   UnitLists anti_readers_;  // by unit: those whose anti_waits it counts down

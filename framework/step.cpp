@@ -6,8 +6,7 @@
 
 namespace chainrule::detail {
 
-DType compute_dtype(const GraphData& graph, NodeId id) {
-  const NodeData& node = graph.node(id);
+DType compute_dtype(const GraphData& graph, const NodeData& node) {
   if (node.type.dtype != boolean) return node.type.dtype;
   for (const NodeId input : node.inputs)
     if (graph.node(input).type.dtype != boolean) return graph.node(input).type.dtype;
@@ -51,9 +50,6 @@ Attributes evaluate_attributes(const Attributes& attributes, const Sizes& sizes)
   return out;
 }
 
-namespace {
-
-// What a kernel's maker is told; it refers to the attributes, which must outlive it.
 KernelCall call_of(const GraphData& graph, NodeId id, const Sizes& sizes, const Attributes& attributes) {
   const NodeData& node = graph.node(id);
   KernelCall call{{}, {node.type.dtype, evaluate(node.type.shape, sizes)}, attributes, node.op->name, node.at};
@@ -63,8 +59,6 @@ KernelCall call_of(const GraphData& graph, NodeId id, const Sizes& sizes, const 
   }
   return call;
 }
-
-}  // namespace
 
 Step make_kernel_step(const GraphData& graph, NodeId id, const Sizes& sizes) {
   const Op& op = *graph.node(id).op;

@@ -47,7 +47,11 @@ struct Step {
 
 // The dtype in which an elementwise node computes: its output's, or for a bool output its operands' (float32 where all
 // are bool).
-DType compute_dtype(const GraphData& graph, NodeId id);
+DType compute_dtype(const GraphData& graph, const NodeData& node);
+inline DType compute_dtype(const GraphData& graph, NodeId id) { return compute_dtype(graph, graph.node(id)); }
+
+// What a kernel's or generator's maker is told of a node; it refers to the attributes, which must outlive it.
+KernelCall call_of(const GraphData& graph, NodeId id, const Sizes& sizes, const Attributes& attributes);
 
 // A single node that is not elementwise.
 Step make_kernel_step(const GraphData& graph, NodeId id, const Sizes& sizes);

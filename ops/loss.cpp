@@ -78,7 +78,7 @@ Forward one_hot_kernel() {
     for (std::size_t i = axis + 1; i < call.output.shape.rank(); ++i) inner *= call.output.shape[i];
     const std::int64_t classes = call.output.shape[axis];
     const std::size_t bytes = static_cast<std::size_t>(count(call.output.shape)) * size_of(call.output.dtype);
-    const auto make = [&]<class T>(T) -> KernelRun {
+    return visit_dtype(call.output.dtype, [&]<class T>(T) -> KernelRun {
       return [=, at = call.at](const KernelBuffers& buffers) {
         const auto* index = static_cast<const std::int64_t*>(buffers.inputs[0]);
         auto* out = static_cast<T*>(buffers.output);
@@ -90,12 +90,11 @@ Forward one_hot_kernel() {
               throw Error(at, "one_hot",
                           fmt::format("requires class indices from 0 to {}, got {} at element {}", classes - 1, k,
                                       o * inner + i));
-            out[(o * classes + k) * inner + i] = 1;
+            out[(o * classes + k) * inner + i] = T{1};
           }
         }
       };
-    };
-    return call.output.dtype == float32 ? make(float{}) : make(double{});
+    });
   };
   return forward;
 }

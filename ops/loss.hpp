@@ -18,8 +18,8 @@ Value softmax_cross_entropy(Value logits, Value labels, std::int64_t axis = -1, 
 // mean((prediction - target)^2) over all elements.
 Value mean_squared_error(Value prediction, Value target, Location at = Location::here());
 
-// 1 at the class index along a new axis, 0 elsewhere, of a floating dtype. A run with an index out of range throws
-// Error.
+// 1 at the class index along a new axis, 0 elsewhere, of any dtype (in bool true and false). A run with an index out of
+// range throws Error.
 Value one_hot(Value indices, std::int64_t classes, DType dtype, std::int64_t axis = -1, Location at = Location::here());
 
 // The squared Frobenius norm, sum of w^2 over all elements of all weights; the sum of |w|.

@@ -22,30 +22,31 @@ namespace {
 
 Forward mask_generator() {
   Forward forward;
+  forward.dtypes = Forward::Dtypes::floating;
   forward.generator = [](const KernelCall& call) -> RangeRun {
     const auto threshold = static_cast<std::uint32_t>(call.attributes.number("keep") * 0x1p24);
     const auto seed = static_cast<std::uint64_t>(call.attributes.get<std::int64_t>("seed"));
     const auto stream = static_cast<std::uint32_t>(call.attributes.get<std::int64_t>("stream"));
-    const auto make = [&]<class T>(T) -> RangeRun {
+    return visit_floating(call.output.dtype, [&]<class T>(T) -> RangeRun {
       return [=](const void* const* inputs, void* out, std::int64_t begin, std::int64_t end) {
         const auto step = static_cast<std::uint32_t>(*static_cast<const std::int64_t*>(inputs[0]));
         kernels::table<T>().keep_mask(static_cast<T*>(out), static_cast<std::uint64_t>(begin),
                                       static_cast<std::size_t>(end - begin), threshold, seed, stream, step);
       };
-    };
-    return call.output.dtype == float32 ? make(float{}) : make(double{});
+    });
   };
   return forward;
 }
 
 Forward uniform_generator() {
   Forward forward;
+  forward.dtypes = Forward::Dtypes::floating;
   forward.generator = [](const KernelCall& call) -> RangeRun {
     const double low = call.attributes.number("low");
     const double width = call.attributes.number("high") - low;
     const auto seed = static_cast<std::uint64_t>(call.attributes.get<std::int64_t>("seed"));
     const auto stream = static_cast<std::uint32_t>(call.attributes.get<std::int64_t>("stream"));
-    const auto make = [&]<class T>(T) -> RangeRun {
+    return visit_floating(call.output.dtype, [&]<class T>(T) -> RangeRun {
       return [=](const void* const* inputs, void* output, std::int64_t begin, std::int64_t end) {
         const auto step = static_cast<std::uint32_t>(*static_cast<const std::int64_t*>(inputs[0]));
         T* out = static_cast<T*>(output);
@@ -55,8 +56,7 @@ Forward uniform_generator() {
           *out++ = static_cast<T>(low + width * philox::unit(words[static_cast<std::size_t>(i % 4)]));
         }
       };
-    };
-    return call.output.dtype == float32 ? make(float{}) : make(double{});
+    });
   };
   return forward;
 }

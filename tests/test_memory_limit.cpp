@@ -292,13 +292,14 @@ TEST_CASE("random programs within a memory limit") {
     Values weights;
     for (int i = 0; i < 4; ++i)
       weights.push_back(graph.parameter(std::string(1, static_cast<char>('a' + i)), uniform({n, n}, -0.5, 0.5)));
+    const auto ones_like = graph.constant(Array::full(float64, {n, n}, 1));
     Values pool = {x};
     const auto any = [&] { return pool[pool.size() - 1 - std::min(below(pool.size()), below(4))]; };
     const std::size_t nodes = 5 + below(30);
     for (std::size_t i = 0; i < nodes; ++i) {
       const Value p = any();
       const Value w = weights[below(weights.size())];
-      switch (below(10)) {
+      switch (below(12)) {
         case 0: pool.push_back(p + any()); break;
         case 1: pool.push_back(tanh(p) * any()); break;
         case 2: pool.push_back(tanh(matmul(p, w))); break;
@@ -308,6 +309,16 @@ TEST_CASE("random programs within a memory limit") {
         case 6: pool.push_back(reshape(sin(reshape(p, {n * n})), {n, n})); break;
         case 7: pool.push_back(slice(p, 0, {.step = -1}) + w); break;
         case 8: pool.push_back(matmul(dropout(transpose(p), {.keep = 0.9}), w)); break;
+        case 9:  // random numbers that a group reads in another shape and dtype
+          pool.push_back(p * apply(*find_op("random_uniform"), {graph.step()},
+                                   {{"shape", Shape{n}},
+                                    {"dtype", float64},
+                                    {"low", 0.5},
+                                    {"high", 1.0},
+                                    {"seed", 1},
+                                    {"stream", 1000 + i}}));
+          break;
+        case 10: pool.push_back(p * cast(dropout(cast(ones_like, float32), {.keep = 0.8}), float64)); break;
         default: pool.push_back(sigmoid(matmul(p, w)) + sum(any(), {1}, true)); break;
       }
     }

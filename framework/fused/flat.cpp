@@ -65,9 +65,10 @@ class Flattener {
       return out;
     }
     invariant(bool(node.op->forward.generator), "a fused group does not list one of its inputs");
+    invariant(out.type.dtype == flat_.dtype && out.type.shape == flat_.shape,
+              "a fused group makes a value of another shape or dtype");
     const Attributes attributes = evaluate_attributes(node.attributes, sizes_);
-    const KernelCall call{{}, out.type, attributes, node.op->name, node.at};
-    out.generator = node.op->forward.generator(call);
+    out.generator = node.op->forward.generator(call_of(graph_, id, sizes_, attributes));
     for (const NodeId input : node.inputs) out.slots.push_back(slot_of_.at(input));
     invariant(out.slots.size() <= most_generator_inputs, "a generator of too many inputs");
     return out;

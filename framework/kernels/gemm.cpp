@@ -260,13 +260,14 @@ const Op& accumulate_op() {
     made.name = "accumulate";
     made.doc = "c + alpha a b.";
     made.shape = [](const OpCall& call) { return call.type(accumulated); };
+    made.forward.dtypes = Forward::Dtypes::one_floating;
     made.forward.kernel = [](KernelCall& call) -> KernelRun {
       use_one_blas_thread();
       Gemm g = gemm_of(call);
       g.alpha = call.attributes.number("alpha");
       g.beta = 1;
       call.flops = 2.0 * g.m * g.n * g.k;
-      return call.output.dtype == float32 ? run_accumulate<float>(g, call) : run_accumulate<double>(g, call);
+      return visit_floating(call.output.dtype, [&]<class T>(T) { return run_accumulate<T>(g, call); });
     };
     return made;
   }();
@@ -275,6 +276,7 @@ const Op& accumulate_op() {
 
 Forward matmul() {
   Forward forward;
+  forward.dtypes = Forward::Dtypes::one_floating;
   forward.kernel = [](KernelCall& call) -> KernelRun {
     use_one_blas_thread();
     const Dims& a = call.inputs[0].shape;
@@ -305,7 +307,7 @@ Forward matmul() {
     const std::size_t bytes = static_cast<std::size_t>(count(c)) * size_of(call.output.dtype);
     if (g.m == 0 || g.n == 0 || g.k == 0)  // sums of nothing; cblas would leave the output as it is
       return [bytes](const KernelBuffers& buffers) { std::memset(buffers.output, 0, bytes); };
-    const auto make = [&]<class T>(T) -> KernelRun {
+    return visit_floating(call.output.dtype, [&]<class T>(T) -> KernelRun {
       if (count(batch) == 1) return run_gemm<T>(g, call);
       return [g, starts_a = starts(a), starts_b = starts(b)](const KernelBuffers& buffers) {
         const std::int64_t matrix = std::int64_t{g.m} * g.n;
@@ -320,8 +322,7 @@ Forward matmul() {
           for (std::size_t i = 0; i < starts_a.size(); ++i) one(i, nullptr);
         }
       };
-    };
-    return call.output.dtype == float32 ? make(float{}) : make(double{});
+    });
   };
   return forward;
 }
