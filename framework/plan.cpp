@@ -25,7 +25,9 @@ std::size_t rounded(std::size_t bytes) { return (bytes / 64 + (bytes % 64 != 0 |
 class Planner {
  public:
   Planner(const Compiled& compiled, const Sizes& sizes)
-      : compiled_(compiled), graph_(*compiled.computation.graph.data()), sizes_(sizes) {}
+      : compiled_(compiled), graph_(*compiled.computation.graph.data()), sizes_(sizes) {
+    invariant(compiled.groups.size() == graph_.nodes.size(), "a plan is made of groups of another graph");
+  }
 
   Plan make() {
     arrange();

@@ -266,6 +266,32 @@ TEST_CASE("a program without a backward pass keeps its memory, or says that it c
   CHECK_THROWS_AS(Program(state, {.outputs = {sum(matmul(y, transpose(y)))}, .memory_limit = 1000}), Error);
 }
 
+TEST_CASE("results that are reshaped leaves, within a memory limit") {
+  Model model = chain(12, 32, 32, float64);
+  const auto apart = model.graph.variable("apart", Array({{1.0, 2.0, 3.0}, {4.0, 5.0, 6.0}}));
+  const auto fixed = model.graph.constant(Array({7.0, 8.0}));
+  const auto w = model.graph.find("w");
+  model.more_outputs = {reshape(apart, {6}),
+                        reshape(w, {1024}),
+                        reshape(model.graph.find("x"), {16, 64}),
+                        reshape(fixed, {2, 1}),
+                        apart,
+                        reshape(reshape(apart, {3, 2}), {1, 6}),
+                        w,
+                        model.graph.find("y"),
+                        fixed};
+  for (std::int64_t i = 1; i <= 1024; i *= 2) model.more_outputs.push_back(reshape(w, {1, i, 1024 / i, 1}));
+  State from(model.graph);
+  const Updates updates = optim::GradientDescent{}.minimize(model.loss);
+  const Runs free = run(model, from, updates, 0, true);
+  const std::size_t limit = free.memory.arena_bytes * 7 / 10;
+  const Runs limited = run(model, from, updates, limit, true);
+  CHECK(limited.memory.arena_bytes <= limit);
+  CHECK_THAT(limited.explained, ContainsSubstring("after recompute"));
+  require_same(limited, free);
+  CHECK(limited.outputs[1].identical(Array({1.0, 2.0, 3.0, 4.0, 5.0, 6.0})));
+}
+
 TEST_CASE("second derivatives within a memory limit") {
   // The gradient's norm as a penalty: the backward pass has a backward pass.
   const Model model = chain(12, 40, 12, float64);

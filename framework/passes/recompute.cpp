@@ -218,9 +218,9 @@ class Recomputation::Writer {
         now_[id] = add(id, r_.groups_[id], [&](NodeId input) { return late ? late_value(input) : value(input); });
       }
     }
-    Recomputed out{{to_, {}}, std::move(groups_)};
-    for (const Value result : r_.c_.results) out.computation.results.emplace_back(to_.data().get(), value(result.id()));
-    return out;
+    Values results;  // those that are reshaped leaves are added only here
+    for (const Value result : r_.c_.results) results.emplace_back(to_.data().get(), value(result.id()));
+    return {{to_, std::move(results)}, std::move(groups_)};
   }
 
  private:
