@@ -6,6 +6,8 @@
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/printed.hpp>
+
 namespace chainrule {
 
 namespace {
@@ -73,7 +75,8 @@ Array Array::full(DType dtype, const Dims& shape, double value) {
 double Array::operator[](std::int64_t flat_index) const {
   if (flat_index < 0 || flat_index >= size_)
     throw Error("array", fmt::format("requires an index below {}, got {}", size_, flat_index));
-  return visit_dtype(dtype_, [&](auto t) { return static_cast<double>(data<decltype(t)>()[flat_index]); });
+  return detail::printed(
+      visit_dtype(dtype_, [&](auto t) { return static_cast<double>(data<decltype(t)>()[flat_index]); }));
 }
 
 void Array::set(std::int64_t flat_index, double value) {

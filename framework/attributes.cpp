@@ -5,6 +5,8 @@
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/printed.hpp>
+
 namespace chainrule {
 
 namespace {
@@ -22,7 +24,7 @@ std::string Attribute::to_string() const {
   return std::visit(Overloaded{
                         [](bool v) { return std::string(v ? "true" : "false"); },
                         [](std::int64_t v) { return fmt::format("{}", v); },
-                        [](double v) { return fmt::format("{}", v); },
+                        [](double v) { return fmt::format("{}", detail::printed(v)); },
                         [](DType v) { return std::string(name(v)); },
                         [](const std::string& v) { return v; },
                         [](const Axes& v) {

@@ -7,6 +7,7 @@
 #include <fmt/core.h>
 
 #include <chainrule/framework/graph_data.hpp>
+#include <chainrule/framework/printed.hpp>
 
 namespace chainrule {
 
@@ -109,7 +110,8 @@ std::string GraphData::line(NodeId id) const {
     if (!value || value->rank() != 0) {
       arguments += display_name(input);
     } else if (value->dtype() == float32) {
-      arguments += fmt::format("{}", *value->data<float>());  // 0.1, not the double nearest to its float
+      arguments +=
+          fmt::format("{}", detail::printed(*value->data<float>()));  // 0.1, not the double nearest to its float
     } else {
       arguments += fmt::format("{}", (*value)[0]);
     }

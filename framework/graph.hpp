@@ -148,7 +148,9 @@ class Graph {
   Value epoch(Location at = Location::here());
 
   // In a program that has updates and computes `owner`, `variable` becomes `expression` too (running averages of
-  // batch_norm). The same pair of values may be given once.
+  // batch_norm). Where a program computes several owners of one variable, their expressions follow each other in the
+  // order of these calls: what reads the variable in a later one reads the result of the one before. (Only what
+  // computes an owner does not: an owner's value is that of before the run.)
   void update_with(Value owner, Value variable, Value expression, Location at = Location::here());
 
   // The input, parameter or variable of this name; throws Error for an unknown one.

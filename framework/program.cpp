@@ -6,6 +6,7 @@
 #include <cstring>
 #include <deque>
 #include <new>
+#include <unordered_map>
 #include <unordered_set>
 
 #include <fmt/core.h>
@@ -211,7 +212,8 @@ class Executable {
         at_(at) {
     Updates updates = request.updates;
     check(updates);
-    if (!updates.empty() && mode_ == Mode::training) add_attached(updates);
+    std::vector<passes::Chain> chains;
+    if (!updates.empty() && mode_ == Mode::training) chains = add_attached(updates);
     updating_ = !updates.empty();
     state_->grow();
 
@@ -221,6 +223,7 @@ class Executable {
       compiled_.updated.push_back(user_graph_.data()->node(update.variable.id()).payload);
     }
     compiled_.outputs = outputs_.size();
+    request_ = passes::chain_updates(request_, chains);
     make_slots();
     compiled_.computation =
         passes::optimize(request_, mode_, [this](std::string_view pass, const passes::Computation& made) {
@@ -332,22 +335,35 @@ class Executable {
       throw Error(at_, "program", "requires an output or an update, got neither");
   }
 
-  // The updates that ride along with values that this program computes anyway.
-  void add_attached(Updates& updates) const {
+  // Adds the updates that ride along with values that this program computes anyway. Of those of one variable the first
+  // is added, and all are returned.
+  [[nodiscard]] std::vector<passes::Chain> add_attached(Updates& updates) const {
     GraphData* graph = user_graph_.data().get();
-    if (graph->attached.empty()) return;
+    if (graph->attached.empty()) return {};
     std::vector<char> computed(graph->nodes.size(), 0);
     for (const Value output : outputs_) computed[output.id()] = 1;
     for (const Update& update : updates) computed[update.expression.id()] = 1;
     for (auto id = static_cast<NodeId>(computed.size()); id-- > 0;)
       if (computed[id])
         for (const NodeId input : graph->node(id).inputs) computed[input] = 1;
+    const std::size_t own = updates.size();
+    std::vector<passes::Chain> chains;  // one for each update that is added
+    std::unordered_map<NodeId, std::size_t> update_of;
+    for (std::size_t i = 0; i < own; ++i) update_of.emplace(updates[i].variable.id(), i);
     for (const AttachedUpdate& attached : graph->attached) {
       if (!computed[attached.owner]) continue;
-      const bool own = std::any_of(updates.begin(), updates.end(),
-                                   [&](const Update& u) { return u.variable.id() == attached.variable; });
-      if (!own) updates.push_back({{graph, attached.variable}, {graph, attached.expression}});
+      const auto [it, first] = update_of.try_emplace(attached.variable, updates.size());
+      if (it->second < own) continue;
+      if (first) {
+        updates.push_back({{graph, attached.variable}, {graph, attached.expression}});
+        chains.push_back({outputs_.size() + it->second, {graph, attached.variable}, {}, {}});
+      }
+      passes::Chain& chain = chains[it->second - own];
+      chain.owners.emplace_back(graph, attached.owner);
+      chain.expressions.emplace_back(graph, attached.expression);
     }
+    std::erase_if(chains, [](const passes::Chain& chain) { return chain.expressions.size() == 1; });
+    return chains;
   }
 
   void make_slots() {

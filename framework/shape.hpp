@@ -61,7 +61,6 @@ class Dimension {
   friend Dimension operator+(Dimension a, Dimension b);
   friend Dimension operator-(Dimension a, Dimension b);
   friend Dimension operator*(Dimension a, Dimension b);
-  // a / b where b divides every term of a; floor(a / b) as a term of its own otherwise.
   friend Dimension floor_divide(Dimension a, Dimension b);
 
  private:
@@ -81,6 +80,9 @@ class Dimension {
   // copied, so that a shape is too: graphs of 100,000 nodes are copied by every pass.
   std::int64_t code_ = 0;
 };
+
+// a / b where b divides every term of a; floor(a / b) as a term of its own otherwise.
+Dimension floor_divide(Dimension a, Dimension b);
 
 // A list of up to 8 extents; the common part of Shape and Dims.
 template <class T>

@@ -72,8 +72,9 @@ const Op& div_op = register_op({
     .shape = broadcast_shape,
     .forward = elementwise([](auto a, auto b) { return a / b; }),
     .gradient = [](const Node& node, Value dy) -> Values {
-      const Value quotient = dy / node.input(1);
-      return {quotient, node.wants(1) ? -quotient * node.output() : Value{}};
+      // dy y / b, not (dy / b) y: where b is tiny dy / b may be infinite, and y 0.
+      return {node.wants(0) ? dy / node.input(1) : Value{},
+              node.wants(1) ? -(dy * node.output()) / node.input(1) : Value{}};
     },
     .samples = {matrix_and_row, column_and_row, matrix_and_scalar, empty},
 });
@@ -124,24 +125,30 @@ const Op& minimum_op = register_op({
 
 const Op& pow_op = register_op({
     .name = "pow",
-    .doc = "a to the power of b elementwise, broadcast.",
+    .doc = "a to the power of b elementwise, broadcast; d/da = b a^(b-1), d/db = a^b log a.",
     .shape = broadcast_shape,
     .forward = elementwise([](auto a, auto b) { return simd::pow(a, b); }),
     .gradient = [](const Node& node, Value dy) -> Values {
       const Value a = node.input(0);
       const Value b = node.input(1);
       Values out(2);
-      if (node.wants(0)) out[0] = dy * where(equal(b, 0.0), 0.0, b * pow(a, b - 1.0));
+      // Where a factor is 0 the base of the other is kept away from 0, and the product is as it stands: so its
+      // derivatives, to any order, are those of the power.
+      if (node.wants(0)) {
+        const Value base = where(equal(b, 0.0), where(equal(a, 0.0), 1.0, a), a);
+        out[0] = dy * (b * pow(base, b - 1.0));
+      }
       if (node.wants(1)) {
         const Value at_zero = logical_and(equal(a, 0.0), greater_equal(b, 0.0));
-        // The logarithm is kept away from 0, so that derivatives of this rule are right there too.
-        out[1] = dy * where(at_zero, 0.0, node.output() * log(where(at_zero, 1.0, a)));
+        out[1] = dy * (node.output() * log(where(at_zero, 1.0, a)));
       }
       return out;
     },
     .samples = {{.inputs = {uniform({3, 4}, 0.5, 2), uniform({4}, -2, 2)}},
+                {.inputs = {Array({0.5, 1.5, 2.0, 0.7}), Array({{0.0}, {1.0}, {2.0}, {0.5}, {-1.0}})}},
                 {.inputs = {uniform({5}, -2, 2), Array(3.0)}, .differentiate = false},
-                {.inputs = {Array({0.0, 0.0, 2.0, -1.0}), Array({0.0, 2.0, 0.0, 2.0})}, .differentiate = false}},
+                {.inputs = {Array({0.0, -0.0, 2.0, -2.0}), Array({{0.0}, {1.0}, {2.0}, {3.0}, {0.5}, {-0.5}, {-1.0}})},
+                 .differentiate = false}},
 });
 
 }  // namespace

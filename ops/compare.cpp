@@ -102,7 +102,7 @@ const Op& not_op = register_op({
 
 const Op& where_op = register_op({
     .name = "where",
-    .doc = "condition ? a : b elementwise, broadcast.",
+    .doc = "condition ? a : b elementwise, broadcast; the gradient of the side that is not chosen is 0.",
     .shape = where_shape,
     .forward = elementwise([](auto condition, auto a, auto b) { return simd::select(condition, a, b); }),
     .gradient = [](const Node& node, Value dy) -> Values {

@@ -23,7 +23,11 @@ Value logical_and(Value a, Value b, Location at = Location::here());
 Value logical_or(Value a, Value b, Location at = Location::here());
 Value logical_not(Value a, Location at = Location::here());
 
-// condition ? a : b, element by element and broadcast (numpy.where). The gradient flows to the chosen side only.
+// condition ? a : b, element by element and broadcast (numpy.where).
+//
+// The side that is not chosen gets the gradient 0, but its own derivative is still multiplied by that 0: where it is
+// infinite or NaN the product is NaN. So where(x > 0, sqrt(x), 0) has the slope NaN at 0, whose sqrt has an infinite
+// one. Keep the argument away from there by a second where, inside: where(x > 0, sqrt(where(x > 0, x, 1)), 0).
 Value where(Value condition, Operand a, Operand b);
 
 }  // namespace chainrule

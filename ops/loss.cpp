@@ -1,6 +1,7 @@
 #include <chainrule/ops/loss.hpp>
 
 #include <cstring>
+#include <limits>
 
 #include <fmt/core.h>
 
@@ -9,6 +10,7 @@
 #include <chainrule/framework/op_family.hpp>
 #include <chainrule/ops/activation.hpp>
 #include <chainrule/ops/arithmetic.hpp>
+#include <chainrule/ops/compare.hpp>
 #include <chainrule/ops/control.hpp>
 #include <chainrule/ops/math.hpp>
 #include <chainrule/ops/reduce.hpp>
@@ -36,23 +38,35 @@ Type pair_to_scalar(const OpCall& call) {
 
 Value number_of(const Node& node) { return extent(node.input(0).graph(), node.input(0).shape(), node.dtype()); }
 
+constexpr double inf = std::numeric_limits<double>::infinity();
+
+// weight * cost, and 0 for an infinite cost of no weight: what cannot happen costs nothing.
+Value weighed(Value weight, Value cost) {
+  return where(logical_and(equal(weight, 0.0), equal(abs(cost), inf)), 0.0, weight * cost);
+}
+
 const Op& sigmoid_cross_entropy_op = register_op({
     .name = "sigmoid_cross_entropy",
-    .doc = "mean(max(z, 0) - z y + log(1 + exp(-|z|))).",
+    .doc = "mean(|z| (1 - y or, where z <= 0, y) + log(1 + exp(-|z|))).",
     .shape = pair_to_scalar,
     .forward = expand([](const Node& node) -> Value {
       const Value z = node.input(0);
-      return mean((relu(z) - z * node.input(1)) + log1p(exp(-abs(z))));
+      const Value y = node.input(1);
+      return mean(weighed(where(z > 0.0, 1.0 - y, y), abs(z)) + log1p(exp(-abs(z))));
     }),
+    // d/dz = sigmoid(z) - y, of which for y = 1 all digits would cancel where sigmoid(z) is near 1.
     .gradient = [](const Node& node, Value dy) -> Values {
       const Value z = node.input(0);
+      const Value y = node.input(1);
       const Value scale = dy / number_of(node);
-      return {node.wants(0) ? scale * (sigmoid(z) - node.input(1)) : Value{}, node.wants(1) ? -scale * z : Value{}};
+      return {node.wants(0) ? scale * ((1.0 - y) * sigmoid(z) - y * sigmoid(-z)) : Value{},
+              node.wants(1) ? -scale * z : Value{}};
     },
     .samples = {{.inputs = {uniform({1, 6}, -3, 3), uniform({1, 6}, 0, 1)}},
                 {.inputs = {uniform({2, 3}, -30, 30), uniform({2, 3}, 0, 1)}},
                 {.inputs = {Array({1e4, -1e4, 1e4, -1e4, 0.0}), Array({1.0, 0.0, 0.0, 1.0, 1.0})},
-                 .differentiate = false}},
+                 .differentiate = false},
+                {.inputs = {Array({inf, -inf, inf}), Array({1.0, 0.0, 0.5})}, .differentiate = false}},
 });
 
 const Op& mean_squared_error_op = register_op({
@@ -127,12 +141,13 @@ const Op& softmax_cross_entropy_op = register_op({
     .doc = "mean over examples of -sum(y log softmax(z)) along an axis.",
     .shape = [](const OpCall& call) -> Type {
       require_alike(call);
-      static_cast<void>(call.axis(call.attributes().get<std::int64_t>("axis")));
+      if (call.shape(0)[call.axis(call.attributes().get<std::int64_t>("axis"))].is(0))
+        call.fail("at least one class", to_string(call.shape(0)));
       return {call.dtype(0), {}};
     },
     .forward = expand([](const Node& node) -> Value {
       const std::int64_t axis = node.attribute<std::int64_t>("axis");
-      return -mean(sum(node.input(1) * log_softmax(node.input(0), axis), axis));
+      return -mean(sum(weighed(node.input(1), log_softmax(node.input(0), axis)), axis));
     }),
     // Rows of y need not sum to 1: d/dz = softmax(z) sum(y) - y.
     .gradient = [](const Node& node, Value dy) -> Values {
@@ -149,6 +164,9 @@ const Op& softmax_cross_entropy_op = register_op({
     .samples = {{.inputs = {uniform({4, 3}, -3, 3), uniform({4, 3}, 0, 1)}, .attributes = {{"axis", -1}}},
                 {.inputs = {uniform({3, 5}, -3, 3), uniform({3, 5}, 0, 1)}, .attributes = {{"axis", 0}}},
                 {.inputs = {Array({{1e4, -1e4, 0.0}, {-1e4, 1e4, 0.0}}), Array({{1.0, 0.0, 0.0}, {1.0, 0.0, 0.0}})},
+                 .attributes = {{"axis", 1}},
+                 .differentiate = false},
+                {.inputs = {Array({{0.0, 0.0, -inf}, {-inf, 1.0, -inf}}), Array({{0.5, 0.5, 0.0}, {0.0, 1.0, 0.0}})},
                  .attributes = {{"axis", 1}},
                  .differentiate = false}},
 });

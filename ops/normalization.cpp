@@ -110,6 +110,16 @@ Value batch_norm(Value x, Value gamma, Value beta, Value running_mean, Value run
   detail::Attempt attempt(x.data());
   const Value y = apply(batch_norm_op, {x, gamma, beta, running_mean, running_variance},
                         {{"axis", options.axis}, {"epsilon", options.epsilon}}, at);
+  const auto is_variable = [](Value v) { return &v.node().op() == &detail::variable_op(); };
+  if (is_variable(running_mean) != is_variable(running_variance))
+    throw Error(at, "batch_norm",
+                fmt::format("requires variables for both running statistics, or for neither, got {} and {}",
+                            running_mean.node().op().name, running_variance.node().op().name));
+  // Statistics that are given do not follow the batches.
+  if (!is_variable(running_mean)) {
+    attempt.succeed();
+    return y;
+  }
   const detail::LocationScope scope(detail::scoped(at));
   const Statistics s(y.node());
   Graph graph = x.graph();

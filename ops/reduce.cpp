@@ -4,6 +4,8 @@
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/attempt.hpp>
+#include <chainrule/framework/graph_data.hpp>
 #include <chainrule/framework/kernels/reduce.hpp>
 #include <chainrule/framework/op_family.hpp>
 #include <chainrule/ops/arithmetic.hpp>
@@ -220,14 +222,18 @@ const Op& argmax_op = register_op({
                 {.inputs = {integers({30}, 0, 3)}, .attributes = {{"axis", std::int64_t{0}}}}},
 });
 
-Value reduce(const Op& op, Value x, const AxisList& axes, bool keepdims, Location at) {
+// The axes in order, all of them where none is given.
+Axes sorted_axes(const Op& op, Value x, const AxisList& axes, Location at) {
   Axes list = axes.list();
-  if (x.defined()) {
-    if (list.empty())
-      for (std::size_t i = 0; i < x.rank(); ++i) list.push_back(static_cast<std::int64_t>(i));
-    for (auto& axis : list) axis = static_cast<std::int64_t>(normalize_axis(axis, x.rank(), op.name, at));
-    std::sort(list.begin(), list.end());
-  }
+  if (list.empty())
+    for (std::size_t i = 0; i < x.rank(); ++i) list.push_back(static_cast<std::int64_t>(i));
+  for (auto& axis : list) axis = static_cast<std::int64_t>(normalize_axis(axis, x.rank(), op.name, at));
+  std::sort(list.begin(), list.end());
+  return list;
+}
+
+Value reduce(const Op& op, Value x, const AxisList& axes, bool keepdims, Location at) {
+  const Axes list = x.defined() ? sorted_axes(op, x, axes, at) : axes.list();
   return apply(op, {x}, {{"axes", list}, {"keepdims", keepdims}}, at);
 }
 
@@ -237,9 +243,38 @@ Value sum(Value x, const AxisList& axes, bool keepdims, Location at) { return re
 Value mean(Value x, const AxisList& axes, bool keepdims, Location at) { return reduce(mean_op, x, axes, keepdims, at); }
 Value max(Value x, const AxisList& axes, bool keepdims, Location at) { return reduce(max_op, x, axes, keepdims, at); }
 Value min(Value x, const AxisList& axes, bool keepdims, Location at) { return reduce(min_op, x, axes, keepdims, at); }
-Value argmax(Value x, std::int64_t axis, Location at) {
-  if (x.defined()) axis = static_cast<std::int64_t>(normalize_axis(axis, x.rank(), argmax_op.name, at));
-  return apply(argmax_op, {x}, {{"axis", axis}}, at);
+Value argmax(Value x, const AxisList& axes, bool keepdims, Location at) {
+  if (!x.defined()) throw Error(at, argmax_op.name, "requires values of a graph, got an empty Value");
+  const Axes list = sorted_axes(argmax_op, x, axes, at);
+  if (std::adjacent_find(list.begin(), list.end()) != list.end())
+    throw Error(at, argmax_op.name, fmt::format("requires each axis once, got {}", Attribute(list).to_string()));
+  // The op has one axis: the last, onto which those that are reduced are moved and joined.
+  const auto is_reduced = [&](std::size_t i) {
+    return std::binary_search(list.begin(), list.end(), static_cast<std::int64_t>(i));
+  };
+  Axes order;
+  Shape joined;
+  Shape out;
+  Dimension length = 1;
+  for (std::size_t i = 0; i < x.rank(); ++i) {
+    if (is_reduced(i)) {
+      length = length * x.shape()[i];
+      if (keepdims) out.push_back(1);
+    } else {
+      order.push_back(static_cast<std::int64_t>(i));
+      joined.push_back(x.shape()[i]);
+      out.push_back(x.shape()[i]);
+    }
+  }
+  if (list.size() == 1 && !keepdims) return apply(argmax_op, {x}, {{"axis", list[0]}}, at);
+  const detail::LocationScope scope(detail::scoped(at));
+  return detail::attempt(x, [&] {
+    if (list.size() == 1) return reshape(apply(argmax_op, {x}, {{"axis", list[0]}}), out);
+    order.insert(order.end(), list.begin(), list.end());
+    joined.push_back(length);
+    const auto last = static_cast<std::int64_t>(joined.rank()) - 1;
+    return reshape(apply(argmax_op, {reshape(transpose(x, order), joined)}, {{"axis", last}}), out);
+  });
 }
 
 }  // namespace chainrule

@@ -31,7 +31,8 @@ Value mean(Value x, const AxisList& axes = {}, bool keepdims = false,
 // The greatest / least element, NaN if any is NaN; of nothing: Error. Ties share the gradient equally.
 Value max(Value x, const AxisList& axes = {}, bool keepdims = false, Location at = Location::here());
 Value min(Value x, const AxisList& axes = {}, bool keepdims = false, Location at = Location::here());
-// The int64 index along one axis of the first greatest element (of the first NaN, if there is one). Not differentiable.
-Value argmax(Value x, std::int64_t axis, Location at = Location::here());
+// The int64 index of the first greatest element (of the first NaN, if there is one); of nothing: Error. Over several
+// axes it counts the elements along them in row-major order. Not differentiable.
+Value argmax(Value x, const AxisList& axes = {}, bool keepdims = false, Location at = Location::here());
 
 }  // namespace chainrule

@@ -1,5 +1,7 @@
 #include <chainrule/ops/softmax.hpp>
 
+#include <fmt/core.h>
+
 #include <chainrule/framework/op_family.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/control.hpp>
@@ -15,7 +17,9 @@ namespace {
 Type softmax_shape(const OpCall& call) {
   call.require_inputs(1);
   call.require_floating(0);
-  static_cast<void>(call.axis(call.attributes().get<std::int64_t>("axis")));
+  const auto axis = call.axis(call.attributes().get<std::int64_t>("axis"));
+  if (call.shape(0)[axis].is(0))
+    call.fail(fmt::format("at least one element along axis {}", axis), to_string(call.shape(0)));
   return call.type(0);
 }
 

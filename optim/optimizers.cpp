@@ -1,6 +1,7 @@
 #include <chainrule/optim/optimizers.hpp>
 
 #include <algorithm>
+#include <cmath>
 
 #include <fmt/core.h>
 
@@ -114,6 +115,14 @@ Updates RMSProp::apply(const Values& parameters, const Values& gradients, Locati
               });
 }
 
+namespace {
+
+// How much of a moving average that began as zeros its t values make up: 1 - beta^t, in float64 and without the
+// cancellation whatever the average's dtype: in float32 1 - 0.9999 has four digits, and 1 - 0.9999999 none.
+Value bias(double beta, Value t, DType dtype) { return cast(-expm1(std::log(beta) * cast(t, float64)), dtype); }
+
+}  // namespace
+
 Updates Adam::apply(const Values& parameters, const Values& gradients, Location at) const {
   check(parameters, gradients, "adam", at);
   const detail::LocationScope scope(detail::scoped(at));
@@ -130,12 +139,11 @@ Updates Adam::apply(const Values& parameters, const Values& gradients, Location 
         }
         const Value v = slot(w, "adam/v");
         const Value s = slot(w, "adam/s");
-        const Value power = cast(next_t, w.dtype());
         const Value next_v = beta1 * v + (1 - beta1) * g;
         const Value next_s = beta2 * s + (1 - beta2) * square(g);
         // The corrections of the moments' bias are scalars: a division each, not one an element.
-        const Value v_rate = rate / (1.0 - pow(beta1, power));
-        const Value s_correction = 1.0 / (1.0 - pow(beta2, power));
+        const Value v_rate = rate / bias(beta1, next_t, w.dtype());
+        const Value s_correction = 1.0 / bias(beta2, next_t, w.dtype());
         const Value s_corrected = next_s * s_correction;
         const Value root = epsilon_inside_root ? sqrt(s_corrected + epsilon) : sqrt(s_corrected) + epsilon;
         out.push_back({v, next_v});

@@ -10,7 +10,12 @@ namespace chainrule::optim {
 
 namespace {
 
-Value epoch_of(Graph graph) { return cast(graph.epoch(), graph.dtype()); }
+// A schedule by the epoch as a number. It is computed in float64, whose powers keep their digits over many epochs and
+// which counts beyond 2^24 of them, and is of the graph's dtype.
+template <class F>
+Schedule of_epoch(F rate) {
+  return [rate](Graph graph) { return cast(rate(cast(graph.epoch(), float64)), graph.dtype()); };
+}
 
 }  // namespace
 
@@ -23,20 +28,20 @@ Value LearningRate::in(Graph graph, DType dtype, Location at) const {
 }
 
 Schedule inverse_time_decay(InverseTimeDecay o) {
-  return [o](Graph graph) { return o.initial / (1.0 + o.decay * epoch_of(graph)); };
+  return of_epoch([o](Value epoch) { return o.initial / (1.0 + o.decay * epoch); });
 }
 
 Schedule interval_decay(IntervalDecay o) {
   if (!(o.interval > 0)) throw Error("interval_decay", fmt::format("requires interval > 0, got {}", o.interval));
-  return [o](Graph graph) { return o.initial / (1.0 + o.decay * floor(epoch_of(graph) / o.interval)); };
+  return of_epoch([o](Value epoch) { return o.initial / (1.0 + o.decay * floor(epoch / o.interval)); });
 }
 
 Schedule exponential_decay(ExponentialDecay o) {
-  return [o](Graph graph) { return o.initial * pow(o.base, epoch_of(graph)); };
+  return of_epoch([o](Value epoch) { return o.initial * pow(o.base, epoch); });
 }
 
 Schedule inverse_root_decay(InverseRootDecay o) {
-  return [o](Graph graph) { return o.initial * o.k / sqrt(epoch_of(graph) + 1.0); };
+  return of_epoch([o](Value epoch) { return o.initial * o.k / sqrt(epoch + 1.0); });
 }
 
 }  // namespace chainrule::optim

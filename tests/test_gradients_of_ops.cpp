@@ -140,6 +140,81 @@ TEST_CASE("ties share the gradient") {
   CHECK(slopes([](Value x) { return min(x); }, {5, 1, 1}) == Doubles{0, 0.5, 0.5});
 }
 
+namespace {
+
+// The derivatives of y by x, to this order and from the function itself, where x is a parameter of the graph.
+Doubles derivatives_of(Value y, Value x, int order) {
+  Values all{y};
+  for (int k = 0; k < order; ++k) all.push_back(gradients(all.back(), {x})[0]);
+  State state(x.graph());
+  Program program(state, {.outputs = all});
+  const Results results = program.run();
+  Doubles out;
+  for (std::size_t k = 0; k < results.size(); ++k) out.push_back(results.scalar(k));
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("powers have all their derivatives, at 0 and of negative numbers too") {
+  constexpr int order = 6;
+  for (const double n : {0.0, 1.0, 2.0, 3.0, 5.0, 0.5, 1.5, -0.5, -1.0, -2.0})
+    for (const double x : {0.0, 0.3, 2.0, -1.5})
+      for (const bool constant : {true, false}) {
+        Graph graph;
+        const Value base = graph.parameter("x", Array(x));
+        const Value exponent = constant ? graph.constant(n, float64) : graph.parameter("n", Array(n));
+        const Doubles got = derivatives_of(pow(base, exponent), base, order);
+        double factor = 1;  // n (n - 1) ...
+        for (int k = 0; k <= order; ++k) {
+          const double right = factor == 0 ? 0 : factor * std::pow(x, n - k);
+          INFO("derivative " << k << " of " << x << " to the power of " << n << (constant ? ", a constant" : ""));
+          if (std::isnan(right)) {
+            CHECK(std::isnan(got[static_cast<std::size_t>(k)]));
+          } else {
+            CHECK((got[static_cast<std::size_t>(k)] == right ||
+                   got[static_cast<std::size_t>(k)] == Approx(right).epsilon(1e-13)));
+          }
+          factor *= n - k;
+        }
+      }
+}
+
+TEST_CASE("powers have their mixed derivatives") {
+  for (const double x : {0.5, 2.0})
+    for (const double n : {0.0, 1.0, 2.0, -1.0, 0.5}) {
+      Graph graph;
+      const Value base = graph.parameter("x", Array(x));
+      const Value exponent = graph.parameter("n", Array(n));
+      const Values first = gradients(pow(base, exponent), {base, exponent});
+      State state(graph);
+      Program program(state, {.outputs = {first[1], gradients(first[0], {exponent})[0], gradients(first[1], {base})[0],
+                                          gradients(first[1], {exponent})[0]}});
+      const Results got = program.run();
+      const double log_x = std::log(x);
+      const double mixed = std::pow(x, n - 1) * (1 + n * log_x);  // 1 / x for n = 0
+      CHECK(got.scalar(0) == Approx(std::pow(x, n) * log_x).epsilon(1e-14));
+      CHECK(got.scalar(1) == Approx(mixed).epsilon(1e-14));
+      CHECK(got.scalar(2) == Approx(mixed).epsilon(1e-14));
+      CHECK(got.scalar(3) == Approx(std::pow(x, n) * log_x * log_x).epsilon(1e-14));
+    }
+}
+
+TEST_CASE("a polynomial's powers by an array of exponents have their derivatives at 0") {
+  // The terms of 1 + x + x^2 + x^3: derivatives 0, 1, 0, 0, then 0, 0, 2, 0, then 0, 0, 0, 6, then none.
+  Graph graph;
+  const Value x = graph.parameter("x", Array(0.0));
+  const Doubles got = derivatives_of(sum(pow(x, Array({0.0, 1.0, 2.0, 3.0}))), x, 4);
+  CHECK(got == Doubles{1, 1, 2, 6, 0});
+}
+
+TEST_CASE("the slope of a quotient of 0 and a denormal number") {
+  const auto d = slopes([](Value a, Value b) { return a / b; }, {0, 0, 3, 1}, {5e-324, 4, 2, -0.5});
+  constexpr double inf = std::numeric_limits<double>::infinity();
+  CHECK(d.first == Doubles{inf, 0.25, 0.5, -2});
+  CHECK(d.second == Doubles{0, 0, -0.75, -4});
+}
+
 TEST_CASE("powers have their derivatives at 0") {
   const auto d = slopes([](Value a, Value b) { return pow(a, b); }, {0, 0, 0, 3}, {0, 1, 2, 0});
   CHECK(d.first == Doubles{0, 1, 0, 0});
@@ -162,6 +237,60 @@ TEST_CASE("gradients of saturated losses are finite and exact") {
   const Results d = program.run({{z, Array({{1e4, -1e4}, {1e4, -1e4}})}, {y, Array({{1.0, 0.0}, {0.0, 1.0}})}});
   CHECK(d[of_softmax].identical(Array({{0.0, 0.0}, {0.5, -0.5}})));
   CHECK(allclose(d[of_sigmoid], Array({{0.0, 0.0}, {0.25, -0.25}}), 0, 0));
+}
+
+// Each slope against a formula without differences of near numbers, relative to itself: wherever it can be represented,
+// it has its digits.
+TEST_CASE("slopes of saturated functions keep their digits") {
+  using Long = long double;
+  struct Case {
+    const char* name;
+    Value (*f)(Value);
+    Long (*slope)(Long);
+  };
+  const Case cases[] = {
+      {"tanh", [](Value x) { return tanh(x); },
+       [](Long x) {
+         const Long e = std::exp(-2 * std::abs(x));
+         return 4 * e / ((1 + e) * (1 + e));
+       }},
+      {"sigmoid", [](Value x) { return sigmoid(x); },
+       [](Long x) {
+         const Long e = std::exp(-std::abs(x));
+         return e / ((1 + e) * (1 + e));
+       }},
+      {"softplus", [](Value x) { return softplus(x); }, [](Long x) { return 1 / (1 + std::exp(-x)); }},
+      {"expm1", [](Value x) { return expm1(x); }, [](Long x) { return std::exp(x); }},
+      {"elu", [](Value x) { return elu(x); }, [](Long x) { return x > 0 ? 1 : std::exp(x); }},
+      {"1 - sigmoid", [](Value x) { return 1.0 - sigmoid(x); },
+       [](Long x) {
+         const Long e = std::exp(-std::abs(x));
+         return -e / ((1 + e) * (1 + e));
+       }},
+      {"cross-entropy of class 1",
+       [](Value x) { return sigmoid_cross_entropy(x, broadcast_to(x.graph().constant(1.0, x.dtype()), x.shape())); },
+       [](Long x) { return -1 / (1 + std::exp(x)) / 14; }},
+      {"tanh'", [](Value x) { return gradients(sum(tanh(x)), {x})[0]; },
+       [](Long x) {
+         const Long e = std::exp(-2 * std::abs(x));
+         return -2 * std::tanh(x) * 4 * e / ((1 + e) * (1 + e));
+       }},
+  };
+  const Doubles at = {0, 1e-4, 0.3, -1, 3, 5, -7, 9, -15, 20, 30, 40, -43, -36};
+  for (const DType dtype : {float32, float64})
+    for (const Case& c : cases) {
+      Graph graph({.dtype = dtype});
+      const Value x = graph.input("x", {at.size()});
+      State state(graph);
+      Program program(state, {.outputs = gradients(sum(c.f(x)), {x})});
+      const Array points = Array(at).astype(dtype);
+      const Results got = program.run({{x, points}});
+      for (std::int64_t i = 0; i < points.size(); ++i) {
+        const auto right = static_cast<double>(c.slope(points[i]));
+        INFO(c.name << " at " << points[i] << ", " << name(dtype));
+        CHECK(got[0][i] == Approx(right).epsilon(dtype == float32 ? 1e-6 : 2e-15).margin(1e-320));
+      }
+    }
 }
 
 // ---- wrong gradients

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <chainrule/framework/initial.hpp>
+#include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/reduce.hpp>
 
 #include "catch.hpp"
@@ -38,6 +39,10 @@ struct Function {
 };
 
 Long sigmoid(Long x) { return x >= 0 ? 1 / (1 + std::exp(-x)) : std::exp(x) / (1 + std::exp(x)); }
+Long sech2(Long x) {
+  const Long e = std::exp(-2 * std::abs(x));
+  return 4 * e / ((1 + e) * (1 + e));
+}
 Long softplus(Long x) { return std::max(x, 0.0L) + std::log1p(std::exp(-std::abs(x))); }
 
 const Function functions[] = {
@@ -50,6 +55,7 @@ const Function functions[] = {
     {"sin", std::sin, 2.3, 1.6, 0x1p-43},
     {"cos", std::cos, 2.4, 1.6, 0x1p-43},
     {"tanh", std::tanh, 1.4, 1.4},
+    {"sech2", sech2, 4.0, 4.0},
     {"erf", std::erf, 1.1, 1.2},
     {"sigmoid", sigmoid, 2.6, 2.4},
     {"softplus", softplus, 2.0, 1.7},
@@ -341,6 +347,44 @@ TEMPLATE_TEST_CASE("single operations are those of the processor", "", float, do
     INFO(f.op << " in " << name(dtype));
     CHECK(wrong == 0);
   }
+}
+
+// Small constant powers are products and roots. Each rounding (of a factor that is a reciprocal or root, and of each
+// product) is off by half a unit in the last place or less, which may be a whole one of the result.
+TEST_CASE("constant powers are within their units in the last place") {
+  for (const DType dtype : {float32, float64})
+    for (const double exponent : {0.0,  0.5, -0.5, 1.0, -1.0, 1.5, -1.5, 2.0,  -2.0, 2.5,  3.0, -3.0, 3.5,
+                                  -3.5, 4.0, 5.0,  6.0, -6.0, 7.0, 8.0,  -8.0, 9.0,  0.25, 1.7, -12.0}) {
+      std::mt19937_64 random(13);
+      std::vector<double> bases;
+      constexpr double inf = std::numeric_limits<double>::infinity();
+      for (const double base : {0.0, -0.0, 1.0, -1.0, inf, -inf, std::nan(""), 2.0, -2.0}) bases.push_back(base);
+      const double room = dtype == float32 ? 85 : 700;
+      for (int i = 0; i < 1 << 12; ++i)
+        bases.push_back(std::exp((2 * unit(random) - 1) * room / std::max(1.0, std::abs(exponent))) *
+                        (i % 4 == 0 ? -1 : 1));
+      const Array x = Array(bases).astype(dtype);
+      Graph graph({.dtype = dtype});
+      const Value v = graph.input("x", {x.size()});
+      State state(graph);
+      Program program(state, {.outputs = {pow(v, exponent)}});
+      const Results y = program.run({{v, x}});
+      const Long in_dtype = Array::full(dtype, Dims{}, exponent).item();
+      const bool whole = exponent == std::trunc(exponent);
+      const double factors = std::abs(whole ? exponent : 2 * exponent);
+      const bool products = factors <= 8 && 2 * exponent == std::trunc(2 * exponent);
+      const double roundings = (whole ? 0 : factors) + (exponent < 0 ? factors : 0) + (factors - 1);
+      const double allowed_ulps = products && roundings > 0 ? std::max(1.0, roundings) : 1;
+      Worst worst;
+      for (std::int64_t i = 0; i < x.size(); ++i) {
+        const Long exact = std::pow(static_cast<Long>(x[i]), in_dtype);
+        double away = ulps(dtype, y[0][i], exact);
+        if (y[0][i] == 0 && std::signbit(y[0][i]) != std::signbit(exact)) away = inf;
+        worst.take(away, x[i], y[0][i]);
+      }
+      INFO(name(dtype) << " to the power of " << exponent << ": " << worst.argument << " is " << worst.got);
+      CHECK(worst.ulps <= allowed_ulps);
+    }
 }
 
 TEST_CASE("powers are within a unit in the last place") {

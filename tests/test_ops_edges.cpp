@@ -148,6 +148,109 @@ TEST_CASE("argmax is the first of equals, and the first NaN") {
   CHECK(integers_of(of([](Value x) { return argmax(x, -2); }, rows)) == std::vector<std::int64_t>{1, 0, 0});
 }
 
+TEST_CASE("argmax over several axes counts along them in row-major order") {
+  const Array x = uniform({2, 3, 4}, -1, 1).draw(float64, 5, 1);
+  // By loops: the greatest of those kept elements, and which of the reduced ones it is.
+  const auto right = [&](const std::vector<bool>& reduced) {
+    std::vector<std::int64_t> best;
+    std::vector<double> held;
+    std::vector<std::int64_t> seen;
+    for (std::int64_t i = 0; i < 2; ++i)
+      for (std::int64_t j = 0; j < 3; ++j)
+        for (std::int64_t k = 0; k < 4; ++k) {
+          std::size_t kept = 0;
+          if (!reduced[0]) kept = static_cast<std::size_t>(i);
+          if (!reduced[1]) kept = kept * 3 + static_cast<std::size_t>(j);
+          if (!reduced[2]) kept = kept * 4 + static_cast<std::size_t>(k);
+          if (kept >= best.size()) {
+            best.resize(kept + 1, 0);
+            held.resize(kept + 1, -inf);
+            seen.resize(kept + 1, 0);
+          }
+          const std::int64_t number = seen[kept]++;
+          if (x(i, j, k) <= held[kept]) continue;
+          held[kept] = x(i, j, k);
+          best[kept] = number;
+        }
+    return best;
+  };
+  CHECK(integers_of(of([](Value v) { return argmax(v); }, x)) == right({true, true, true}));
+  CHECK(integers_of(of([](Value v) { return argmax(v, {0, 2}); }, x)) == right({true, false, true}));
+  CHECK(integers_of(of([](Value v) { return argmax(v, {1, 0}); }, x)) == right({true, true, false}));
+  CHECK(integers_of(of([](Value v) { return argmax(v, {-1, -2}); }, x)) == right({false, true, true}));
+  CHECK(integers_of(of([](Value v) { return argmax(v, 1); }, x)) == right({false, true, false}));
+  CHECK(of([](Value v) { return argmax(v); }, x).shape() == Dims{});
+  CHECK(of([](Value v) { return argmax(v, {0, 2}, true); }, x).shape() == Dims{1, 3, 1});
+  CHECK(of([](Value v) { return argmax(v, 1, true); }, x).shape() == Dims{2, 1, 4});
+  CHECK(of([](Value v) { return argmax(v, {}, true); }, x).shape() == Dims{1, 1, 1});
+  CHECK(of([](Value v) { return argmax(v); }, Array(3.0)).item() == 0);
+  CHECK_THROWS_WITH(of(
+                        [](Value v) {
+                          return argmax(v, {0, -3});
+                        },
+                        x),
+                    ContainsSubstring("argmax: requires each axis once, got"));
+  CHECK_THROWS_WITH(of([](Value v) { return argmax(v, 3); }, x), ContainsSubstring("argmax: "));
+}
+
+// ---- short rows
+
+TEST_CASE("sums and extrema of short rows are those of each row") {
+  for (const DType dtype : {float32, float64})
+    for (const std::int64_t columns : {1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 70, 300})
+      for (const std::int64_t rows : {1, 2, 7, 16, 19, 64, 133}) {
+        const Array x = uniform({rows, columns}, -1, 1).draw(dtype, 3, static_cast<std::uint64_t>(rows));
+        const Array sums = of([](Value v) { return sum(v, 1); }, x);
+        const Array greatest = of([](Value v) { return max(v, 1); }, x);
+        const Array least = of([](Value v) { return min(v, 1); }, x);
+        // In a fused group, with each row's sum read back by its row.
+        const Array shares = of([](Value v) { return (v * 2.0) / sum(v * 2.0, 1, true); }, x);
+        bool right = true;
+        for (std::int64_t i = 0; i < rows; ++i) {
+          Array row(dtype, {columns});
+          long double total = 0;
+          long double size = 0;
+          double most = -inf;
+          double fewest = inf;
+          for (std::int64_t j = 0; j < columns; ++j) {
+            row.set(j, x(i, j));
+            total += x(i, j);
+            size += std::abs(x(i, j));
+            most = std::max(most, x(i, j));
+            fewest = std::min(fewest, x(i, j));
+          }
+          const double bound = static_cast<double>(size) * (dtype == float32 ? 6e-7 : 1e-15);
+          right = right && std::abs(sums[i] - static_cast<double>(total)) <= bound && greatest[i] == most &&
+                  least[i] == fewest;
+          // The same bits as alone.
+          right = right && of([](Value v) { return sum(v); }, row).item() == sums[i];
+          for (std::int64_t j = 0; j < columns; ++j)
+            right = right && std::abs(shares(i, j) * sums[i] - x(i, j)) <= 4 * bound + 1e-30;
+        }
+        INFO(name(dtype) << ", " << rows << " rows of " << columns);
+        CHECK(right);
+      }
+}
+
+TEST_CASE("columns and rows that are broadcast are read right wherever a tile begins") {
+  for (const DType dtype : {float32, float64})
+    for (const std::int64_t columns : {2, 3, 7, 10, 31})
+      for (const std::int64_t rows : {1, 5, 173, 700}) {
+        const Array x = uniform({rows, columns}, -1, 1).draw(dtype, 3, 1);
+        const Array column = uniform({rows, 1}, -1, 1).draw(dtype, 3, 2);
+        const Array row = uniform({columns}, -1, 1).draw(dtype, 3, 3);
+        const Array y = of([](Value v, Value c, Value r) { return (v - c) * r; }, x, column, row);
+        bool right = true;
+        for (std::int64_t i = 0; i < rows; ++i)
+          for (std::int64_t j = 0; j < columns; ++j) {
+            const double expected = (x(i, j) - column[i]) * row[j];
+            right = right && std::abs(y(i, j) - expected) <= 2e-7;
+          }
+        INFO(name(dtype) << ", {" << rows << ", " << columns << "}");
+        CHECK(right);
+      }
+}
+
 // ---- large logits
 
 TEST_CASE("softmax of logits of ten thousand is exact") {
@@ -198,6 +301,67 @@ TEST_CASE("cross-entropies of logits of ten thousand are exact") {
   }
 }
 
+TEST_CASE("a logit of -inf is a class that cannot be, and costs nothing where it is not") {
+  const double log2 = std::log(2.0);
+  for (const DType dtype : {float32, float64}) {
+    const auto by_index = [](Value a, Value b) { return softmax_cross_entropy(a, b); };
+    const auto z = [&](const Array& rows) { return rows.astype(dtype); };
+    const double tolerance = dtype == float32 ? 1e-6 : 1e-15;
+    CHECK(of(by_index, z(Array({{0.0, 0.0, -inf}})), int64s({0})).item() == Approx(log2).epsilon(tolerance));
+    CHECK(of(by_index, z(Array({{0.0, 0.0, -inf}})), z(Array({{0.0, 1.0, 0.0}}))).item() ==
+          Approx(log2).epsilon(tolerance));
+    CHECK(of(by_index, z(Array({{-inf, 3.0, -inf}})), int64s({1})).item() == 0);
+    CHECK(of(by_index, z(Array({{0.0, 0.0, -inf}})), int64s({2})).item() == inf);
+    CHECK(of(by_index, z(Array({{0.0, 0.0, -inf}})), z(Array({{0.5, 0.25, 0.25}}))).item() == inf);
+    // Of several examples, along either axis.
+    CHECK(of(by_index, z(Array({{0.0, 0.0, -inf}, {-inf, 7.0, 7.0}})), int64s({1, 2})).item() ==
+          Approx(log2).epsilon(tolerance));
+    CHECK(of([](Value a, Value b) { return softmax_cross_entropy(a, b, 0); }, z(Array({{0.0}, {-inf}, {0.0}})),
+             int64s({2}))
+              .item() == Approx(log2).epsilon(tolerance));
+    // NaN where there is no distribution, and where a logit is one, even of weight 0.
+    CHECK(std::isnan(of(by_index, z(Array({{-inf, -inf}})), int64s({0})).item()));
+    CHECK(std::isnan(of(by_index, z(Array({{0.0, NaN}})), int64s({0})).item()));
+    CHECK(std::isnan(of(by_index, z(Array({{0.0, NaN}})), z(Array({{0.0, 0.0}}))).item()));
+
+    const auto soft = of([](Value x) { return softmax(x); }, z(Array({{-inf, 0.0, 0.0}, {-inf, -inf, -inf}})));
+    const auto log_soft = of([](Value x) { return log_softmax(x); }, z(Array({{-inf, 0.0, 0.0}, {-inf, -inf, -inf}})));
+    CHECK((soft(0, 0) == 0 && soft(0, 1) == 0.5 && std::isnan(soft(1, 0)) && std::isnan(soft(1, 2))));
+    CHECK((log_soft(0, 0) == -inf && log_soft(0, 1) == Approx(-log2) && std::isnan(log_soft(1, 1))));
+
+    const auto sigmoid_loss = [&](double logit, double y) {
+      return of([](Value a, Value b) { return sigmoid_cross_entropy(a, b); }, filled(dtype, {2, 1}, logit),
+                filled(dtype, {2, 1}, y))
+          .item();
+    };
+    CHECK(sigmoid_loss(inf, 1) == 0);
+    CHECK(sigmoid_loss(-inf, 0) == 0);
+    CHECK(sigmoid_loss(inf, 0) == inf);
+    CHECK(sigmoid_loss(-inf, 1) == inf);
+    CHECK(sigmoid_loss(inf, 0.5) == inf);
+    CHECK(std::isnan(sigmoid_loss(NaN, 1)));
+    CHECK(std::isnan(sigmoid_loss(NaN, 0)));
+  }
+}
+
+TEST_CASE("slopes of losses with logits of -inf are finite, to the second order") {
+  for (const DType dtype : {float32, float64}) {
+    Graph graph({.dtype = dtype});
+    const Value z = graph.parameter("z", Array({{0.0, 0.0, -inf}}));
+    const Value y = graph.constant(Array({{1.0, 0.0, 0.0}}).astype(dtype));
+    const Value d = gradients(softmax_cross_entropy(z, y), {z})[0];
+    const Value d2 = gradients(slice(reshape(d, {3}), 0, {0, 1}), {z})[0];
+    const Value s = gradients(sigmoid_cross_entropy(z, broadcast_to(graph.constant(0.0, dtype), {1, 3})), {z})[0];
+    State state(graph);
+    Program program(state, {.outputs = {d, d2, s}});
+    const Results got = program.run();
+    CHECK(got[0].identical(Array({{-0.5, 0.5, 0.0}}).astype(dtype)));
+    // p (1 - p), -p q, 0
+    CHECK(allclose(got[1], Array({{0.25, -0.25, 0.0}}).astype(dtype), 1e-7, 0));
+    CHECK(allclose(got[2], Array({{0.5 / 3, 0.5 / 3, 0.0}}).astype(dtype), 1e-7, 0));
+  }
+}
+
 // ---- nothing
 
 TEST_CASE("sums of nothing are 0, means NaN, and there is no greatest of nothing") {
@@ -211,6 +375,12 @@ TEST_CASE("sums of nothing are 0, means NaN, and there is no greatest of nothing
     CHECK(std::isnan(of([](Value x) { return mean(x, 0); }, none)[2]));
     CHECK(of([](Value x) { return max(x, 1); }, none).shape() == Dims{0});
     CHECK(of([](Value x) { return softmax(x, 1); }, none).shape() == Dims{0, 3});
+    for (const auto f : {softmax, log_softmax})
+      CHECK_THROWS_WITH(of([f](Value x) { return f(x, 0, Location::here()); }, none),
+                        ContainsSubstring("softmax: requires at least one element along axis 0, got {0, 3}") &&
+                            ContainsSubstring("test_ops_edges.cpp:"));
+    CHECK_THROWS_WITH(of([](Value x) { return softmax_cross_entropy(x, x, 0); }, none),
+                      ContainsSubstring("softmax_cross_entropy: requires at least one class, got {0, 3}"));
     CHECK(of([](Value x, Value y) { return matmul(x, y); }, filled(dtype, {2, 0}, 1), filled(dtype, {0, 2}, 1))
               .identical(filled(dtype, {2, 2}, 0)));
   }

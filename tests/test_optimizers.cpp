@@ -247,6 +247,26 @@ TEST_CASE("Adam makes the steps that the notes print, with both places of epsilo
   }
 }
 
+TEST_CASE("Adam's first steps are right in float32 however slowly its averages forget") {
+  // With one gradient g all along both corrected averages are g and g^2 to the last: each step is rate * g / (|g| +
+  // eps).
+  for (const double beta : {0.0, 0.9, 0.999, 0.9999, 0.999999, 0.9999999}) {
+    OneParameter net(float32);
+    const Updates updates =
+        optim::Adam{.learning_rate = 0.5, .beta1 = beta, .beta2 = beta, .epsilon = 1e-8}.minimize(net.loss);
+    State state(net.graph);
+    Program train(state, {.updates = updates});
+    const Array g = Array({3.0, -0.5, 1e-3}).astype(float32);
+    const double before[] = {1, -2, 0.5};
+    train.run({{net.g, g}});
+    for (std::int64_t i = 0; i < 3; ++i) {
+      INFO("beta " << beta << ", element " << i);
+      const double step = 0.5 * (g[i] > 0 ? 1 : -1) / (1 + 1e-8 / std::abs(g[i]));
+      CHECK(state[net.w][i] - before[i] == Approx(-step).epsilon(1e-6));
+    }
+  }
+}
+
 TEST_CASE("slots begin as zeros of the parameter's shape") {
   const auto* momentum = test::expected("001.velocity_zeros");
   const auto* adam = test::expected("001.adam_zeros");
@@ -322,6 +342,14 @@ TEST_CASE("schedules by their formulas") {
   }
   CHECK_THROWS_WITH(optim::interval_decay({.interval = 0}),
                     ContainsSubstring("interval_decay: requires interval > 0, got 0"));
+}
+
+TEST_CASE("schedules keep their digits in float32") {
+  const auto schedule = optim::exponential_decay({.initial = 1, .base = 0.9999});
+  CHECK(rate_in(schedule, 50'000, float32) == Approx(std::pow(0.9999, 50'000)).epsilon(1e-7));
+  // Beyond 2^24 epochs too.
+  CHECK(rate_in(optim::inverse_time_decay({.initial = 1, .decay = 1}), (1 << 24) + 2, float32) ==
+        Approx(1.0 / ((1 << 24) + 3)).epsilon(1e-7));
 }
 
 TEST_CASE("rates: a number, a value, a schedule") {

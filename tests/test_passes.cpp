@@ -302,12 +302,29 @@ x = input  float64 {2}
 %2 = square(x)  float64 {2}  net.cpp:2
 results: %1 %2
 )");
-  // What must stay: 0 * x is NaN where x is; a 0 or 1 that widens the shape; 0 - x; 1 / x; x ** 3.
+  // Small powers are products, and a condition that is known is gone.
+  const Computation powers{
+      graph, {pow(x, 0.0), pow(x, 3.0), pow(x, -1.0), pow(x, 7.0), where(graph.constant(1, boolean), x, -x)}};
+  CHECK(listing(simplify_algebra(powers)) == R"(
+%1 = broadcast_to(1, shape={2})  float64 {2}  net.cpp:2
+x = input  float64 {2}
+%3 = square(x)  float64 {2}  net.cpp:2
+%4 = mul(%3, x)  float64 {2}  net.cpp:2
+%6 = div(1, x)  float64 {2}  net.cpp:2
+%7 = square(x)  float64 {2}  net.cpp:2
+%8 = mul(%7, x)  float64 {2}  net.cpp:2
+%9 = square(%8)  float64 {2}  net.cpp:2
+%10 = mul(%9, x)  float64 {2}  net.cpp:2
+results: %1 %4 %6 %10 x
+)");
+  // What must stay: 0 * x is NaN where x is; a 0 or 1 that widens the shape; 0 - x; 1 / x; larger powers and other
+  // roots.
   line(3);
   const auto wide_zero = graph.constant(Array(float64, {1, 1}));
   const auto wide_one = graph.constant(Array::full(float64, {1, 1}, 1));
   const Computation stays{graph,
-                          {x * 0.0, x + wide_zero, wide_one * x, 0.0 - x, 1.0 / x, pow(x, 3.0), where(c, x, -x)}};
+                          {x * 0.0, x + wide_zero, wide_one * x, 0.0 - x, 1.0 / x, pow(x, 9.0), pow(x, 0.3),
+                           pow(x, NAN), pow(x, INFINITY), pow(2.0, x), where(c, x, -x)}};
   CHECK(listing(simplify_algebra(stays)) == listing(stays));
 }
 
@@ -497,20 +514,25 @@ results: %2
 )");
   CHECK(listing(expand_composites(c)) == R"(
 y = input  float64 {4, 3}
+%2 = equal(y, 0)  bool {4, 3}  net.cpp:7
 z = input  float64 {4, 3}
-%2 = max(z, axes=(1), keepdims=true)  float64 {4, 1}  net.cpp:7
-%3 = sub(z, %2)  float64 {4, 3}  net.cpp:7
-%4 = exp(%3)  float64 {4, 3}  net.cpp:7
-%5 = sum(%4, axes=(1), keepdims=true)  float64 {4, 1}  net.cpp:7
-%6 = log(%5)  float64 {4, 1}  net.cpp:7
-%7 = sub(%3, %6)  float64 {4, 3}  net.cpp:7
-%8 = mul(y, %7)  float64 {4, 3}  net.cpp:7
-%9 = sum(%8, axes=(1), keepdims=false)  float64 {4}  net.cpp:7
-%10 = sum(%9, axes=(0), keepdims=false)  float64 {}  net.cpp:7
-%11 = extent(shape={4}, dtype=float64)  float64 {}  net.cpp:7
-%12 = div(%10, %11)  float64 {}  net.cpp:7
-%13 = neg(%12)  float64 {}  net.cpp:7
-results: %13
+%4 = max(z, axes=(1), keepdims=true)  float64 {4, 1}  net.cpp:7
+%5 = sub(z, %4)  float64 {4, 3}  net.cpp:7
+%6 = exp(%5)  float64 {4, 3}  net.cpp:7
+%7 = sum(%6, axes=(1), keepdims=true)  float64 {4, 1}  net.cpp:7
+%8 = log(%7)  float64 {4, 1}  net.cpp:7
+%9 = sub(%5, %8)  float64 {4, 3}  net.cpp:7
+%10 = abs(%9)  float64 {4, 3}  net.cpp:7
+%12 = equal(%10, inf)  bool {4, 3}  net.cpp:7
+%13 = logical_and(%2, %12)  bool {4, 3}  net.cpp:7
+%15 = mul(y, %9)  float64 {4, 3}  net.cpp:7
+%16 = where(%13, 0, %15)  float64 {4, 3}  net.cpp:7
+%17 = sum(%16, axes=(1), keepdims=false)  float64 {4}  net.cpp:7
+%18 = sum(%17, axes=(0), keepdims=false)  float64 {}  net.cpp:7
+%19 = extent(shape={4}, dtype=float64)  float64 {}  net.cpp:7
+%20 = div(%18, %19)  float64 {}  net.cpp:7
+%21 = neg(%20)  float64 {}  net.cpp:7
+results: %21
 )");
   const Computation plain{graph, {z + y}};
   CHECK(listing(expand_composites(plain)) == listing(plain));
@@ -624,12 +646,12 @@ w = parameter  float64 {3}
 %5 = sum(%4, axes=(0, 1), keepdims=false)  float64 {}  net.cpp:1  group 1
 %7 = constant([[2]])  float64 {1, 1}  net.cpp:1
 %8 = mul(%7, %3)  float64 {4, 3}  net.cpp:1  group 1
-%10 = sub(1, %4)  float64 {4, 3}  net.cpp:1  group 1
-%11 = mul(%8, %10)  float64 {4, 3}  net.cpp:1  group 1
-%12 = mul(%11, x)  float64 {4, 3}  net.cpp:1  group 1
-%13 = sum(%12, axes=(0), keepdims=false)  float64 {3}  net.cpp:1  group 1
-%14 = mul(0.1, %13)  float64 {3}  net.cpp:3  group 2
-%15 = sub(w, %14)  float64 {3}  net.cpp:3  group 2
+%9 = sech2(%2)  float64 {4, 3}  net.cpp:1  group 1
+%10 = mul(%8, %9)  float64 {4, 3}  net.cpp:1  group 1
+%11 = mul(%10, x)  float64 {4, 3}  net.cpp:1  group 1
+%12 = sum(%11, axes=(0), keepdims=false)  float64 {3}  net.cpp:1  group 1
+%13 = mul(0.1, %12)  float64 {3}  net.cpp:3  group 2
+%14 = sub(w, %13)  float64 {3}  net.cpp:3  group 2
 )");
 }
 

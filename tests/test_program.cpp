@@ -749,6 +749,111 @@ TEST_CASE("running averages that the request updates itself are the request's") 
   CHECK(!same_bits(state["batch_norm/variance"], Array({1.0, 1.0})));
 }
 
+// ---- several updates of one variable
+
+TEST_CASE("two batch norms of the same statistics: one batch after the other") {
+  Graph graph;
+  const auto u = graph.constant(Array({{1.0}, {3.0}}));
+  const auto v = graph.constant(Array({{10.0}, {30.0}}));
+  const auto gamma = graph.parameter("gamma", ones({1}));
+  const auto beta = graph.parameter("beta", zeros({1}));
+  const auto mean = graph.variable("mean", zeros({1}));
+  const auto variance = graph.variable("variance", ones({1}));
+  const auto a = batch_norm(u, gamma, beta, mean, variance);
+  const auto b = batch_norm(v, gamma, beta, mean, variance);
+  State state(graph);
+  Program both(state, {.outputs = {a, b}, .updates = {{beta, beta}}});
+  both.run();
+  // means 2 and 20; unbiased variances 2 and 200
+  CHECK(state[mean][0] == Approx(0.9 * (0.1 * 2) + 0.1 * 20).epsilon(1e-15));
+  CHECK(state[variance][0] == Approx(0.9 * (0.9 + 0.1 * 2) + 0.1 * 200).epsilon(1e-15));
+  // Only what a program computes is followed, and a run begins with what the one before left.
+  State own(graph);
+  Program second(own, {.outputs = {b}, .updates = {{beta, beta}}});
+  second.run();
+  CHECK(own[mean][0] == Approx(0.1 * 20).epsilon(1e-15));
+  second.run();
+  CHECK(own[mean][0] == Approx(0.9 * 2 + 0.1 * 20).epsilon(1e-15));
+}
+
+TEST_CASE("a batch norm over time follows each step, and computes none of them again") {
+  Graph graph;
+  const auto x = graph.input("x", {4, 3});
+  const auto gamma = graph.parameter("gamma", ones({3}));
+  const auto beta = graph.parameter("beta", zeros({3}));
+  const auto mean = graph.variable("mean", zeros({3}));
+  const auto variance = graph.variable("variance", ones({3}));
+  constexpr int steps = 5;
+  std::vector<Value> norms;
+  Value h = x;
+  for (int t = 0; t < steps; ++t) norms.push_back(h = batch_norm(square(h) + 1.0, gamma, beta, mean, variance));
+  State state(graph);
+  Values inputs;
+  for (int t = 0; t < steps; ++t) inputs.push_back(square(t == 0 ? x : norms[static_cast<std::size_t>(t) - 1]) + 1.0);
+  Program train(state, {.outputs = inputs, .updates = {{beta, beta}}});
+  const Array at = random({4, 3}, 3);
+  Program all(state, {.outputs = {h}, .updates = {{beta, beta}}});
+  const Results batches = train.run({{x, at}});
+  std::vector<double> expected(3, 0.0);
+  for (const double share : {0.1})
+    for (std::size_t t = 0; t < batches.size(); ++t)
+      for (std::int64_t j = 0; j < 3; ++j) {
+        double of_batch = 0;
+        for (std::int64_t i = 0; i < 4; ++i) of_batch += batches[t](i, j) / 4;
+        auto& e = expected[static_cast<std::size_t>(j)];
+        e = (1 - share) * e + share * of_batch;
+      }
+  state.set(mean, Array({0.0, 0.0, 0.0}));
+  all.run({{x, at}});
+  for (std::int64_t j = 0; j < 3; ++j)
+    CHECK(state[mean][j] == Approx(expected[static_cast<std::size_t>(j)]).epsilon(1e-14));
+}
+
+TEST_CASE("attached updates of one variable are applied in the order in which they were attached") {
+  Graph graph;
+  const auto x = graph.input("x", {});
+  const auto v = graph.variable("v", Array(5.0));
+  const auto w = graph.variable("w", Array(1.0));
+  const auto y = x * v;
+  const auto z = x + v;
+  graph.update_with(y, v, 2.0 * v);
+  graph.update_with(z, v, v + x);
+  graph.update_with(z, w, w + v);  // another variable's reads v from before
+  graph.update_with(y, v, v * v);
+  State state(graph);
+  Program train(state, {.outputs = {y, z}, .updates = {{graph.variable("n", Array(0.0)), x}}});
+  const Results r = train.run({{x, 3.0}});
+  CHECK(r.scalar(0) == 15);
+  CHECK(r.scalar(1) == 8);
+  CHECK(state[v][0] == (2 * 5 + 3) * (2 * 5 + 3));
+  CHECK(state[w][0] == 6);
+  // A result that is an update's expression reads the value from before.
+  State again(graph);
+  const auto doubled = graph.find("v") * 2.0;
+  Program shown(again, {.outputs = {y, z, doubled}, .updates = {{w, w}}});
+  const Results s = shown.run({{x, 3.0}});
+  CHECK(s.scalar(2) == 10);
+  CHECK(again[v][0] == 169);
+}
+
+TEST_CASE("batch_norm with statistics that are given") {
+  Graph graph;
+  const auto x = graph.input("x", {2, 1});
+  const auto gamma = graph.constant(Array({2.0}));
+  const auto beta = graph.constant(Array({1.0}));
+  const auto mean = graph.input("mean", {1});
+  const auto variance = graph.constant(Array({4.0}));
+  const auto y = batch_norm(x, gamma, beta, mean, variance, {.epsilon = 1e-30});
+  State state(graph);
+  Program inference(state, {.outputs = {y}, .mode = Mode::inference});
+  CHECK(inference.run({{x, Array({{5.0}, {3.0}})}, {mean, Array({3.0})}})[0].identical(Array({{3.0}, {1.0}})));
+  CHECK_THROWS_WITH(batch_norm(x, gamma, beta, graph.variable("m", zeros({1})), variance),
+                    ContainsSubstring("batch_norm: requires variables for both running statistics, or for neither, "
+                                      "got variable and constant") &&
+                        ContainsSubstring("test_program.cpp:"));
+  CHECK_FALSE(graph.has("m_2"));
+}
+
 // ---- the same run, the same bits
 
 TEMPLATE_TEST_CASE("training twice gives the same bits", "", float, double) {

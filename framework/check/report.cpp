@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include <chainrule/framework/check_gradients.hpp>
+#include <chainrule/framework/printed.hpp>
 
 namespace chainrule {
 
@@ -77,9 +78,9 @@ std::string CheckReport::to_string(bool colour) const {
     if (has_numbers(row)) {
       const bool whole = row.check == "adjoint";
       text += fmt::format("{:<12} {:>8.1e}  {:<9} {:>22.15g} {:>22.15g} {:>8}  ",
-                          whole ? "" : chainrule::to_string(row.shape), row.distance,
-                          whole ? "" : chainrule::to_string(row.worst), row.analytic, row.numeric,
-                          is_gradient(row) ? fmt::format("{:.1e}", row.error) : "");
+                          whole ? "" : chainrule::to_string(row.shape), detail::printed(row.distance),
+                          whole ? "" : chainrule::to_string(row.worst), detail::printed(row.analytic),
+                          detail::printed(row.numeric), is_gradient(row) ? fmt::format("{:.1e}", row.error) : "");
     }
     text += painted(std::string(name(row.verdict)), row.verdict, colour);
     if (!row.note.empty()) text += "  " + row.note;
@@ -93,7 +94,7 @@ std::string CheckReport::to_string(bool colour) const {
 
 std::string CheckReport::to_json() const {
   const auto number = [](double x) -> nlohmann::json {  // JSON has no NaN
-    return std::isfinite(x) ? nlohmann::json(x) : nlohmann::json(fmt::format("{}", x));
+    return std::isfinite(x) ? nlohmann::json(x) : nlohmann::json(fmt::format("{}", detail::printed(x)));
   };
   nlohmann::json json = {{"title", title},
                          {"line", line},

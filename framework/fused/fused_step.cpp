@@ -348,7 +348,7 @@ class FusedStep {
           return;
         }
         out += (place.row * row_ + place.begin) / columns_;
-        for (std::size_t i = 0; i < lines; ++i) out[i] = table.sum(x + i * columns, columns);
+        table.sum_lines(x, lines, columns, out);
         return;
       case SumOver::columns: {
         T* held = partials + place.chunk * columns_;
@@ -376,9 +376,7 @@ class FusedStep {
     const auto rows = static_cast<std::size_t>(rows_);
     switch (sum.over) {
       case SumOver::all: *out = table.sum(partials, rows * tiles); return;
-      case SumOver::rows:
-        for (std::size_t row = 0; row < rows; ++row) out[row] = table.sum(partials + row * tiles, tiles);
-        return;
+      case SumOver::rows: table.sum_lines(partials, rows, tiles, out); return;
       case SumOver::columns:
         table.sum_rows(partials, static_cast<std::size_t>(chunks_), static_cast<std::size_t>(columns_), out);
         return;

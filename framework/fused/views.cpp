@@ -1,13 +1,16 @@
 #include <chainrule/framework/fused/views.hpp>
 
 #include <algorithm>
+#include <type_traits>
+
+#include <chainrule/framework/kernels/vector_table.hpp>
 
 namespace chainrule::detail {
 
 namespace {
 
 template <class From, class T>
-void load_view(const View& view, const From* from, std::int64_t begin, std::int64_t n, T* out) {
+void load_elements(const View& view, const From* from, std::int64_t begin, std::int64_t n, T* out) {
   Dims index = Dims::filled(view.shape.rank(), 0);
   std::int64_t offset = 0;
   std::int64_t rest = begin;
@@ -38,6 +41,32 @@ void load_view(const View& view, const From* from, std::int64_t begin, std::int6
       offset += view.strides[axis - 1];
     }
   }
+}
+
+// The same; of many short rows that are alike, or each of one number, faster.
+template <class From, class T>
+void load_view(const View& view, const From* from, std::int64_t begin, std::int64_t n, T* out) {
+  const std::int64_t columns = view.shape.back();
+  if (view.shape.rank() != 2 || n < 2 * columns) return load_elements(view, from, begin, n, out);
+  if (view.strides[0] == 0) {
+    load_elements(view, from, begin, columns, out);
+    for (std::int64_t done = columns; done < n; done *= 2) std::copy_n(out, std::min(done, n - done), out + done);
+    return;
+  }
+  if constexpr (std::is_same_v<From, T> && std::is_floating_point_v<T>) {
+    if (view.strides[0] == 1 && view.strides[1] == 0) {
+      const std::int64_t head = (columns - begin % columns) % columns;
+      const std::int64_t first = (begin + head) / columns;
+      const std::int64_t rows = (n - head) / columns;
+      std::fill_n(out, head, from[begin / columns]);
+      kernels::table<T>().repeat(from + first, static_cast<std::size_t>(rows), static_cast<std::size_t>(columns),
+                                 out + head);
+      const std::int64_t done = head + rows * columns;
+      if (done < n) std::fill_n(out + done, n - done, from[first + rows]);
+      return;
+    }
+  }
+  load_elements(view, from, begin, n, out);
 }
 
 }  // namespace

@@ -39,8 +39,8 @@ void run_stage(Reduction kind, const Stage& s, const T* x, T* y) {
   const auto length = static_cast<std::size_t>(s.length);
   const auto inner = static_cast<std::size_t>(s.inner);
   if (inner == 1) {
-    const auto row = kind == Reduction::sum ? t.sum : kind == Reduction::max ? t.max : t.min;
-    for (std::int64_t o = 0; o < s.outer; ++o) y[o] = row(x + o * s.length, length);
+    const auto lines = kind == Reduction::sum ? t.sum_lines : kind == Reduction::max ? t.max_lines : t.min_lines;
+    lines(x, static_cast<std::size_t>(s.outer), length, y);
     return;
   }
   const auto rows = kind == Reduction::sum ? t.sum_rows : kind == Reduction::max ? t.max_rows : t.min_rows;

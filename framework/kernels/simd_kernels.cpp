@@ -505,6 +505,75 @@ T reduce(const T* x, std::size_t n) {
   return parts[0];
 }
 
+template <class T>
+struct Interleaved {
+  Batch<T> low;   // a[0], b[0], a[1], b[1], ... of the first halves
+  Batch<T> high;  // and of the second ones
+};
+
+template <class T>
+Interleaved<T> interleave(Batch<T> a, Batch<T> b) {
+#if defined(__AVX512F__)
+  if constexpr (single<T>) {
+    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+    return {_mm512_permutex2var_ps(a, low, b), _mm512_permutex2var_ps(a, high, b)};
+  } else {
+    const __m512i low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+    const __m512i high = _mm512_add_epi64(low, _mm512_set1_epi64(4));
+    return {_mm512_permutex2var_pd(a, low, b), _mm512_permutex2var_pd(a, high, b)};
+  }
+#elif defined(__AVX2__)
+  // In each half of a register
+  const Batch<T> low = xsimd::zip_lo(a, b);
+  const Batch<T> high = xsimd::zip_hi(a, b);
+  if constexpr (single<T>) {
+    return {_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31)};
+  } else {
+    return {_mm256_permute2f128_pd(low, high, 0x20), _mm256_permute2f128_pd(low, high, 0x31)};
+  }
+#else
+  return {xsimd::zip_lo(a, b), xsimd::zip_hi(a, b)};
+#endif
+}
+
+// As many lines at a time as a vector has lanes: the second halves of their vectors are combined with the first, of two
+// lines in one vector, and so on, till one vector has them all, in order.
+template <class T, class F>
+void reduce_lines(const T* x, std::size_t lines, std::size_t columns, T* out) {
+  constexpr std::size_t w = width<T>;
+  const Batch<T> start(F::template start<T>());
+  std::size_t i = 0;
+  for (; i + w <= lines; i += w) {
+    Batch<T> held[w];
+    const T* line = x + i * columns;
+    for (std::size_t k = 0; k < w; ++k, line += columns)
+      held[k] = columns < w ? F::combine(start, load_part(line, columns, F::template start<T>()))
+                            : reduce_pairwise<T, F>(line, columns);
+    for (std::size_t half = w / 2; half > 0; half /= 2) {
+      for (std::size_t k = 0; k < half; ++k) {
+        const auto [low, high] = interleave<T>(held[k], held[k + half]);
+        held[k] = F::combine(low, high);
+      }
+    }
+    held[0].store_unaligned(out + i);
+  }
+  for (; i < lines; ++i) out[i] = reduce<T, F>(x + i * columns, columns);
+}
+
+template <class T>
+void repeat(const T* x, std::size_t lines, std::size_t columns, T* out) {
+  constexpr std::size_t w = width<T>;
+  const T* const end = out + lines * columns;
+  for (std::size_t i = 0; i < lines; ++i, out += columns) {
+    const Batch<T> value(x[i]);
+    std::size_t k = 0;
+    // The next line takes back what is written behind this one.
+    for (; k < columns && out + k + w <= end; k += w) value.store_unaligned(out + k);
+    for (; k < columns; ++k) out[k] = x[i];
+  }
+}
+
 // Rows onto each other, `count` neighbouring vectors of them: blocks of up to 64 rows one row after the other, and the
 // blocks pairwise.
 template <class T, class F, std::size_t count, class Read>
@@ -746,6 +815,10 @@ VectorTable<T> make_table() {
   t.sum = reduce<T, SumOf>;
   t.max = reduce<T, MaxOf>;
   t.min = reduce<T, MinOf>;
+  t.sum_lines = reduce_lines<T, SumOf>;
+  t.max_lines = reduce_lines<T, MaxOf>;
+  t.min_lines = reduce_lines<T, MinOf>;
+  t.repeat = repeat<T>;
   t.sum_rows = reduce_rows<T, SumOf>;
   t.max_rows = reduce_rows<T, MaxOf>;
   t.min_rows = reduce_rows<T, MinOf>;

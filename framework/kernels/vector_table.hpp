@@ -27,6 +27,12 @@ struct VectorTable {
   T (*sum)(const T* x, std::size_t n);
   T (*max)(const T* x, std::size_t n);
   T (*min)(const T* x, std::size_t n);
+  // out[i] = the same of line i, x[i * columns] and so on, with the same bits.
+  void (*sum_lines)(const T* x, std::size_t lines, std::size_t columns, T* out);
+  void (*max_lines)(const T* x, std::size_t lines, std::size_t columns, T* out);
+  void (*min_lines)(const T* x, std::size_t lines, std::size_t columns, T* out);
+  // Each x[i] `columns` times.
+  void (*repeat)(const T* x, std::size_t lines, std::size_t columns, T* out);
   // out[j] = the same over rows i of x[i * columns + j].
   void (*sum_rows)(const T* x, std::size_t rows, std::size_t columns, T* out);
   void (*max_rows)(const T* x, std::size_t rows, std::size_t columns, T* out);

@@ -5,6 +5,7 @@
 // That gains where c may be overwritten: it is a variable and the sum its new value, or another product that nothing
 // else reads. (Where it turns out that it may not, it is copied first, which costs about what is gained.) Products of a
 // few rows or columns are left alone: adding to them is slower than making them and adding then.
+#include <cmath>
 #include <optional>
 #include <vector>
 
@@ -89,7 +90,9 @@ class Accumulator {
     const bool right_first = right.node > left.node;
     for (const bool right_is_product : {right_first, !right_first}) {
       const Sum out = right_is_product ? Sum{id, right, left} : Sum{id, left, right};
-      if (out.to.factor == 1 && is_product(out.product.node, id) && may_be_overwritten(out.to.node, id)) return out;
+      if (out.to.factor == 1 && is_factor(out.product.factor, node.type.dtype) && is_product(out.product.node, id) &&
+          may_be_overwritten(out.to.node, id))
+        return out;
     }
     return {};
   }
@@ -117,6 +120,11 @@ class Accumulator {
     const Array* value = detail::constant_value({const_cast<GraphData*>(&graph_), id});
     if (!value || value->size() != 1) return {};
     return (*value)[0];
+  }
+
+  // BLAS leaves a product out that has the factor 0, with the NaN and infinities of its operands.
+  static bool is_factor(double factor, DType dtype) {
+    return std::isfinite(factor) && (dtype == float32 ? static_cast<float>(factor) != 0 : factor != 0);
   }
 
   [[nodiscard]] bool is_product(NodeId id, NodeId sum) const {

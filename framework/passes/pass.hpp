@@ -60,6 +60,16 @@ class Rewriter {
 // Which nodes the results need, by id.
 std::vector<char> needed_nodes(const Computation& c);
 
+// Several expressions for one variable, to be applied one after the other: graph.update_with().
+struct Chain {
+  std::size_t result = 0;  // the number of the result that is the first expression, and becomes all of them
+  Value variable;
+  Values owners;
+  Values expressions;  // in order, the first one included
+};
+// Each later expression reads the one before in place of the variable (passes/chain_updates.cpp).
+Computation chain_updates(const Computation& c, const std::vector<Chain>& chains);
+
 // The passes, in the order in which a program is compiled (passes/pipeline.cpp).
 Computation remove_dead(const Computation& c);             // what no result needs
 Computation expand_composites(const Computation& c);       // ops without a kernel become the ops they are made of

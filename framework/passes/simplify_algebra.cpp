@@ -1,9 +1,14 @@
 // Algebra: identities that hold for every number, NaN and infinities included, and layout ops that undo each other.
-// (x * 0 stays: it is NaN where x is. x + 0 goes, although it turns -0 into 0.)
+// (x * 0 stays: it is NaN where x is. x + 0 goes, although it turns -0 into 0.) Small constant powers become products
+// and roots, which are rounded more often than the power is.
+#include <cmath>
+#include <limits>
 #include <string_view>
 #include <unordered_map>
 
 #include <chainrule/framework/passes/pass.hpp>
+#include <chainrule/ops/arithmetic.hpp>
+#include <chainrule/ops/compare.hpp>
 #include <chainrule/ops/layout.hpp>
 #include <chainrule/ops/math.hpp>
 
@@ -39,10 +44,34 @@ Value div(const Node& node, const Values& in) {
   return detail::is_constant(in[1], 1) ? when_same_type(in[0], node) : Value{};
 }
 
+// x^n for 1 <= n by repeated squaring.
+Value whole_power(Value x, int n) {
+  if (n == 1) return x;
+  const Value even = square(whole_power(x, n / 2));
+  return n % 2 == 0 ? even : even * x;
+}
+
+// The square root as C's pow has it: 0 at -0 and infinity at -infinity.
+Value root(Value x) {
+  constexpr double inf = std::numeric_limits<double>::infinity();
+  return abs(sqrt(where(equal(x, -inf), inf, x)));
+}
+
+// Powers that are a few products: of a whole exponent, or of a half one as those of the root, up to this. Of a negative
+// one they are those of 1 / x, which overflows and underflows where the power does.
+constexpr int most_factors = 8;
+
 Value pow(const Node& node, const Values& in) {
-  if (detail::is_constant(in[1], 1)) return when_same_type(in[0], node);
-  if (detail::is_constant(in[1], 2) && in[0].shape() == node.shape()) return square(in[0]);
-  return {};
+  const Array* exponent = detail::constant_value(in[1]);
+  if (!exponent || exponent->size() != 1 || !(in[0].shape() == node.shape())) return {};
+  const double whole = (*exponent)[0];
+  if (whole == 0) return broadcast_to(in[0].graph().constant(1.0, node.dtype()), node.shape());
+  const double halves = 2 * whole;
+  const bool is_whole = whole == std::trunc(whole);
+  const double factors = std::abs(is_whole ? whole : halves);
+  if (!(factors <= most_factors) || halves != std::trunc(halves)) return {};
+  const Value base = is_whole ? in[0] : root(in[0]);
+  return whole_power(whole < 0 ? 1.0 / base : base, static_cast<int>(factors));
 }
 
 Value neg(const Node&, const Values& in) {
@@ -50,7 +79,12 @@ Value neg(const Node&, const Values& in) {
   return inner.op().name == "neg" ? inner.input(0) : Value{};
 }
 
-Value where(const Node& node, const Values& in) { return in[1] == in[2] ? when_same_type(in[1], node) : Value{}; }
+Value where(const Node& node, const Values& in) {
+  if (in[1] == in[2]) return when_same_type(in[1], node);
+  const Array* condition = detail::constant_value(in[0]);
+  if (!condition || condition->size() != 1) return {};
+  return when_same_type((*condition)[0] != 0 ? in[1] : in[2], node);
+}
 
 // max(x, x) and min(x, x)
 Value of_itself(const Node& node, const Values& in) { return in[0] == in[1] ? when_same_type(in[0], node) : Value{}; }
