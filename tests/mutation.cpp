@@ -102,17 +102,8 @@ std::vector<double> gradients_of(const cr::Op& op, const cr::CheckOptions& optio
   std::vector<double> out;
   for (const cr::Sample& sample : op.samples) {
     if (!sample.differentiate) continue;
-    auto s = cr::check::graph_of(sample, cr::float64, options);
-    const cr::Value y = cr::apply(s.graph, op, s.inputs, s.attributes);
-    if (s.floating.empty() || !cr::is_floating(y.dtype())) continue;
-    cr::check::Function f{s.graph,      cr::State(s.graph),
-                          {},           {y},
-                          {},           s.floating,
-                          s.names,      std::vector<std::string>(s.names.size()),
-                          s.points,     {},
-                          options.mode, {}};
-    f.weights.push_back(cr::check::weights_for(cr::evaluate(y.shape(), cr::Sizes{}), options.seed, 0));
-    f.sum = cr::sum(y * f.weights[0]);
+    const cr::check::Function f = cr::check::function_of(op, sample, cr::float64, options);
+    if (f.variables.empty() || !f.sum.defined()) continue;
     for (const auto& order : {f, cr::check::next_order(f, options)})
       for (const cr::Array& gradient : cr::check::analytic_gradient(order))
         for (std::int64_t i = 0; i < gradient.size(); ++i) out.push_back(gradient[i]);

@@ -20,18 +20,6 @@ namespace {
 
 // ---- ops
 
-Function function_of(const Op& op, const Sample& sample, DType dtype, const CheckOptions& options) {
-  check::SampleGraph s = check::graph_of(sample, dtype, options);
-  const Value y = apply(s.graph, op, s.inputs, s.attributes);
-  Function f{
-      s.graph, State(s.graph), {}, {y}, {}, s.floating, s.names, std::vector<std::string>(s.names.size()), s.points,
-      {},      options.mode,   {}};
-  if (!is_floating(y.dtype())) return f;
-  f.weights.push_back(check::weights_for(evaluate(y.shape(), Sizes{}), options.seed, 0).astype(dtype));
-  f.sum = sum(y * f.weights[0]);
-  return f;
-}
-
 // How many numbers of float32 lie between two, at the magnitude of the second, or of a part of the largest: an element
 // that is small because terms of the size of others cancel has their rounding.
 double ulps_between(double a, double b, double largest) {
@@ -46,9 +34,9 @@ double ulps_between(double a, double b, double largest) {
 void check_float32(const Op& op, const Sample& sample, std::string_view subject, const CheckOptions& options,
                    std::vector<CheckRow>& rows) {
   constexpr double most_ulps = 512;
-  const Function wide = function_of(op, sample, float64, options);
+  const Function wide = check::function_of(op, sample, float64, options);
   const auto expected = check::analytic_gradient(wide);
-  const auto got = check::analytic_gradient(function_of(op, sample, float32, options));
+  const auto got = check::analytic_gradient(check::function_of(op, sample, float32, options));
   for (std::size_t v = 0; v < expected.size(); ++v) {
     CheckRow row;
     row.check = "float32";
@@ -85,7 +73,7 @@ void check_sample(const Op& op, const Sample& sample, const std::string& subject
                   std::vector<CheckRow>& rows) {
   if (options.preconditions) check::check_preconditions(op, sample, subject, options, rows);
   if (!sample.differentiate) return;
-  const Function f = function_of(op, sample, float64, options);
+  const Function f = check::function_of(op, sample, float64, options);
   if (f.variables.empty() || !f.sum.defined()) return;  // integers: nothing to differentiate
   check_function(f, subject, options, rows);
   if (options.float32) check_float32(op, sample, subject, options, rows);
@@ -174,13 +162,13 @@ double gradient_check_n(Value loss, const Values& values, const State& state, st
   check_loss(loss, state, "gradient_check_n", at);
   check::Twin twin(state, std::span<const Feed>(feeds.begin(), feeds.size()), at, true);
   const Function f = function_of(loss, values, state, twin, {}, at);
-  check::Probe probe(f);
+  check::Probe probe(f, {});
   check::RelativeDistance distance;
-  const double one = 1;
   for (std::size_t v = 0; v < f.variables.size(); ++v) {
     const Array& analytic = probe.analytic()[v];
     for (std::int64_t i = 0; i < analytic.size(); ++i) {
-      const check::Differences d = probe.along(v, std::span(&i, 1), std::span(&one, 1), epsilon);
+      const check::Move move{v, i, 1};
+      const check::Differences d = probe.along(std::span(&move, 1), epsilon);
       distance.add(analytic[i], (d.above + d.below) / (2 * epsilon));
     }
   }

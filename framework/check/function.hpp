@@ -1,7 +1,7 @@
 // What is differentiated in a check: a scalar made of weighted outputs, and the arrays it is moved in. Not installed.
 #pragma once
 
-#include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -23,41 +23,111 @@ struct Function {
   std::vector<Array> points;
   std::vector<Feed> feeds;  // of the other inputs
   Mode mode = Mode::training;
-  Location at;  // of the user's call
+  Location at;  // of the user's call, or where the op was registered
+
+  [[nodiscard]] std::int64_t elements() const;  // of all points
 };
+
+// An op on a sample, weighted at random. Its `sum` is empty where the output is not floating.
+Function function_of(const Op& op, const Sample& sample, DType dtype, const CheckOptions& options);
 
 // Random numbers of both signs, none near 0 and no two alike.
 Array weights_for(const Dims& shape, std::uint64_t seed, std::uint64_t stream);
 
+// These numbers as a value of f's graph: a fed input of the shape of `like`, which may be symbolic.
+Value numbers_like(Function& f, Value like, const Array& numbers);
+
 // The function whose gradient is the second derivative: the gradient of `f` along random directions.
 Function next_order(const Function& f, const CheckOptions& options);
 
+std::vector<Feed> feeds_of(const Function& f);
+
 std::vector<Array> analytic_gradient(const Function& f);
 
-// Runs a function's terms at moved points.
-class Probe {
+// The typical size of an array's elements.
+double root_mean_square(const Array& x);
+
+// The size of an element, or where it is small beside its array, of what is typical there.
+double size_of(double x, double typical);
+
+// What an element is moved by.
+inline constexpr double step_of_size = 0.02;
+double first_step(double x, double typical);
+
+// One element and how far it goes along a direction.
+struct Move {
+  std::size_t variable = 0;
+  std::int64_t element = 0;
+  double step = 0;
+};
+
+// Every element of every variable by half to one and a half times its first step, up or down at random: a single wrong
+// element cannot escape, and two cannot cancel.
+std::vector<Move> random_direction(const Function& f, std::uint64_t seed, std::uint64_t stream);
+
+// The same function around x + h * moves.
+Function moved(const Function& f, std::span<const Move> moves, double h);
+
+// A function whose points move and come back.
+class Mover {
  public:
-  explicit Probe(Function f);
-
-  // The analytic gradient at the points themselves.
-  [[nodiscard]] const std::vector<Array>& analytic() const { return analytic_; }
-
-  // The function along a direction of one variable, x + h * direction, where direction is 0 but at `elements`.
-  // `direction` has a step for each of these.
-  Differences along(std::size_t variable, std::span<const std::int64_t> elements, std::span<const double> direction,
-                    double h);
-  // The value of the function with every variable moved along its direction.
-  double moved(const std::vector<Array>& directions, double h, double& magnitude);
+  explicit Mover(Function f);
   [[nodiscard]] const Function& function() const { return f_; }
+  [[nodiscard]] State& state() { return f_.state; }
+
+  // The points at x + h * moves; back at x.
+  void place(std::span<const Move> moves, double h);
+  void put_back(std::span<const Move> moves);
+  // By how much an element differs from x now.
+  [[nodiscard]] double moved(const Move& move) const;
+
+  // A program of the function's graph and state at where the points are.
+  void run(Program& program, std::vector<Array>& into);
+  // What rounding does to each element of its outputs, which at x are `at_points`: how they scatter over points at
+  // `distance` from each other near x, in units of random_direction.
+  std::vector<Array> rounding(Program& program, const std::vector<Array>& at_points, const CheckOptions& options,
+                              double distance = 1e-5);
 
  private:
-  void run(std::vector<Array>& into);
-  void put(std::size_t variable);
+  void to_state(std::span<const Move> moves);
 
   Function f_;
-  std::vector<Array> analytic_;
-  Program program_;
   std::vector<Feed> feeds_;
+  std::vector<Array> original_;  // the points
+};
+
+// Runs a function and its gradient at moved points.
+class Probe {
+ public:
+  Probe(Function f, const CheckOptions& options);
+
+  [[nodiscard]] const Function& function() const { return mover_.function(); }
+  // The analytic gradient at the points themselves, and what rounding does to each element of it.
+  [[nodiscard]] const std::vector<Array>& analytic() const { return analytic_; }
+  [[nodiscard]] const std::vector<Array>& rounding() const { return gradient_rounding_; }
+  // Sum of |gradient * step|.
+  [[nodiscard]] double magnitude_along(std::span<const Move> moves) const;
+
+  // By how much the function would change if its most important element changed by all of its size.
+  [[nodiscard]] double sensitivity() const;
+
+  // The function at x + h * moves, x and x - h * moves.
+  Differences along(std::span<const Move> moves, double h);
+  // Measures rounding() and that of the function over a wider range: where rounding makes steps of a function that
+  // hardly changes, a narrow one lies on a single step. Whether that was still to be done.
+  bool look_wider();
+  // Whether the function still is at the points what it was when the Probe was made, to the bit.
+  bool repeats();
+
+ private:
+  Mover mover_;
+  Program terms_;
+  Program gradient_;
+  CheckOptions options_;
+  bool wide_ = false;
+  std::vector<Array> analytic_;
+  std::vector<Array> gradient_rounding_;
+  std::vector<Array> term_rounding_;
   std::vector<Array> middle_;
   std::vector<Array> above_;
   std::vector<Array> below_;
@@ -81,8 +151,10 @@ class RelativeDistance {
   double b2_ = 0;
 };
 
+CheckRow row_of(std::string_view check, std::string_view subject, std::string input);
+
 // Appends the rows of a function: "gradient" for each variable and "Taylor"; with options.orders of 2 also "adjoint",
-// and "second order" for each variable.
+// and "second order" for each variable. Of more than options.full_below elements in all, also one of each for "all".
 void check_function(const Function& f, std::string_view subject, const CheckOptions& options,
                     std::vector<CheckRow>& rows);
 

@@ -1,86 +1,236 @@
 #include <chainrule/framework/check/numeric.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <vector>
 
 namespace chainrule::check {
 
 namespace {
 
-constexpr double shrink = 2;
+constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+constexpr double infinite = std::numeric_limits<double>::infinity();
 
-struct OneSided {
-  double left;
-  double right;
-  double noise;
-  [[nodiscard]] double jump() const { return right - left; }
+// ---- both sides together
+
+// Ridders' tableau, row by row.
+class Extrapolation {
+ public:
+  // The difference quotients of steps that halve.
+  void add(const Differences& d, double h) {
+    const double quotient = (d.above + d.below) / (2 * h);
+    if (!std::isfinite(quotient)) {  // outside of the domain: only smaller steps count
+      usable_ = 0;
+      return;
+    }
+    // Of a smooth function the difference of both sides shrinks with the step.
+    const double gap = (d.above - d.below) / h;
+    apart_ = usable_ > 0 && std::abs(gap) > 0.8 * std::abs(gap_) && std::abs(gap) > 20 * d.noise / h;
+    gap_ = gap;
+    Row row{};
+    row[0] = quotient;
+    double factor = 4;
+    for (std::size_t k = 1; k <= usable_; ++k, factor *= 4) {
+      row[k] = (row[k - 1] * factor - last_[k - 1]) / (factor - 1);
+      const double error = std::max(std::abs(row[k] - row[k - 1]), std::abs(row[k] - last_[k - 1])) + d.noise / h;
+      if (error <= best_.error) {
+        best_.value = row[k];
+        best_.error = error;
+        best_.rounding = d.noise / h;
+      }
+    }
+    last_ = row;
+    ++usable_;
+  }
+  [[nodiscard]] const Slope& best() const { return best_; }
+  [[nodiscard]] bool apart() const { return apart_; }
+
+  static constexpr int most_steps = 12;
+
+ private:
+  using Row = std::array<double, most_steps>;
+  Row last_{};
+  std::size_t usable_ = 0;
+  Slope best_;
+  double gap_ = 0;
+  bool apart_ = false;
 };
 
-OneSided one_sided(const Differences& d, double h) { return {d.below / h, d.above / h, d.noise / h}; }
+struct Extrapolated {
+  Slope slope;
+  bool sure = false;  // the error is below `enough`, and both sides meet
+};
 
-// Whether the jump stays as the step shrinks by 16 and by 256: that of a smooth function shrinks with it.
-bool is_kink(const std::function<Differences(double)>& f, const OneSided& seen, double h, OneSided& finest) {
-  OneSided before = seen;
-  for (int i = 0; i < 2; ++i) {
-    h /= 16;
-    const OneSided now = one_sided(f(h), h);
-    if (!(std::abs(now.jump()) > 0.7 * std::abs(before.jump())) || !(std::abs(now.jump()) > 20 * now.noise))
-      return false;
-    before = now;
+Extrapolated extrapolate(const Along& f, double h, const Enough& enough) {
+  Extrapolation e;
+  for (int i = 0; i < Extrapolation::most_steps; ++i, h /= 2) {
+    e.add(f(h), h);
+    if (!e.apart() && e.best().error <= enough(e.best().value)) return {e.best(), true};
   }
-  finest = before;
-  return true;
+  return {e.best(), !e.apart() && e.best().error <= 1e-6 * std::abs(e.best().value)};
+}
+
+// ---- either side alone
+
+// The changes of one side over steps that shrink by `shrink`, and what they say.
+constexpr double shrink = 8;
+
+struct Settled {
+  double value = nan;
+  double error = infinite;
+  double step = 0;
+};
+
+// Quotients that should settle as the step shrinks.
+class Settling {
+ public:
+  void add(double quotient, double h, double noise) { at_.push_back({quotient, h, noise / h}); }
+
+  // The slope: extrapolated once, as their error is in proportion to the step, where two after each other agree best
+  // and all at smaller steps agree with them.
+  [[nodiscard]] Settled best() const {
+    Settled out;
+    for (std::size_t j = 1; j < at_.size(); ++j) {
+      const double correction = (at_[j].quotient - at_[j - 1].quotient) / (shrink - 1);
+      const double value = at_[j].quotient + correction;
+      const double error = std::abs(correction) + at_[j].rounding;
+      if (error < out.error && holds_from(j, value, error)) out = {value, error, at_[j].h};
+    }
+    return out;
+  }
+
+ private:
+  struct Quotient {
+    double quotient;
+    double h;
+    double rounding;
+  };
+
+  [[nodiscard]] bool holds_from(std::size_t j, double value, double error) const {
+    return std::all_of(at_.begin() + static_cast<std::ptrdiff_t>(j), at_.end(),
+                       [&](const Quotient& q) { return std::abs(q.quotient - value) <= 10 * (error + q.rounding); });
+  }
+
+  std::vector<Quotient> at_;
+};
+
+struct Sides {
+  Settled left;  // from the point itself
+  Settled right;
+  bool jump = false;
+  Settled left_branch;  // from points beside it
+  Settled right_branch;
+};
+
+// Whether a change stays the same, clear of rounding, while the step shrinks by 8, and again by 8.
+bool stays(const double (&change)[3], double noise) {
+  return std::abs(change[2]) > 20 * noise && std::abs(change[2]) > 0.7 * std::abs(change[1]) &&
+         std::abs(change[1]) > 0.7 * std::abs(change[0]);
+}
+
+Sides look_at_sides(const Along& f, double h) {
+  constexpr int levels = 11;  // down to a ten billionth of the first step
+  Sides out;
+  Settling left;
+  Settling right;
+  Settling left_branch;
+  Settling right_branch;
+  double above[3] = {};
+  double below[3] = {};
+  double noise = 0;
+  for (int i = 0; i < levels; ++i, h /= shrink) {
+    const Differences d = f(h);
+    right.add(d.above / h, h, d.noise);
+    left.add(d.below / h, h, d.noise);
+    for (int k = 0; k < 2; ++k) {
+      above[k] = above[k + 1];
+      below[k] = below[k + 1];
+    }
+    above[2] = d.above;
+    below[2] = d.below;
+    noise = d.noise;
+    if (i == 0) continue;
+    const double between = h * (shrink - 1);
+    right_branch.add((above[1] - above[2]) / between, h, d.noise);
+    left_branch.add((below[1] - below[2]) / between, h, d.noise);
+  }
+  out.left = left.best();
+  out.right = right.best();
+  out.jump = stays(above, noise) || stays(below, noise);
+  out.left_branch = left_branch.best();
+  out.right_branch = right_branch.best();
+  return out;
 }
 
 }  // namespace
 
-Slope slope(const std::function<Differences(double h)>& f, double first_step, const Enough& enough, int steps) {
-  double table[most_steps][most_steps];
-  Slope best;
-  OneSided last{};
-  double last_h = 0;
-  bool jumps = false;  // the last two steps look like a kink
-  int usable = 0;
-  double h = first_step;
-  for (int i = 0; i < steps; ++i, h /= shrink) {
-    const Differences d = f(h);
-    const double quotient = (d.above + d.below) / (2 * h);
-    if (!std::isfinite(quotient)) {  // outside of the domain: only smaller steps count
-      usable = 0;
-      continue;
-    }
-    const OneSided sides = one_sided(d, h);
-    jumps =
-        usable > 0 && std::abs(sides.jump()) > 0.8 * std::abs(last.jump()) && std::abs(sides.jump()) > 20 * sides.noise;
-    last = sides;
-    last_h = h;
-    table[usable][0] = quotient;
-    double factor = shrink * shrink;
-    const double rounding = d.noise / h;
-    for (int k = 1; k <= usable; ++k, factor *= shrink * shrink) {
-      table[usable][k] = (table[usable][k - 1] * factor - table[usable - 1][k - 1]) / (factor - 1);
-      const double error = std::max(std::abs(table[usable][k] - table[usable][k - 1]),
-                                    std::abs(table[usable][k] - table[usable - 1][k - 1])) +
-                           rounding;
-      if (error <= best.error) {
-        best.value = table[usable][k];
-        best.error = error;
-      }
-    }
-    ++usable;
-    if (usable > 1 && best.error <= enough(best.value)) break;
+namespace {
+
+// x + h and x - h are exact for most x where h is a power of 2.
+double power_of_two(double h) { return std::exp2(std::floor(std::log2(h))); }
+
+}  // namespace
+
+Slope slope(const Along& along, double h, const Enough& enough) {
+  const double first_step = power_of_two(h);
+  // A term that a small step does not move is not known any better for it.
+  double noise = 0;
+  const Along f = [&](double step) {
+    Differences d = along(step);
+    noise = std::max(noise, d.noise);
+    d.noise = noise;
+    return d;
+  };
+  const Extrapolated first = extrapolate(f, first_step, enough);
+  if (first.sure) return first.slope;
+  const Sides sides = look_at_sides(f, first_step);
+  const auto formed = [&](Form form, const Settled& left, const Settled& right) {
+    Slope out = first.slope;
+    out.form = form;
+    out.left = left.value;
+    out.right = right.value;
+    // A branch that does not settle has no slope to compare with.
+    if (!(left.error <= 1e-3 * (std::abs(left.value) + std::abs(right.value)))) out.left = nan;
+    if (!(right.error <= 1e-3 * (std::abs(left.value) + std::abs(right.value)))) out.right = nan;
+    return out;
+  };
+  if (sides.jump) {
+    Slope out = formed(Form::jump, sides.left_branch, sides.right_branch);
+    out.error = infinite;
+    return out;
   }
-  if (usable == 0) {
-    best.error = std::numeric_limits<double>::infinity();
-    return best;
+  const double gap = std::abs(sides.right.value - sides.left.value);
+  const double errors = sides.left.error + sides.right.error;
+  if (errors < 0.02 * gap) return formed(Form::kink, sides.left, sides.right);
+  if (!std::isfinite(errors)) return first.slope;
+  // Both sides meet, but perhaps only at steps far below the first.
+  const Extrapolated again = extrapolate(f, std::min(sides.left.step, sides.right.step) * shrink, enough);
+  const Slope& one = again.slope;
+  const bool first_meets = std::abs(first.slope.value - sides.right.value) <= first.slope.error + 10 * errors;
+  return first_meets && first.slope.error <= one.error ? first.slope : one;
+}
+
+Slope quick_slope(const Along& f, double h) {
+  const double step = power_of_two(h);
+  Extrapolation e;
+  e.add(f(step), step);
+  e.add(f(step / 2), step / 2);
+  Slope out = e.best();
+  if (e.apart()) out.error = infinite;
+  return out;
+}
+
+void Jitter::add(double value) {
+  if (seen_ >= 4) {
+    const double fourth =
+        (value - last_[3]) - 3 * (last_[3] - last_[2]) + 3 * (last_[2] - last_[1]) - (last_[1] - last_[0]);
+    // Those of independent errors are sqrt(1 + 16 + 36 + 16 + 1) times as large.
+    if (std::isfinite(fourth)) most_ = std::max(most_, std::abs(fourth) / std::sqrt(70.0));
   }
-  OneSided finest{};
-  if (jumps && is_kink(f, last, last_h, finest)) {
-    best.kink = true;
-    best.left = finest.left;
-    best.right = finest.right;
-  }
-  return best;
+  std::copy(last_ + 1, last_ + 4, last_);
+  last_[3] = value;
+  ++seen_;
 }
 
 }  // namespace chainrule::check

@@ -1,0 +1,179 @@
+// What a right gradient satisfies whatever its size: the order of a Taylor remainder, and that J' is J's adjoint.
+#include <algorithm>
+#include <cmath>
+
+#include <fmt/core.h>
+
+#include <chainrule/framework/check/compare.hpp>
+#include <chainrule/framework/check/judge.hpp>
+#include <chainrule/framework/derivatives.hpp>
+#include <chainrule/framework/graph_data.hpp>
+
+namespace chainrule::check {
+
+namespace {
+
+// f(x + h d) - f(x) - h <g, d> over shrinking h.
+struct Remainders {
+  struct At {
+    double h;
+    double remainder;
+    double noise;
+  };
+  std::vector<At> clear;                                   // of rounding, without a gap up to the first that is not
+  double least = std::numeric_limits<double>::infinity();  // of (remainder + noise) / h: how wrong the slope may be
+  bool finite = false;                                     // any
+};
+
+double rounding_along(const Probe& probe, std::span<const Move> moves) {
+  double out = 0;
+  for (const Move& move : moves)
+    out += std::abs(move.step) * probe.rounding()[move.variable].data<double>()[move.element];
+  return out;
+}
+
+Remainders remainders_of(Probe& probe, std::span<const Move> moves, double slope) {
+  Remainders out;
+  bool hidden = false;
+  const double rounding = rounding_along(probe, moves);
+  for (double h = 1; h > 1e-10 && !hidden; h /= 4) {
+    const Differences d = probe.along(moves, h);
+    const double remainder = std::abs(d.above - h * slope);
+    if (!std::isfinite(remainder)) continue;
+    const double noise = d.noise + h * rounding;
+    out.finite = true;
+    out.least = std::min(out.least, (remainder + noise) / h);
+    hidden = hidden || remainder <= 8 * noise;
+    if (!hidden) out.clear.push_back({h, remainder, noise});
+  }
+  return out;
+}
+
+// By which power of h the remainder shrinks between the last two, or the two before.
+double power(const Remainders& r, std::size_t before = 0) {
+  const std::size_t n = r.clear.size() - before;
+  return n < 2 ? std::numeric_limits<double>::quiet_NaN()
+               : std::log(r.clear[n - 2].remainder / r.clear[n - 1].remainder) /
+                     std::log(r.clear[n - 2].h / r.clear[n - 1].h);
+}
+
+struct Opinion {
+  Verdict verdict = Verdict::inconclusive;
+  double power = std::numeric_limits<double>::quiet_NaN();
+  std::string note;
+};
+
+Opinion opinion(Probe& probe, const std::vector<Move>& moves, const CheckOptions& options) {
+  double slope = 0;
+  double squares = 0;
+  for (const Move& move : moves) {
+    const double term = move.step * probe.analytic()[move.variable].data<double>()[move.element];
+    slope += term;
+    squares += term * term;
+  }
+  const Remainders r = remainders_of(probe, moves, slope);
+  if (!r.finite)
+    return {Verdict::inconclusive, power(r),
+            std::isfinite(slope) ? "undecided: the function is not finite along any step"
+                                 : "undecided: the gradient is not finite"};
+  if (r.clear.size() < 2) {
+    const double floor = step_of_size * floor_of(probe, options);
+    if (r.least <= std::max(options.tolerance * std::sqrt(squares), floor))
+      return {Verdict::pass, power(r), "remainder within rounding"};
+    return {Verdict::inconclusive, power(r), "undecided: rounding hides the remainder"};
+  }
+  const double p = power(r);
+  const std::string shrinks = fmt::format("remainder shrinks like h^{:.2f}", p);
+  if (p >= 1.8) return {Verdict::pass, p, shrinks};
+  // Of a wrong gradient it is in proportion to h in the end; a single such pair of steps may be chance.
+  if (p <= 1.2 && power(r, 1) <= 1.2) return {Verdict::fail, p, shrinks + (p < 0.5 ? ", as at a jump" : ", not h^2")};
+  return {Verdict::inconclusive, p, shrinks + ", not clearly h^2"};
+}
+
+}  // namespace
+
+void check_taylor(Probe& probe, std::string_view subject, const CheckOptions& options, const Kinks& kinks,
+                  std::vector<CheckRow>& rows) {
+  Opinion found;
+  // A remainder may change its sign between two steps, where its power means nothing: not along every direction.
+  for (std::uint64_t direction = 0; direction < 3 && found.verdict == Verdict::inconclusive; ++direction) {
+    std::vector<Move> moves = random_direction(probe.function(), options.seed, 200 + 50 * direction);
+    std::erase_if(moves, [&](const Move& move) {
+      return kinks.elements[move.variable][static_cast<std::size_t>(move.element)] != 0;
+    });
+    if (moves.empty()) {
+      found = {Verdict::subgradient, found.power, "every element is at a kink"};
+      if (kinks.jumps) found = {Verdict::inconclusive, found.power, "undecided: every element is at a jump or a kink"};
+      break;
+    }
+    found = opinion(probe, moves, options);
+    if (found.verdict == Verdict::fail && probe.look_wider()) found = opinion(probe, moves, options);
+  }
+  if (found.verdict > Verdict::subgradient && kinks.any() && found.power < 1.8) {
+    found.verdict = kinks.jumps ? Verdict::inconclusive : Verdict::subgradient;
+    found.note += kinks.jumps ? ", as it may where the function jumps" : ", as it may at a kink";
+  }
+  CheckRow row = row_of("Taylor", subject, "all");
+  row.numeric = found.power;
+  row.analytic = 2;
+  row.verdict = found.verdict;
+  row.note = found.note;
+  rows.push_back(std::move(row));
+}
+
+void check_adjoint(const Probe& probe, std::string_view subject, const CheckOptions& options,
+                   std::vector<CheckRow>& rows) {
+  const Function& f = probe.function();
+  const detail::LocationScope scope(f.at);
+  // <J v, w> by the Jacobian-vector product, <v, J' w> by the gradient of the weighted sum, whose weights are w.
+  Function g = f;
+  Values vs;
+  std::vector<Array> directions;
+  for (std::size_t v = 0; v < f.variables.size(); ++v) {
+    directions.push_back(weights_for(f.points[v].shape(), options.seed, 300 + v));
+    vs.push_back(numbers_like(g, f.variables[v], directions.back()));
+  }
+  Values products;
+  for (const Value term : f.terms) products.push_back(jvp(term, f.variables, vs, f.at));
+  Program program(g.state, {.outputs = products, .mode = f.mode}, f.at);
+  Mover mover(g);
+  std::vector<Array> results;
+  mover.run(program, results);
+  const std::vector<Array> errors = mover.rounding(program, results, options);
+  double forward = 0;
+  double size = 0;
+  double rounding = 0;
+  for (std::size_t t = 0; t < results.size(); ++t) {
+    for (std::int64_t k = 0; k < results[t].size(); ++k) {
+      forward += f.weights[t][k] * results[t][k];
+      size += std::abs(f.weights[t][k] * results[t][k]);
+      rounding += std::abs(f.weights[t][k]) * errors[t][k];
+    }
+  }
+  double reverse = 0;
+  for (std::size_t v = 0; v < f.variables.size(); ++v) {
+    for (std::int64_t i = 0; i < directions[v].size(); ++i) {
+      const double term = directions[v][i] * probe.analytic()[v][i];
+      reverse += term;
+      size += std::abs(term);
+      rounding += std::abs(directions[v][i]) * probe.rounding()[v][i];
+    }
+  }
+  CheckRow row = row_of("adjoint", subject, "all");
+  row.analytic = reverse;
+  row.numeric = forward;
+  row.error = rounding;
+  const double difference = std::abs(forward - reverse);
+  row.distance = size == 0 ? 0 : difference / size;
+  row.note = "<v, J'w> and <Jv, w>";
+  if (std::isnan(difference)) {
+    row.verdict = Verdict::inconclusive;
+    row.note += "; undecided: not finite";
+  } else {
+    const double floor = 1e-6 * floor_of(probe, options);
+    row.verdict = difference <= 1e-12 * size + 100 * rounding + floor ? Verdict::pass : Verdict::fail;
+  }
+  rows.push_back(std::move(row));
+}
+
+}  // namespace chainrule::check
