@@ -82,6 +82,10 @@ class Dimension {
   std::int64_t code_ = 0;
 };
 
+// The identities of the symbols that a dimension is computed from, without repetition, and the name of one.
+std::vector<std::int64_t> symbols_of(Dimension dimension);
+std::string symbol_name(std::int64_t symbol);
+
 // A list of up to 8 extents; the common part of Shape and Dims.
 template <class T>
 class Extents {

@@ -36,7 +36,7 @@ Type pair_to_scalar(const OpCall& call) {
 
 Value number_of(const Node& node) { return extent(node.input(0).graph(), node.input(0).shape(), node.dtype()); }
 
-const Op& sigmoid_cross_entropy_op = register_op({
+CHAINRULE_EARLY const BuiltinOp sigmoid_cross_entropy_op = register_op({
     .name = "sigmoid_cross_entropy",
     .doc = "mean(max(z, 0) - z y + log(1 + exp(-|z|))).",
     .shape = pair_to_scalar,
@@ -55,7 +55,7 @@ const Op& sigmoid_cross_entropy_op = register_op({
                  .differentiate = false}},
 });
 
-const Op& mean_squared_error_op = register_op({
+CHAINRULE_EARLY const BuiltinOp mean_squared_error_op = register_op({
     .name = "mean_squared_error",
     .doc = "mean((prediction - target)^2).",
     .shape = pair_to_scalar,
@@ -100,7 +100,7 @@ Forward one_hot_kernel() {
   return forward;
 }
 
-const Op& one_hot_op = register_op({
+CHAINRULE_EARLY const BuiltinOp one_hot_op = register_op({
     .name = "one_hot",
     .doc = "1 at the class index along a new axis, 0 elsewhere.",
     .shape = [](const OpCall& call) -> Type {
@@ -123,7 +123,7 @@ const Op& one_hot_op = register_op({
 });
 
 // Attributes: axis.
-const Op& softmax_cross_entropy_op = register_op({
+CHAINRULE_EARLY const BuiltinOp softmax_cross_entropy_op = register_op({
     .name = "softmax_cross_entropy",
     .doc = "mean over examples of -sum(y log softmax(z)) along an axis.",
     .shape = [](const OpCall& call) -> Type {

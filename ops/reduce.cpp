@@ -151,7 +151,7 @@ std::vector<Sample> reduction_samples(bool empty) {
   return samples;
 }
 
-const Op& sum_op = register_op({
+CHAINRULE_EARLY const BuiltinOp sum_op = register_op({
     .name = "sum",
     .doc = "The sum over axes; floating sums are made pairwise in blocks.",
     .shape = reduced_shape,
@@ -162,7 +162,7 @@ const Op& sum_op = register_op({
     .samples = reduction_samples(true),
 });
 
-const Op& mean_op = register_op({
+CHAINRULE_EARLY const BuiltinOp mean_op = register_op({
     .name = "mean",
     .doc = "The sum over axes divided by the number of elements.",
     .shape = floating_reduced_shape,
@@ -185,7 +185,7 @@ Values to_extrema(const Node& node, Value dy) {
   return {hit * (keep(node, dy) / (axes.empty() ? hit : sum(hit, axes, true)))};
 }
 
-const Op& max_op = register_op({
+CHAINRULE_EARLY const BuiltinOp max_op = register_op({
     .name = "max",
     .doc = "The greatest element over axes; ties share the gradient equally.",
     .shape = extremum_shape,
@@ -194,7 +194,7 @@ const Op& max_op = register_op({
     .samples = reduction_samples(false),
 });
 
-const Op& min_op = register_op({
+CHAINRULE_EARLY const BuiltinOp min_op = register_op({
     .name = "min",
     .doc = "The least element over axes; ties share the gradient equally.",
     .shape = extremum_shape,
@@ -203,7 +203,7 @@ const Op& min_op = register_op({
     .samples = reduction_samples(false),
 });
 
-const Op& argmax_op = register_op({
+CHAINRULE_EARLY const BuiltinOp argmax_op = register_op({
     .name = "argmax",
     .doc = "The index of the first greatest element along an axis.",
     .shape = [](const OpCall& call) -> Type {
@@ -238,7 +238,7 @@ Value mean(Value x, const AxisList& axes, bool keepdims, Location at) { return r
 Value max(Value x, const AxisList& axes, bool keepdims, Location at) { return reduce(max_op, x, axes, keepdims, at); }
 Value min(Value x, const AxisList& axes, bool keepdims, Location at) { return reduce(min_op, x, axes, keepdims, at); }
 Value argmax(Value x, std::int64_t axis, Location at) {
-  if (x.defined()) axis = static_cast<std::int64_t>(normalize_axis(axis, x.rank(), argmax_op.name, at));
+  if (x.defined()) axis = static_cast<std::int64_t>(normalize_axis(axis, x.rank(), argmax_op->name, at));
   return apply(argmax_op, {x}, {{"axis", axis}}, at);
 }
 
