@@ -167,6 +167,7 @@ std::string listed(const std::vector<std::string>& names) {
 
 void State::save(const std::string& path, Location at) const {
   data_->grow();
+  const detail::StateGuard reading(data_->lock, detail::StateGuard::For::reading);
   std::vector<std::size_t> order = stored_variables(*data_);
   // The widest elements first, so that all are aligned.
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
@@ -241,6 +242,7 @@ void State::load(const std::string& path, const LoadOptions& options, Location a
   const auto epoch = checkpoint.counter("epoch");
 
   // Nothing throws from here on.
+  const detail::StateGuard writing(data_->lock, detail::StateGuard::For::writing, at);
   for (const auto& [i, bytes] : found) std::memcpy(data_->variables[i].raw(), bytes.data(), bytes.size());
   if (step) data_->step = *step;
   if (epoch) data_->epoch = *epoch;

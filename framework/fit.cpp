@@ -79,20 +79,22 @@ History fit(Program& program, const data::Dataset& dataset, const FitOptions& op
     return data::mini_batches(dataset, options.batch, numpy::RandomState((options.seed + epoch) % seeds, at), at);
   };
   const std::int64_t batches = data::batches(dataset, options.batch, at).size();
-  const bool fresh = state.epoch <= 0 && state.step < batches;
+  const auto [step_before, epoch_before] = [&] {
+    const detail::StateGuard reading(state.lock, detail::StateGuard::For::reading);
+    return std::pair(state.step, state.epoch);
+  }();
+  const bool fresh = epoch_before <= 0 && step_before < batches;
   History out;
-  out.first_epoch = options.first_epoch.value_or(fresh ? 0 : state.epoch + 1);
+  out.first_epoch = options.first_epoch.value_or(fresh ? 0 : epoch_before + 1);
 
   const auto set_epoch = [&](std::int64_t epoch) {
-    state.epoch = epoch;
-    state.publish_counters();
+    const detail::StateGuard writing(state.lock, detail::StateGuard::For::writing, at);
+    state.set_counters(state.step, epoch);
   };
 
   std::optional<Interrupt> interrupt;
   if (options.interruptible) interrupt.emplace();
   Report report(options.progress, options.epochs, batches, out.first_epoch);
-  const std::int64_t step_before = state.step;
-  const std::int64_t epoch_before = state.epoch;
   for (std::int64_t epoch = out.first_epoch; epoch < out.first_epoch + options.epochs; ++epoch) {
     set_epoch(std::max<std::int64_t>(epoch - 1, 0));
     double total = 0;
@@ -106,7 +108,7 @@ History fit(Program& program, const data::Dataset& dataset, const FitOptions& op
       try {
         total += run(program, options.inputs, batch, at)[0][0] * static_cast<double>(batch.size());
       } catch (...) {
-        if (state.step == step_before) set_epoch(epoch_before);  // refused: all is as it was
+        if (out.costs.empty() && done == 0) set_epoch(epoch_before);  // refused: all is as it was
         throw;
       }
       seen += batch.size();

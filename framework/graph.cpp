@@ -223,8 +223,15 @@ void claim_name(GraphData& graph, std::string_view name, std::string_view op, Lo
                           first.known() ? ", used at " + first.to_string() : ""));
 }
 
+// Of symbols the State would have to know a size that only a run has.
+void require_numbers(std::string_view name, const Initial& initial, std::string_view op, Location at) {
+  if (const Shape* symbolic = initial.symbolic_shape())
+    throw Error(at, op, fmt::format("requires extents that are numbers for '{}', got {}", name, to_string(*symbolic)));
+}
+
 Value add_variable(GraphData& graph, std::string_view name, const Initial& initial, DType floating, bool trained,
                    Location at) {
+  require_numbers(name, initial, trained ? "parameter" : "variable", at);
   const DType dtype = trained ? floating : initial.dtype(floating);
   claim_name(graph, name, trained ? "parameter" : "variable", at);
   NodeData node;
@@ -267,6 +274,7 @@ Value Graph::variable(std::string_view name, const Initial& initial, Location at
 }
 
 Value Graph::variable(std::string_view name, const Initial& initial, DType dtype, Location at) {
+  require_numbers(name, initial, "variable", at);
   if (initial.dtype(dtype) != dtype)
     return add_variable(*data_, name, Initial(initial.draw(dtype, 0, 0).astype(dtype)), dtype, false, at);
   if (!is_floating(dtype) && initial.dtype(float64) != dtype)

@@ -1,5 +1,6 @@
 #include <chainrule/framework/initial.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -21,8 +22,13 @@ double fine_unit(std::uint32_t high, std::uint32_t low) {
 Initial::Initial(Array values)
     : kind_(Kind::values), shape_(values.shape()), values_(std::make_shared<const Array>(std::move(values))) {}
 
-Initial::Initial(Kind kind, const Shape& shape, double a, double b)
-    : kind_(kind), shape_(evaluate(shape, Sizes{})), a_(a), b_(b) {}
+Initial::Initial(Kind kind, const Shape& shape, double a, double b) : kind_(kind), a_(a), b_(b) {
+  if (std::all_of(shape.begin(), shape.end(), [](Dimension d) { return d.is_number(); })) {
+    shape_ = evaluate(shape, Sizes{});
+  } else {
+    symbolic_ = std::make_shared<const Shape>(shape);
+  }
+}
 
 Initial full(const Shape& shape, double value) { return {Initial::Kind::full, shape, value, 0}; }
 
@@ -48,6 +54,8 @@ DType Initial::dtype(DType floating) const {
 }
 
 Array Initial::draw(DType floating, std::uint64_t seed, std::uint64_t stream) const {
+  if (symbolic_)
+    throw Error("initial", fmt::format("requires extents that are numbers, got {}", to_string(*symbolic_)));
   const DType type = dtype(floating);
   if (kind_ == Kind::values) return values_->astype(type);
   if (kind_ == Kind::full) return Array::full(type, shape_, a_);

@@ -17,9 +17,12 @@ class Initial {
       : Initial(Array(values)) {}
 
   [[nodiscard]] const Dims& shape() const { return shape_; }
+  // The shape that was asked for where its extents are not all numbers, so that there is nothing to draw; else null.
+  [[nodiscard]] const Shape* symbolic_shape() const { return symbolic_.get(); }
   // int64 for integers() and arrays of integers, boolean for arrays of bool, else whatever floating type is asked for.
   [[nodiscard]] DType dtype(DType floating) const;
-  // The numbers; random ones are a pure function of (seed, stream, index), by the counter-based Philox 4x32-10.
+  // The numbers; random ones are a pure function of (seed, stream, index), by the counter-based Philox 4x32-10. Throws
+  // Error for a shape whose extents are not all numbers.
   [[nodiscard]] Array draw(DType floating, std::uint64_t seed, std::uint64_t stream) const;
   // With seed 0, in float64: so that `{{x, ones({3, 4})}}` feeds numbers.
   operator Array() const { return draw(float64, 0, 0); }
@@ -35,12 +38,14 @@ class Initial {
 
   Kind kind_;
   Dims shape_;
+  std::shared_ptr<const Shape> symbolic_;
   double a_ = 0;
   double b_ = 0;
   std::shared_ptr<const Array> values_;
 };
 
-// Shapes here are numbers, as `zeros({units, 1})`; a symbol throws Error.
+// Shapes here are numbers, as `zeros({units, 1})`. Of one with a symbol nothing can be made: Graph::parameter() and
+// Graph::variable() throw Error.
 Initial full(const Shape& shape, double value);
 inline Initial zeros(const Shape& shape) { return full(shape, 0); }
 inline Initial ones(const Shape& shape) { return full(shape, 1); }

@@ -1,18 +1,22 @@
 #include <chainrule/framework/program.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstring>
-#include <deque>
+#include <iterator>
+#include <list>
 #include <new>
 #include <unordered_map>
 #include <unordered_set>
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/kernels/vector_table.hpp>
 #include <chainrule/framework/memory_limit.hpp>
 #include <chainrule/framework/state_data.hpp>
+#include <chainrule/framework/threads.hpp>
 
 namespace chainrule {
 
@@ -54,10 +58,20 @@ namespace detail {
 namespace {
 
 // Memory that is aligned as Array's is, and not written before a run does.
-class Arena {
+class Memory {
  public:
-  explicit Arena(std::size_t bytes) : memory_(static_cast<char*>(::operator new(bytes, alignment))) {}
-  [[nodiscard]] char* at(std::size_t offset) const { return memory_.get() + offset; }
+  // At least so many bytes, whatever was in there.
+  void reserve(std::size_t bytes) {
+    if (bytes <= bytes_) return;
+    clear();
+    memory_.reset(static_cast<char*>(::operator new(bytes, alignment)));
+    bytes_ = bytes;
+  }
+  void clear() {
+    memory_.reset();
+    bytes_ = 0;
+  }
+  [[nodiscard]] char* data() const { return memory_.get(); }
 
  private:
   static constexpr std::align_val_t alignment{64};
@@ -65,55 +79,72 @@ class Arena {
     void operator()(char* memory) const { ::operator delete(memory, alignment); }
   };
   std::unique_ptr<char, Free> memory_;
+  std::size_t bytes_ = 0;
+};
+
+// Calls f(dimension, node) for the dimensions of a graph that are no numbers, for each at the first node that has it.
+template <class F>
+void for_each_symbolic(const GraphData& graph, F f) {
+  std::unordered_set<std::size_t> seen;
+  const Shape* last = nullptr;
+  const auto look_at = [&](const Shape& shape, NodeId id) {
+    for (const Dimension d : shape)
+      if (!d.is_number() && !d.is_inferred() && seen.insert(d.hash()).second) f(d, id);
+  };
+  for (NodeId id = 0; id < graph.nodes.size(); ++id) {
+    const NodeData& node = graph.node(id);
+    if (const Shape& shape = node.type.shape; &shape != last) {
+      look_at(shape, id);
+      last = &shape;
+    }
+    if (node.attributes.empty()) continue;
+    for (const char* name : shape_attributes)
+      if (const Attribute* found = node.attributes.find(name))
+        if (const auto* shape = std::get_if<Shape>(&found->variant())) look_at(*shape, id);
+  }
+}
+
+struct SizesHash {
+  std::size_t operator()(const Sizes& sizes) const {
+    std::uint64_t h = 0;
+    for (const auto& [symbol, extent] : sizes.all()) {
+      h = (h ^ static_cast<std::uint64_t>(symbol)) * 0x9E3779B97F4A7C15u;
+      h = (h ^ (h >> 29) ^ static_cast<std::uint64_t>(extent)) * 0xBF58476D1CE4E5B9u;
+    }
+    return static_cast<std::size_t>(h ^ (h >> 32));
+  }
 };
 
 }  // namespace
 
-// A plan made ready to run: memory and pointers for one set of sizes.
+// A plan made ready to run: the pointers and outputs for one set of sizes. Where it computes on the way is the
+// program's: each plan uses all of the arena.
 class Instance {
  public:
+  // A feed that it reads.
+  struct Fed {
+    std::size_t input;
+    std::size_t bytes;
+  };
+
   // `compiled` must outlive it.
-  Instance(const Compiled& compiled, Sizes sizes, LimitedPlan made, StateData& state)
+  Instance(const Compiled& compiled, Sizes sizes, LimitedPlan made, const StateData& state)
       : sizes_(std::move(sizes)),
         plan_(std::move(made.plan)),
         recomputed_(std::move(made.recomputed)),
-        compiled_(recomputed_ ? *recomputed_ : compiled),
-        arena_(plan_.arena_bytes) {
-    const GraphData& graph = *compiled_.computation.graph.data();
+        compiled_(recomputed_ ? *recomputed_ : compiled) {
     for (const TensorType& type : plan_.outputs) outputs_.emplace_back(type.dtype, type.shape);
-    const auto resolve = [&](const Storage& s) -> void* {
-      switch (s.kind) {
-        case Storage::Kind::variable: return state.variables[s.index].raw();
-        case Storage::Kind::constant: return const_cast<void*>(graph.constants[s.index]->raw());
-        case Storage::Kind::arena: return arena_.at(plan_.buffers[s.index].offset);
-        case Storage::Kind::output: return outputs_[s.index].raw();
-        case Storage::Kind::feed:  // patched in each run
-        case Storage::Kind::none: break;
-      }
-      return nullptr;
-    };
-    std::size_t count = 0;
-    for (const PlannedStep& step : plan_.steps) count += step.inputs.size() + step.outputs.size();
-    pointers_.reserve(count);  // their addresses are kept below
-    for (PlannedStep& step : plan_.steps) {
-      const std::size_t inputs = pointers_.size();
-      for (const Storage& s : step.inputs) {
-        if (s.kind == Storage::Kind::feed) patches_.push_back({s.index, pointers_.size()});
-        pointers_.push_back(resolve(s));
-      }
-      const std::size_t outputs = pointers_.size();
-      for (const Storage& s : step.outputs) pointers_.push_back(resolve(s));
-      void* workspace = step.workspace == PlannedStep::none ? nullptr : resolve({Storage::Kind::arena, step.workspace});
-      const StepBuffers buffers{const_cast<const void* const*>(pointers_.data() + inputs), pointers_.data() + outputs,
-                                workspace};
-      if (step.once) {
-        step.step.run(buffers);
-      } else {
-        steps_.push_back({std::move(step.step.run), buffers});
-      }
-    }
+    resolve_steps(state);
     for (const FinalCopy& copy : plan_.copies)
-      copies_.push_back({copy.from, resolve(copy.from), resolve(copy.to), copy.bytes});
+      copies_.push_back({copy.from, resolve(copy.from, state), resolve(copy.to, state), copy.bytes});
+    list_feeds();
+    list_written(state);
+  }
+
+  // Makes this the plan that uses the arena, where others may have run: what depends on sizes alone is computed.
+  void take_over(char* arena) {
+    if (arena != arena_) place_in(arena);
+    for (const ReadyStep& step : once_) step.run(step.buffers);
   }
 
   // `feeds` by the number of the input.
@@ -127,6 +158,23 @@ class Instance {
     for (const ReadyCopy& copy : copies_)
       std::memcpy(copy.to, copy.storage.kind == Storage::Kind::feed ? feeds[copy.storage.index] : copy.from,
                   copy.bytes);
+  }
+
+  [[nodiscard]] const std::vector<Fed>& feeds() const { return feeds_; }
+  // Whether a run writes any of these bytes.
+  [[nodiscard]] bool writes(const void* data, std::size_t bytes) const {
+    const auto* first = static_cast<const char*>(data);
+    const auto after = std::upper_bound(written_.begin(), written_.end(), first + bytes,
+                                        [](const char* end, const Written& w) { return end <= w.begin; });
+    return bytes > 0 && after != written_.begin() && first < std::prev(after)->end;
+  }
+
+  // About what it takes beside the arena.
+  [[nodiscard]] std::size_t bytes() const {
+    std::size_t sum = sizeof *this + plan_.steps.size() * bytes_of_a_step;
+    if (recomputed_) sum += recomputed_->computation.graph.data()->nodes.size() * sizeof(NodeData);
+    for (const Array& output : outputs_) sum += output.bytes();
+    return sum;
   }
 
   // From now on runs are timed, step by step; what was measured so far is forgotten.
@@ -158,6 +206,7 @@ class Instance {
     return out + "\n" + plan_.explain(compiled_.computation, sizes_);
   }
   [[nodiscard]] const std::vector<Array>& outputs() const { return outputs_; }
+  std::int64_t used = 0;  // by which run last
 
  private:
   void run_timed() {
@@ -171,6 +220,8 @@ class Instance {
     }
     ++timed_runs_;
   }
+
+  static constexpr std::size_t bytes_of_a_step = 4096;  // closures and lists, about
 
   struct ReadyStep {
     StepRun run;
@@ -186,18 +237,104 @@ class Instance {
     std::size_t input;
     std::size_t pointer;
   };
+  struct Written {
+    const char* begin;
+    const char* end;
+  };
+
+  // Null for what is patched in later: feeds in each run, the arena by place_in().
+  void* resolve(const Storage& s, const StateData& state) {
+    switch (s.kind) {
+      case Storage::Kind::variable: return const_cast<void*>(state.variables[s.index].raw());
+      case Storage::Kind::constant: return const_cast<void*>(constant(s.index).raw());
+      case Storage::Kind::output: return outputs_[s.index].raw();
+      case Storage::Kind::arena:
+      case Storage::Kind::feed:
+      case Storage::Kind::none: break;
+    }
+    return nullptr;
+  }
+  [[nodiscard]] const Array& constant(std::size_t number) const {
+    return *compiled_.computation.graph.data()->constants[number];
+  }
+
+  void resolve_steps(const StateData& state) {
+    std::size_t count = 0;
+    for (const PlannedStep& step : plan_.steps) count += step.inputs.size() + step.outputs.size();
+    pointers_.reserve(count);  // their addresses are kept below
+    for (PlannedStep& step : plan_.steps) {
+      const std::size_t inputs = pointers_.size();
+      for (const Storage& s : step.inputs) {
+        if (s.kind == Storage::Kind::feed) patches_.push_back({s.index, pointers_.size()});
+        pointers_.push_back(resolve(s, state));
+      }
+      const std::size_t outputs = pointers_.size();
+      for (const Storage& s : step.outputs) pointers_.push_back(resolve(s, state));
+      (step.once ? once_ : steps_)
+          .push_back(
+              {std::move(step.step.run),
+               {const_cast<const void* const*>(pointers_.data() + inputs), pointers_.data() + outputs, nullptr}});
+    }
+  }
+
+  void place_in(char* arena) {
+    const auto place = [&](const Storage& s, auto& pointer) {
+      if (s.kind == Storage::Kind::arena) pointer = arena + plan_.buffers[s.index].offset;
+    };
+    auto pointer = pointers_.begin();
+    auto once = once_.begin();
+    auto each_run = steps_.begin();
+    for (const PlannedStep& step : plan_.steps) {
+      for (const Storage& s : step.inputs) place(s, *pointer++);
+      for (const Storage& s : step.outputs) place(s, *pointer++);
+      StepBuffers& buffers = (step.once ? once++ : each_run++)->buffers;
+      if (step.workspace != PlannedStep::none) place({Storage::Kind::arena, step.workspace}, buffers.workspace);
+    }
+    auto copy = copies_.begin();
+    for (const FinalCopy& planned : plan_.copies) {
+      place(planned.from, copy->from);
+      place(planned.to, copy->to);
+      ++copy;
+    }
+    arena_ = arena;
+  }
+
+  void list_feeds() {
+    const GraphData& graph = *compiled_.computation.graph.data();
+    std::vector<char> read(graph.leaves->inputs.size(), 0);
+    for (const Patch& patch : patches_) read[patch.input] = 1;
+    for (const ReadyCopy& copy : copies_)
+      if (copy.storage.kind == Storage::Kind::feed) read[copy.storage.index] = 1;
+    for (const NodeData& node : graph.nodes)
+      if (node.op == &input_op() && read[node.payload])
+        feeds_.push_back({node.payload, static_cast<std::size_t>(count(evaluate(node.type.shape, sizes_))) *
+                                            size_of(node.type.dtype)});
+  }
+
+  void list_written(const StateData& state) {
+    const auto add = [&](const Array& array) {
+      const auto* begin = static_cast<const char*>(array.raw());
+      if (array.bytes() > 0) written_.push_back({begin, begin + array.bytes()});
+    };
+    for (const Array& output : outputs_) add(output);
+    for (const std::size_t variable : compiled_.updated) add(state.variables[variable]);
+    std::sort(written_.begin(), written_.end(), [](const Written& a, const Written& b) { return a.begin < b.begin; });
+  }
 
   Sizes sizes_;
   Plan plan_;
   std::unique_ptr<const Compiled> recomputed_;  // for these sizes, where memory is limited
   const Compiled& compiled_;
-  Arena arena_;
+  char* arena_ = nullptr;  // that pointers_ point to
   std::vector<Array> outputs_;
   std::vector<void*> pointers_;
-  std::vector<ReadyStep> steps_;
+  std::vector<ReadyStep> once_;   // what depends on sizes alone
+  std::vector<ReadyStep> steps_;  // what each run does
   std::vector<ReadyCopy> copies_;
   std::vector<Patch> patches_;
-  std::vector<double> seconds_;  // by step; empty where nobody asked
+  std::vector<Fed> feeds_;
+  std::vector<Written> written_;  // disjoint, by address
+  std::vector<double> seconds_;   // by step; empty where nobody asked
   std::int64_t timed_runs_ = 0;
 };
 
@@ -209,7 +346,9 @@ class Executable {
         outputs_(request.outputs),
         mode_(request.mode),
         memory_limit_(request.memory_limit),
+        plan_memory_(request.plan_memory),
         at_(at) {
+    check_environment();
     Updates updates = request.updates;
     check(updates);
     std::vector<passes::Chain> chains;
@@ -232,22 +371,23 @@ class Executable {
           const passes::Computation live = passes::remove_dead(made);
           for (const NodeData& node : live.graph.data()->nodes)
             if (node.op == &input_op()) slots_[node.payload].needed = true;
+          find_size_inputs(*live.graph.data());
         });
     compiled_.groups = passes::fuse_elementwise(compiled_.computation);
-    for (const NodeData& node : compiled_.computation.graph.data()->nodes)
-      for (const Dimension d : node.type.shape) symbolic_ = symbolic_ || !d.is_number();
+    for_each_symbolic(*compiled_.computation.graph.data(), [&](Dimension, NodeId) { symbolic_ = true; });
     if (memory_limit_ != 0 && !symbolic_) last_ = &instance_for_sizes(at_);
   }
 
   Results run(std::span<const Feed> feeds, Location at) {
+    const InUse in_use(*this, "run", at);
     bind(feeds, at);
     Instance& instance = instance_for_sizes(at);
-    state_->publish_counters();
+    if (arena_user_ != &instance) give_arena(instance);
+    instance.used = ++runs_;
+    const StateGuard held(state_->lock, updating_ ? StateGuard::For::writing : StateGuard::For::reading, at);
+    copy_what_is_written(instance);
     instance.run(pointers_);
-    if (updating_) {
-      ++state_->step;
-      state_->publish_counters();
-    }
+    if (updating_) state_->count_step();
     last_ = &instance;
     return {&outputs_, &instance.outputs()};
   }
@@ -255,7 +395,7 @@ class Executable {
   [[nodiscard]] Values inputs() const {
     Values out;
     for (const InputSlot& slot : slots_)
-      if (slot.needed) out.emplace_back(user_graph_.data().get(), slot.node);
+      if (slot.needed || slot.gives_size) out.emplace_back(user_graph_.data().get(), slot.node);
     return out;
   }
 
@@ -264,6 +404,7 @@ class Executable {
   [[nodiscard]] const std::shared_ptr<StateData>& state_data() const { return state_; }
 
   [[nodiscard]] std::string explain() {
+    const InUse in_use(*this, "explain", at_);
     std::string out = "graph\n" + passes::remove_dead(request_).to_string();
     passes::optimize(request_, mode_, [&](std::string_view pass, const passes::Computation& made) {
       out += fmt::format("\nafter {}\n{}", pass, made.to_string());
@@ -274,18 +415,32 @@ class Executable {
     return out;
   }
 
+  void clear(Location at) {
+    const InUse in_use(*this, "clear", at);
+    last_ = nullptr;
+    arena_user_ = nullptr;
+    by_sizes_.clear();
+    instances_.clear();
+    plans_bytes_ = 0;
+    arena_.clear();
+    for (Memory& copy : fed_copies_) copy.clear();
+  }
+
   void start_profile() {
+    const InUse in_use(*this, "start_profile", at_);
     profiling_ = true;
     for (Instance& instance : instances_) instance.start_profile();
   }
 
-  [[nodiscard]] Profile profile() const {
+  [[nodiscard]] Profile profile() {
+    const InUse in_use(*this, "profile", at_);
     Profile out;
     for (const Instance& instance : instances_) instance.add_profile(out.steps);
     return out;
   }
 
   [[nodiscard]] Program::Memory memory() {
+    const InUse in_use(*this, "memory", at_);
     if (!last_ && !symbolic_) last_ = &instance_for_sizes(at_);
     if (!last_) return {};
     return {last_->plan().arena_bytes, last_->plan().lower_bound, last_->plan().steps.size()};
@@ -296,8 +451,65 @@ class Executable {
   struct InputSlot {
     NodeId node = no_node;
     bool needed = false;
+    bool gives_size = false;            // that no needed one has
     std::vector<std::int64_t> symbols;  // of its extents; -1 for a number
+    [[nodiscard]] bool has(std::int64_t symbol) const {
+      return std::find(symbols.begin(), symbols.end(), symbol) != symbols.end();
+    }
   };
+  // A size that is needed of an input which is not.
+  struct SizeInput {
+    std::int64_t symbol;
+    std::size_t input;
+  };
+
+  // While one lives, a call from another thread is an Error.
+  class InUse {
+   public:
+    InUse(Executable& executable, std::string_view call, Location at) : executable_(executable) {
+      if (executable.in_use_.exchange(true, std::memory_order_acquire))
+        throw Error(at, call,
+                    "requires a program that is not running, got one that runs in another thread (each thread needs a "
+                    "Program of its own; they can share a State)");
+    }
+    ~InUse() { executable_.in_use_.store(false, std::memory_order_release); }
+    InUse(const InUse&) = delete;
+    InUse& operator=(const InUse&) = delete;
+
+   private:
+    Executable& executable_;
+  };
+
+  // Of variables that say nothing of use: before anything is made, rather than in the middle of a run.
+  void check_environment() const {
+    try {
+      static_cast<void>(num_threads());
+      static_cast<void>(kernels::tables());
+    } catch (const Error& error) {
+      throw Error(at_, "", error.what());
+    }
+  }
+
+  // `live`: what the request reads.
+  void find_size_inputs(const GraphData& live) {
+    for_each_symbolic(live, [&](Dimension dimension, NodeId id) {
+      for (const std::int64_t symbol : symbols_of(dimension)) {
+        const auto has = [symbol](const InputSlot& slot) { return slot.has(symbol); };
+        const auto needed = [&](const InputSlot& slot) { return (slot.needed || slot.gives_size) && has(slot); };
+        if (std::any_of(slots_.begin(), slots_.end(), needed)) continue;
+        const auto first = std::find_if(slots_.begin(), slots_.end(), has);
+        if (first == slots_.end()) {
+          const NodeData& node = live.node(id);
+          throw Error(
+              at_, "program",
+              fmt::format("requires an input with the dimension '{}', which the size of {} needs ({}), got none",
+                          symbol_name(symbol), node.op->name, node.at.to_string()));
+        }
+        first->gives_size = true;
+        size_inputs_.push_back({symbol, static_cast<std::size_t>(first - slots_.begin())});
+      }
+    });
+  }
 
   void check(const Updates& updates) const {
     GraphData* graph = user_graph_.data().get();
@@ -374,6 +586,7 @@ class Executable {
       for (const Dimension d : user.node(slots_[i].node).type.shape) slots_[i].symbols.push_back(d.symbol_id());
     }
     pointers_.assign(slots_.size(), nullptr);
+    fed_copies_.resize(slots_.size());
     // Made here, since a run allocates nothing.
     for (const InputSlot& slot : slots_) numbers_.emplace_back(user.node(slot.node).type.dtype, Dims{});
   }
@@ -428,14 +641,21 @@ class Executable {
         pointers_[number] = numbers_[number].raw();
       }
     }
-    for (std::size_t i = 0; i < slots_.size(); ++i) {
-      if (!slots_[i].needed || pointers_[i]) continue;
-      const NodeData& node = graph.node(slots_[i].node);
-      throw Error(at, "run",
-                  fmt::format("requires a feed for input '{}', {} {} ({}), got none", graph.leaves->inputs[i].name,
-                              name(node.type.dtype), to_string(node.type.shape), node.at.to_string()));
-    }
+    for (std::size_t i = 0; i < slots_.size(); ++i)
+      if (slots_[i].needed && !pointers_[i]) throw missing(i, "", at);
+    for (const SizeInput& size : size_inputs_)
+      if (!sizes_.find(size.symbol))
+        throw missing(size.input, fmt::format(": the size of '{}' follows from no other", symbol_name(size.symbol)),
+                      at);
     check_compound(feeds, at);
+  }
+
+  [[nodiscard]] Error missing(std::size_t input, std::string_view why, Location at) const {
+    const GraphData& graph = *user_graph_.data();
+    const NodeData& node = graph.node(slots_[input].node);
+    return {at, "run",
+            fmt::format("requires a feed for input '{}', {} {} ({}), got none{}", graph.leaves->inputs[input].name,
+                        name(node.type.dtype), to_string(node.type.shape), node.at.to_string(), why)};
   }
 
   // Extents of inputs that are sums ("batch + 1") are checked when all symbols are known.
@@ -483,16 +703,59 @@ class Executable {
 
   Instance& instance_for_sizes(Location at) {
     if (last_ && last_->sizes() == sizes_) return *last_;
-    for (Instance& instance : instances_)
-      if (instance.sizes() == sizes_) return instance;
+    const auto known = by_sizes_.find(sizes_);
+    return known != by_sizes_.end() ? *known->second : add_instance(at);
+  }
+
+  Instance& add_instance(Location at) {
+    std::list<Instance> made;
     try {
-      instances_.emplace_back(compiled_, sizes_, make_plan_within(memory_limit_, compiled_, sizes_), *state_);
+      LimitedPlan plan = make_plan_within(memory_limit_, compiled_, sizes_);
+      const StateGuard reading(state_->lock, StateGuard::For::reading);
+      made.emplace_back(compiled_, sizes_, std::move(plan), *state_);
     } catch (const Error& error) {
       if (error.location().known()) throw;
       throw Error(at, "", error.what());
     }
-    if (profiling_) instances_.back().start_profile();
-    return instances_.back();
+    Instance& instance = made.back();
+    if (profiling_) instance.start_profile();
+    by_sizes_.emplace(sizes_, &instance);
+    // Nothing throws from here on.
+    instances_.splice(instances_.end(), made);
+    plans_bytes_ += instance.bytes();
+    while (plans_bytes_ > plan_memory_ && forget_one(instance)) {
+    }
+    return instance;
+  }
+
+  // The least recently used, but for this one and that of the last run, whose results may be what the next is fed.
+  bool forget_one(const Instance& kept) {
+    auto oldest = instances_.end();
+    for (auto i = instances_.begin(); i != instances_.end(); ++i)
+      if (&*i != &kept && &*i != last_ && (oldest == instances_.end() || i->used < oldest->used)) oldest = i;
+    if (oldest == instances_.end()) return false;
+    if (arena_user_ == &*oldest) arena_user_ = nullptr;
+    plans_bytes_ -= oldest->bytes();
+    by_sizes_.erase(oldest->sizes());
+    instances_.erase(oldest);
+    return true;
+  }
+
+  void give_arena(Instance& instance) {
+    arena_user_ = nullptr;  // should there be no memory
+    arena_.reserve(instance.plan().arena_bytes);
+    instance.take_over(arena_.data());
+    arena_user_ = &instance;
+  }
+
+  void copy_what_is_written(const Instance& instance) {
+    for (const auto [input, bytes] : instance.feeds()) {
+      if (!instance.writes(pointers_[input], bytes)) continue;
+      Memory& copy = fed_copies_[input];
+      copy.reserve(bytes);
+      std::memcpy(copy.data(), pointers_[input], bytes);
+      pointers_[input] = copy.data();
+    }
   }
 
   std::shared_ptr<StateData> state_;
@@ -500,6 +763,7 @@ class Executable {
   Values outputs_;
   Mode mode_;
   std::size_t memory_limit_;
+  std::size_t plan_memory_;
   Location at_;
   passes::Computation request_{user_graph_, {}};
   Compiled compiled_{passes::Computation{user_graph_, {}}, {}, 0, {}};
@@ -508,12 +772,21 @@ class Executable {
   bool profiling_ = false;
 
   std::vector<InputSlot> slots_;  // by an input's number
+  std::vector<SizeInput> size_inputs_;
   Sizes sizes_;
   std::vector<const void*> pointers_;
   std::vector<Array> numbers_;
   char no_elements_ = 0;
-  std::deque<Instance> instances_;
+  std::vector<Memory> fed_copies_;  // by input: of feeds that a run would write
+
+  std::list<Instance> instances_;  // in the order in which they were made
+  std::unordered_map<Sizes, Instance*, SizesHash> by_sizes_;
+  std::size_t plans_bytes_ = 0;
   Instance* last_ = nullptr;
+  std::int64_t runs_ = 0;
+  Memory arena_;
+  Instance* arena_user_ = nullptr;  // whose values lie in it
+  std::atomic<bool> in_use_{false};
 };
 
 }  // namespace detail
@@ -536,6 +809,7 @@ bool Program::has_updates() const { return executable_->updating(); }
 const std::shared_ptr<detail::StateData>& Program::state_data() const { return executable_->state_data(); }
 std::string Program::explain() const { return executable_->explain(); }
 Program::Memory Program::memory() const { return executable_->memory(); }
+void Program::clear(Location at) { executable_->clear(at); }
 void Program::start_profile() { executable_->start_profile(); }
 Profile Program::profile() const { return executable_->profile(); }
 

@@ -40,6 +40,9 @@ struct Request {
   // is cheap first (elementwise results, dropout masks, normalised activations), then products. Results have the same
   // bits. 0: no limit.
   std::size_t memory_limit = 0;
+  // About how many bytes the plans of sizes that ran earlier may take, outputs included; of more, the least recently
+  // used go, and are made anew when their sizes come again. The plans of the last two runs stay whatever they take.
+  std::size_t plan_memory = std::size_t{64} << 20;
 };
 
 // Numbers for an input in one run: {x, array}. An Array or a row-major container of another library that has the
@@ -112,7 +115,8 @@ class Feed {
   alignas(8) unsigned char number_[8] = {};
 };
 
-// The outputs of a run: what lies in the program, valid until its next run. Copy an Array to keep it.
+// The outputs of a run: what lies in the program, valid until its next run or clear(). Copy an Array to keep it. They
+// may be fed to that next run, as a recurrent network's are.
 class Results {
  public:
   Results(const Values* outputs, const std::vector<Array>* arrays) : outputs_(outputs), arrays_(arrays) {}
@@ -150,37 +154,46 @@ struct Profile {
 };
 
 // Compiled once, run many times. A plan is made for each set of sizes that the feeds bring and kept, so a last, smaller
-// mini-batch just runs. A run on sizes seen before allocates no memory.
+// mini-batch just runs. A run on sizes seen before allocates no memory. The plans share one arena, as large as the
+// largest needs; those of sizes that have not been seen for long go (Request::plan_memory).
 //
 // Updates are simultaneous: every expression reads the values from before the run, and all variables have their new
 // values after it. A program without updates changes nothing in the State; one with updates counts the State's step,
 // and carries along what graph.update_with attached to the values that it computes (running averages), if it trains.
-// One program runs one run at a time.
+// What a run writes and is fed as well - results of the run before, a variable that it updates - is copied first.
+//
+// Threads: one program runs one run at a time, and a call from a second thread meanwhile is an Error. Several programs
+// run at the same time, on different States or on one: those without updates side by side, one with updates alone, so
+// that every run reads what lies between two updates (state.hpp). Programs of one graph may be made at the same time,
+// but nobody may add to it meanwhile. Results are the program's: read them before its next run.
 class Program {
  public:
   // Throws Error for an output or update of another graph, a variable updated twice, or an update of another type than
-  // its variable; and for a memory_limit that cannot be kept, with what can (where sizes are symbols: run() does, for
-  // the sizes that it meets). The State must outlive nothing: program and State share their numbers.
+  // its variable; for a size that follows from no input; for a memory_limit that cannot be kept, with what can (where
+  // sizes are symbols: run() does, for the sizes that it meets); and for environment variables CHAINRULE_NUM_THREADS
+  // and CHAINRULE_ARCH that say nothing of use. The State must outlive nothing: program and State share their numbers.
   Program(State& state, const Request& request, Location at = Location::here());
   ~Program();
   Program(Program&&) noexcept;
   Program& operator=(Program&&) noexcept;
 
   // Throws Error, having changed nothing, for a missing, unknown, doubled or empty feed, and for one of the wrong dtype
-  // or shape or whose sizes contradict another's.
+  // or shape or whose sizes contradict another's; and where another thread is running the program. What a failed run
+  // throws, be it for want of memory, leaves the State as it was.
   Results run(std::initializer_list<Feed> feeds = {}, Location at = Location::here());
   Results run(std::span<const Feed> feeds, Location at = Location::here());
 
-  // The inputs that a run must be fed.
+  // The inputs that a run must be fed: those whose numbers it reads, and for a size that it needs and none of these
+  // has, the first that does (any other that does will do).
   [[nodiscard]] Values inputs() const;
   [[nodiscard]] const Values& outputs() const;
   [[nodiscard]] bool has_updates() const;
   // The inside of the State that it works on.
   [[nodiscard]] const std::shared_ptr<detail::StateData>& state_data() const;
 
-  // The listing after each pass, then for each set of sizes run so far the plan: steps, fused groups, buffers and their
-  // offsets, the arena against the largest sum of buffers in use at once. Before any run: the passes only, unless all
-  // sizes are fixed.
+  // The listing after each pass, then for each set of sizes whose plan is kept the plan: steps, fused groups, buffers
+  // and their offsets, the arena against the largest sum of buffers in use at once. Before any run: the passes only,
+  // unless all sizes are fixed.
   [[nodiscard]] std::string explain() const;
   struct Memory {
     std::size_t arena_bytes = 0;
@@ -190,7 +203,12 @@ class Program {
   // Of the plan that ran last.
   [[nodiscard]] Memory memory() const;
 
-  // From here on runs are timed, step by step (some 25 ns a step), and profile() says where the time went since.
+  // Forgets all plans and frees what they took: the arena, the outputs (earlier Results are no longer valid). The next
+  // run makes its plan anew.
+  void clear(Location at = Location::here());
+
+  // From here on runs are timed, step by step (some 25 ns a step), and profile() says where the time went since, for
+  // the plans that are kept.
   void start_profile();
   [[nodiscard]] Profile profile() const;
 

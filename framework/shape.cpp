@@ -231,6 +231,32 @@ std::int64_t Dimension::symbol_id() const {
   return DimensionTable::instance().atom(p[0].atoms[0]).symbol.empty() ? -1 : p[0].atoms[0];
 }
 
+namespace {
+
+void add_symbols(const Polynomial& p, std::vector<std::int64_t>& out) {
+  for (const Term& term : p)
+    for (const std::int64_t id : term.atoms) {
+      const Atom atom = DimensionTable::instance().atom(id);
+      if (atom.symbol.empty()) {
+        add_symbols(atom.numerator, out);
+        add_symbols(atom.denominator, out);
+      } else if (std::find(out.begin(), out.end(), id) == out.end()) {
+        out.push_back(id);
+      }
+    }
+}
+
+}  // namespace
+
+std::vector<std::int64_t> symbols_of(Dimension dimension) {
+  std::vector<std::int64_t> out;
+  if (!dimension.is_number() && !dimension.is_inferred())
+    add_symbols(DimensionTable::instance().polynomial(dimension), out);
+  return out;
+}
+
+std::string symbol_name(std::int64_t symbol) { return print_atom(symbol); }
+
 std::string Dimension::to_string() const {
   if (is_inferred()) return "-1";
   if (is_number()) return fmt::format("{}", code_);

@@ -83,6 +83,9 @@ class Dimension {
 
 // a / b where b divides every term of a; floor(a / b) as a term of its own otherwise.
 Dimension floor_divide(Dimension a, Dimension b);
+// The identities of the symbols that a dimension is computed from, without repetition, and the name of one.
+std::vector<std::int64_t> symbols_of(Dimension dimension);
+std::string symbol_name(std::int64_t symbol);
 
 // A list of up to 8 extents; the common part of Shape and Dims.
 template <class T>

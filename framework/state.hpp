@@ -23,6 +23,12 @@ struct LoadOptions {
 // Holds the numbers of a graph's parameters and variables. Several programs share one State. Variables that are added
 // to the graph later (an optimizer's slots) get their initial numbers when a program that uses them is made.
 // A copy is a State of its own with the same numbers.
+//
+// Threads: all functions may be called while programs run on the State in other threads. What reads it - snapshot(),
+// save(), a copy, a program without updates - sees all of a run's updates or none, and several read at the same time;
+// what writes it - set(), load(), reset(), a program with updates - waits until those end, and they for it. Neither
+// shuts the other out, however often it comes. But get() and [] hand out the State's own memory, which the next writer
+// changes under its reader: beside training take a snapshot(). Nobody may add to the graph meanwhile.
 class State {
  public:
   explicit State(const Graph& graph);
@@ -32,11 +38,15 @@ class State {
   State& operator=(State&& other) noexcept = default;
   ~State() = default;
 
-  // The numbers of a parameter or variable, valid until the next run or set(). Throws Error for what is neither.
+  // The numbers of a parameter or variable, where they lie: valid as long as the State, and changed by its next
+  // updating run, set(), load() or reset(). Throws Error for what is neither.
   [[nodiscard]] const Array& get(Value variable, Location at = Location::here()) const;
   [[nodiscard]] const Array& get(std::string_view name, Location at = Location::here()) const;
   [[nodiscard]] const Array& operator[](Value variable) const { return get(variable, Location{}); }
   [[nodiscard]] const Array& operator[](std::string_view name) const { return get(name, Location{}); }
+  // A copy of them, all from between two runs.
+  [[nodiscard]] Array snapshot(Value variable, Location at = Location::here()) const;
+  [[nodiscard]] Array snapshot(std::string_view name, Location at = Location::here()) const;
   // Throws Error where the shape differs, or the dtype by more than the width of a floating number.
   void set(Value variable, const Array& values, Location at = Location::here());
   void set(std::string_view name, const Array& values, Location at = Location::here());

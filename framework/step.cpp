@@ -39,7 +39,7 @@ const Array* inlined_constant(const GraphData& graph, NodeId id) {
 
 Attributes evaluate_attributes(const Attributes& attributes, const Sizes& sizes) {
   Attributes out = attributes;
-  for (const char* name : {"shape", "start", "size", "whole", "classes"}) {
+  for (const char* name : shape_attributes) {
     const Attribute* found = attributes.find(name);
     const auto* shape = found ? std::get_if<Shape>(&found->variant()) : nullptr;
     if (!shape) continue;

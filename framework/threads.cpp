@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -80,18 +81,24 @@ class Pool {
   void reserve(std::size_t bytes) {
     const std::lock_guard lock(mutex_);
     if (bytes <= scratch_bytes_) return;
+    std::vector<Scratch> larger;
+    for (std::size_t i = 0; i < workers_.size(); ++i) larger.push_back(make_scratch(bytes));
+    // Nothing throws from here on. Workers touch their scratch in a chunk only, and none is under way.
+    for (std::size_t i = 0; i < workers_.size(); ++i) workers_[i]->scratch = std::move(larger[i]);
     scratch_bytes_ = bytes;
-    // Workers touch their scratch in a chunk only, and none is under way.
-    for (const auto& worker : workers_) worker->scratch = make_scratch();
   }
 
   void run(std::size_t chunks, ChunkRun chunk_run, const void* context) {
     const std::unique_lock lock(mutex_, std::try_to_lock);
     if (!lock || threads() == 1 || chunks < 2) {
-      for (std::size_t chunk = 0; chunk < chunks; ++chunk) chunk_run(context, chunk, nullptr);
+      run_alone(chunks, chunk_run, context);
       return;
     }
-    if (workers_.empty()) start();
+    if (!started_) start();
+    if (workers_.empty()) {
+      run_alone(chunks, chunk_run, context);
+      return;
+    }
     job_ = {chunk_run, context, static_cast<std::int64_t>(chunks)};
     done_.store(0, std::memory_order_relaxed);
     left_.store(job_.chunks, std::memory_order_release);
@@ -118,17 +125,28 @@ class Pool {
     Scratch scratch;
   };
 
-  [[nodiscard]] Scratch make_scratch() const {
-    return Scratch(static_cast<char*>(::operator new (scratch_bytes_, std::align_val_t{alignment})));
+  static Scratch make_scratch(std::size_t bytes) {
+    return Scratch(static_cast<char*>(::operator new (bytes, std::align_val_t{alignment})));
   }
 
+  static void run_alone(std::size_t chunks, ChunkRun chunk_run, const void* context) {
+    for (std::size_t chunk = 0; chunk < chunks; ++chunk) chunk_run(context, chunk, nullptr);
+  }
+
+  // Where the system has no further thread or memory for it, those that there are have to do.
   void start() {
+    started_ = true;
     stopping_ = false;
-    for (int i = 1; i < threads(); ++i) {
-      workers_.push_back(std::make_unique<Worker>());
-      Worker& worker = *workers_.back();
-      worker.scratch = make_scratch();
-      worker.thread = std::thread([this, &worker, seen = generation_.load()]() mutable { work(worker, seen); });
+    try {
+      workers_.reserve(static_cast<std::size_t>(threads()) - 1);
+      for (int i = 1; i < threads(); ++i) {
+        auto worker = std::make_unique<Worker>();
+        worker->scratch = make_scratch(scratch_bytes_);
+        worker->thread = std::thread([this, &own = *worker, seen = generation_.load()]() mutable { work(own, seen); });
+        workers_.push_back(std::move(worker));
+      }
+    } catch (const std::system_error&) {
+    } catch (const std::bad_alloc&) {
     }
   }
 
@@ -138,6 +156,7 @@ class Pool {
     generation_.notify_all();
     for (const auto& worker : workers_) worker->thread.join();
     workers_.clear();
+    started_ = false;
   }
 
   // A chunk that was taken here belongs to the job that stands: the thread that posted it does not go on before all of
@@ -166,6 +185,7 @@ class Pool {
 
   std::atomic<int> threads_;
   std::mutex mutex_;
+  bool started_ = false;
   std::size_t scratch_bytes_ = 64;
   std::vector<std::unique_ptr<Worker>> workers_;
   Job job_;

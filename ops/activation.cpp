@@ -14,15 +14,15 @@ namespace chainrule {
 
 namespace {
 
-const Sample matrix{.inputs = {uniform({3, 4}, -4, 4)}};
-const Sample steep{.inputs = {uniform({2, 3}, -40, 40)}};
-const Sample empty{.inputs = {zeros({0, 2})}};
-const Sample edges{
+CHAINRULE_EARLY const Sample matrix{.inputs = {uniform({3, 4}, -4, 4)}};
+CHAINRULE_EARLY const Sample steep{.inputs = {uniform({2, 3}, -40, 40)}};
+CHAINRULE_EARLY const Sample empty{.inputs = {zeros({0, 2})}};
+CHAINRULE_EARLY const Sample edges{
     .inputs = {Array({0.0, -0.0, 1e4, -1e4, 1e300, -1e300, 1e-300, std::numeric_limits<double>::infinity(),
                       -std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()})},
     .differentiate = false};
 
-const Op& relu_op = register_op({
+CHAINRULE_EARLY const BuiltinOp relu_op = register_op({
     .name = "relu",
     .doc = "max(x, 0); slope 0 at 0.",
     .shape = same_shape,
@@ -31,7 +31,7 @@ const Op& relu_op = register_op({
     .samples = {matrix, steep, empty, edges},
 });
 
-const Op& leaky_relu_op = register_op({
+CHAINRULE_EARLY const BuiltinOp leaky_relu_op = register_op({
     .name = "leaky_relu",
     .doc = "x above 0, slope * x elsewhere.",
     .shape = same_shape,
@@ -43,7 +43,7 @@ const Op& leaky_relu_op = register_op({
                 {.inputs = {uniform({5}, -4, 4)}, .attributes = {{"slope", 1.5}}}},
 });
 
-const Op& prelu_op = register_op({
+CHAINRULE_EARLY const BuiltinOp prelu_op = register_op({
     .name = "prelu",
     .doc = "x above 0, slope * x elsewhere, with a slope that is an input.",
     .shape = [](const OpCall& call) -> Type {
@@ -68,7 +68,7 @@ const Op& prelu_op = register_op({
 // exp(x) where x <= 0, and 1 above, where it may overflow: an infinity would make NaN of the gradient's own gradient.
 Value exp_below_zero(Value x) { return exp(where(x > 0.0, 0.0, x)); }
 
-const Op& elu_op = register_op({
+CHAINRULE_EARLY const BuiltinOp elu_op = register_op({
     .name = "elu",
     .doc = "x above 0, alpha * (exp(x) - 1) elsewhere.",
     .shape = same_shape,
@@ -89,7 +89,7 @@ const Op& elu_op = register_op({
 constexpr double selu_scale = 1.0507009873554804934193349852946;
 constexpr double selu_alpha = 1.6732632423543772848170429916717;
 
-const Op& selu_op = register_op({
+CHAINRULE_EARLY const BuiltinOp selu_op = register_op({
     .name = "selu",
     .doc = "1.0507 * x above 0, 1.7581 * (exp(x) - 1) elsewhere.",
     .shape = same_shape,
@@ -102,7 +102,7 @@ const Op& selu_op = register_op({
     .samples = {matrix, steep, empty, edges, {.inputs = {Array({900.0, -900.0, 2.0})}}},
 });
 
-const Op& sigmoid_op = register_op({
+CHAINRULE_EARLY const BuiltinOp sigmoid_op = register_op({
     .name = "sigmoid",
     .doc = "1 / (1 + exp(-x)).",
     .shape = same_shape,
@@ -112,7 +112,7 @@ const Op& sigmoid_op = register_op({
     .samples = {matrix, steep, empty, edges},
 });
 
-const Op& softplus_op = register_op({
+CHAINRULE_EARLY const BuiltinOp softplus_op = register_op({
     .name = "softplus",
     .doc = "log(1 + exp(x)), without overflow.",
     .shape = same_shape,

@@ -27,13 +27,13 @@ Type number_shape(const OpCall& call) {
   return {int64, shape};
 }
 
-const Sample matrix_and_row{.inputs = {uniform({3, 4}, -2, 2), uniform({4}, 1, 3)}};
-const Sample column_and_row{.inputs = {uniform({3, 1}, -2, 2), uniform({1, 4}, -3, -1)}};
-const Sample matrix_and_scalar{.inputs = {uniform({2, 3}, -2, 2), uniform({}, 1, 2)}};
-const Sample empty{.inputs = {zeros({0, 3}), zeros({1, 3})}};
-const Sample whole{.inputs = {integers({5}, -9, 9), integers({5}, 1, 9)}};
+CHAINRULE_EARLY const Sample matrix_and_row{.inputs = {uniform({3, 4}, -2, 2), uniform({4}, 1, 3)}};
+CHAINRULE_EARLY const Sample column_and_row{.inputs = {uniform({3, 1}, -2, 2), uniform({1, 4}, -3, -1)}};
+CHAINRULE_EARLY const Sample matrix_and_scalar{.inputs = {uniform({2, 3}, -2, 2), uniform({}, 1, 2)}};
+CHAINRULE_EARLY const Sample empty{.inputs = {zeros({0, 3}), zeros({1, 3})}};
+CHAINRULE_EARLY const Sample whole{.inputs = {integers({5}, -9, 9), integers({5}, 1, 9)}};
 
-const Op& add_op = register_op({
+CHAINRULE_EARLY const BuiltinOp add_op = register_op({
     .name = "add",
     .doc = "a + b, broadcast.",
     .shape = number_shape,
@@ -44,7 +44,7 @@ const Op& add_op = register_op({
     .samples = {matrix_and_row, column_and_row, matrix_and_scalar, empty, whole},
 });
 
-const Op& sub_op = register_op({
+CHAINRULE_EARLY const BuiltinOp sub_op = register_op({
     .name = "sub",
     .doc = "a - b, broadcast.",
     .shape = number_shape,
@@ -55,7 +55,7 @@ const Op& sub_op = register_op({
     .samples = {matrix_and_row, column_and_row, matrix_and_scalar, empty, whole},
 });
 
-const Op& mul_op = register_op({
+CHAINRULE_EARLY const BuiltinOp mul_op = register_op({
     .name = "mul",
     .doc = "a * b elementwise, broadcast.",
     .shape = number_shape,
@@ -66,7 +66,7 @@ const Op& mul_op = register_op({
     .samples = {matrix_and_row, column_and_row, matrix_and_scalar, empty, whole},
 });
 
-const Op& div_op = register_op({
+CHAINRULE_EARLY const BuiltinOp div_op = register_op({
     .name = "div",
     .doc = "a / b elementwise, broadcast.",
     .shape = broadcast_shape,
@@ -79,7 +79,7 @@ const Op& div_op = register_op({
     .samples = {matrix_and_row, column_and_row, matrix_and_scalar, empty},
 });
 
-const Op& neg_op = register_op({
+CHAINRULE_EARLY const BuiltinOp neg_op = register_op({
     .name = "neg",
     .doc = "-x.",
     .shape = number_shape,
@@ -94,14 +94,14 @@ Values to_winner(const Node& node, Value dy, Value wins) {
   return {where(wins, dy, half), where(logical_or(wins, equal(node.input(0), node.input(1))), half, dy)};
 }
 
-const std::vector<Sample> extremum_samples = {
+CHAINRULE_EARLY const std::vector<Sample> extremum_samples = {
     matrix_and_row,
     column_and_row,
     {.inputs = {uniform({2, 3}, -1, 1), uniform({2, 3}, -1, 1)}},
     {.inputs = {Array({1.0, -2.0, 0.0}), Array({1.0, -2.0, 0.0})}, .differentiate = false},  // ties
 };
 
-const Op& maximum_op = register_op({
+CHAINRULE_EARLY const BuiltinOp maximum_op = register_op({
     .name = "maximum",
     .doc = "max(a, b) elementwise, broadcast; NaN if either is. Ties share the gradient equally.",
     .shape = number_shape,
@@ -112,7 +112,7 @@ const Op& maximum_op = register_op({
     .samples = extremum_samples,
 });
 
-const Op& minimum_op = register_op({
+CHAINRULE_EARLY const BuiltinOp minimum_op = register_op({
     .name = "minimum",
     .doc = "min(a, b) elementwise, broadcast; NaN if either is. Ties share the gradient equally.",
     .shape = number_shape,
@@ -123,7 +123,7 @@ const Op& minimum_op = register_op({
     .samples = extremum_samples,
 });
 
-const Op& pow_op = register_op({
+CHAINRULE_EARLY const BuiltinOp pow_op = register_op({
     .name = "pow",
     .doc = "a to the power of b elementwise, broadcast; d/da = b a^(b-1), d/db = a^b log a.",
     .shape = broadcast_shape,

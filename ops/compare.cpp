@@ -50,13 +50,13 @@ Initial booleans() {
 }
 
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-const std::vector<Sample> comparison_samples = {
+CHAINRULE_EARLY const std::vector<Sample> comparison_samples = {
     {.inputs = {uniform({3, 4}, -1, 1), uniform({4}, -1, 1)}},
     {.inputs = {Array({1.0, 2.0, nan, nan, -0.0}), Array({1.0, 3.0, nan, 0.0, 0.0})}},
     {.inputs = {integers({20}, 0, 3), integers({20}, 0, 3)}},
     {.inputs = {zeros({0}), zeros({1})}},
 };
-const std::vector<Sample> logic_samples = {{.inputs = {booleans(), booleans()}}};
+CHAINRULE_EARLY const std::vector<Sample> logic_samples = {{.inputs = {booleans(), booleans()}}};
 
 template <class F>
 const Op& comparison(const char* name, const char* doc, F functor) {
@@ -69,14 +69,17 @@ const Op& comparison(const char* name, const char* doc, F functor) {
   });
 }
 
-const Op& less_op = comparison("less", "a < b.", [](auto a, auto b) { return a < b; });
-const Op& less_equal_op = comparison("less_equal", "a <= b.", [](auto a, auto b) { return a <= b; });
-const Op& greater_op = comparison("greater", "a > b.", [](auto a, auto b) { return a > b; });
-const Op& greater_equal_op = comparison("greater_equal", "a >= b.", [](auto a, auto b) { return a >= b; });
-const Op& equal_op = comparison("equal", "a == b.", [](auto a, auto b) { return a == b; });
-const Op& not_equal_op = comparison("not_equal", "a != b.", [](auto a, auto b) { return a != b; });
+CHAINRULE_EARLY const BuiltinOp less_op = comparison("less", "a < b.", [](auto a, auto b) { return a < b; });
+CHAINRULE_EARLY const BuiltinOp less_equal_op =
+    comparison("less_equal", "a <= b.", [](auto a, auto b) { return a <= b; });
+CHAINRULE_EARLY const BuiltinOp greater_op = comparison("greater", "a > b.", [](auto a, auto b) { return a > b; });
+CHAINRULE_EARLY const BuiltinOp greater_equal_op =
+    comparison("greater_equal", "a >= b.", [](auto a, auto b) { return a >= b; });
+CHAINRULE_EARLY const BuiltinOp equal_op = comparison("equal", "a == b.", [](auto a, auto b) { return a == b; });
+CHAINRULE_EARLY const BuiltinOp not_equal_op =
+    comparison("not_equal", "a != b.", [](auto a, auto b) { return a != b; });
 
-const Op& and_op = register_op({
+CHAINRULE_EARLY const BuiltinOp and_op = register_op({
     .name = "logical_and",
     .doc = "a and b, of bool values.",
     .shape = logic_shape,
@@ -84,7 +87,7 @@ const Op& and_op = register_op({
     .samples = logic_samples,
 });
 
-const Op& or_op = register_op({
+CHAINRULE_EARLY const BuiltinOp or_op = register_op({
     .name = "logical_or",
     .doc = "a or b, of bool values.",
     .shape = logic_shape,
@@ -92,7 +95,7 @@ const Op& or_op = register_op({
     .samples = logic_samples,
 });
 
-const Op& not_op = register_op({
+CHAINRULE_EARLY const BuiltinOp not_op = register_op({
     .name = "logical_not",
     .doc = "not a, of a bool value.",
     .shape = logic_shape,
@@ -100,7 +103,7 @@ const Op& not_op = register_op({
     .samples = {{.inputs = {booleans()}}},
 });
 
-const Op& where_op = register_op({
+CHAINRULE_EARLY const BuiltinOp where_op = register_op({
     .name = "where",
     .doc = "condition ? a : b elementwise, broadcast; the gradient of the side that is not chosen is 0.",
     .shape = where_shape,

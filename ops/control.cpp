@@ -12,7 +12,7 @@ namespace chainrule {
 
 namespace {
 
-const Op& by_mode_op = register_op({
+CHAINRULE_EARLY const BuiltinOp by_mode_op = register_op({
     .name = "by_mode",
     .doc = "The first input in training, the second in inference.",
     .shape = broadcast_shape,
@@ -25,7 +25,7 @@ const Op& by_mode_op = register_op({
     .samples = {{.inputs = {uniform({3, 4}), uniform({4})}}, {.inputs = {uniform({}), uniform({2, 2})}}},
 });
 
-const Op& stop_gradient_op = register_op({
+CHAINRULE_EARLY const BuiltinOp stop_gradient_op = register_op({
     .name = "stop_gradient",
     .doc = "x, as a constant to gradients.",
     .shape = [](const OpCall& call) -> Type {
@@ -37,7 +37,7 @@ const Op& stop_gradient_op = register_op({
     .samples = {{.inputs = {uniform({3, 4})}, .differentiate = false}},
 });
 
-const Op& cast_op = register_op({
+CHAINRULE_EARLY const BuiltinOp cast_op = register_op({
     .name = "cast",
     .doc = "x in another dtype.",
     .shape = [](const OpCall& call) -> Type {
@@ -55,7 +55,7 @@ const Op& cast_op = register_op({
                 {.inputs = {uniform({3, 4}, -5, 5)}, .attributes = {{"dtype", float64}}}},
 });
 
-const Op& extent_op = register_op({
+CHAINRULE_EARLY const BuiltinOp extent_op = register_op({
     .name = "extent",
     .doc = "The product of dimensions, as a number.",
     .shape = [](const OpCall& call) -> Type {

@@ -43,7 +43,7 @@ Type reshape_shape(const OpCall& call) {
   return {call.dtype(0), to};
 }
 
-const Op& reshape_op = register_op({
+CHAINRULE_EARLY const BuiltinOp reshape_op = register_op({
     .name = "reshape",
     .doc = "The same elements under another shape.",
     .shape = reshape_shape,
@@ -64,7 +64,7 @@ Axes inverse(const Axes& permutation) {
   return out;
 }
 
-const Op& transpose_op = register_op({
+CHAINRULE_EARLY const BuiltinOp transpose_op = register_op({
     .name = "transpose",
     .doc = "The axes in another order.",
     .shape = [](const OpCall& call) -> Type {
@@ -98,7 +98,7 @@ const Op& transpose_op = register_op({
 
 // ---- broadcast_to
 
-const Op& broadcast_to_op = register_op({
+CHAINRULE_EARLY const BuiltinOp broadcast_to_op = register_op({
     .name = "broadcast_to",
     .doc = "x read as a larger shape by the broadcasting rule.",
     .shape = [](const OpCall& call) -> Type {
@@ -136,7 +136,7 @@ kernels::Strided slice_view(const Dims& whole, const Attributes& attributes) {
   return view;
 }
 
-const Op& slice_op = register_op({
+CHAINRULE_EARLY const BuiltinOp slice_op = register_op({
     .name = "slice",
     .doc = "Every step-th element from start along an axis, size of them.",
     .shape = [](const OpCall& call) -> Type {
@@ -158,7 +158,7 @@ const Op& slice_op = register_op({
                 {.inputs = {uniform({4, 1})}, .attributes = slice_attributes(0, 2, 0, 1)}},
 });
 
-const Op& slice_scatter_op = register_op({
+CHAINRULE_EARLY const BuiltinOp slice_scatter_op = register_op({
     .name = "slice_scatter",
     .doc = "Zeros with the input at the places of a slice: the adjoint of slice.",
     .shape = [](const OpCall& call) -> Type {
@@ -176,7 +176,7 @@ const Op& slice_scatter_op = register_op({
 
 // ---- concat
 
-const Op& concat_op = register_op({
+CHAINRULE_EARLY const BuiltinOp concat_op = register_op({
     .name = "concat",
     .doc = "Arrays joined along an axis.",
     .shape = [](const OpCall& call) -> Type {

@@ -45,7 +45,7 @@ Value weighed(Value weight, Value cost) {
   return where(logical_and(equal(weight, 0.0), equal(abs(cost), inf)), 0.0, weight * cost);
 }
 
-const Op& sigmoid_cross_entropy_op = register_op({
+CHAINRULE_EARLY const BuiltinOp sigmoid_cross_entropy_op = register_op({
     .name = "sigmoid_cross_entropy",
     .doc = "mean(|z| (1 - y or, where z <= 0, y) + log(1 + exp(-|z|))).",
     .shape = pair_to_scalar,
@@ -69,7 +69,7 @@ const Op& sigmoid_cross_entropy_op = register_op({
                 {.inputs = {Array({inf, -inf, inf}), Array({1.0, 0.0, 0.5})}, .differentiate = false}},
 });
 
-const Op& mean_squared_error_op = register_op({
+CHAINRULE_EARLY const BuiltinOp mean_squared_error_op = register_op({
     .name = "mean_squared_error",
     .doc = "mean((prediction - target)^2).",
     .shape = pair_to_scalar,
@@ -113,7 +113,7 @@ Forward one_hot_kernel() {
   return forward;
 }
 
-const Op& one_hot_op = register_op({
+CHAINRULE_EARLY const BuiltinOp one_hot_op = register_op({
     .name = "one_hot",
     .doc = "1 at the class index along a new axis, 0 elsewhere.",
     .shape = [](const OpCall& call) -> Type {
@@ -136,7 +136,7 @@ const Op& one_hot_op = register_op({
 });
 
 // Attributes: axis.
-const Op& softmax_cross_entropy_op = register_op({
+CHAINRULE_EARLY const BuiltinOp softmax_cross_entropy_op = register_op({
     .name = "softmax_cross_entropy",
     .doc = "mean over examples of -sum(y log softmax(z)) along an axis.",
     .shape = [](const OpCall& call) -> Type {

@@ -21,21 +21,22 @@ Type number_shape(const OpCall& call) {
   return call.type(0);
 }
 
-const Sample matrix{.inputs = {uniform({3, 4}, -2, 2)}};
-const Sample positive{.inputs = {uniform({3, 4}, 0.1, 3)}};
-const Sample scalar{.inputs = {uniform({}, 0.5, 1)}};
-const Sample empty{.inputs = {zeros({2, 0})}};
-const Sample whole{.inputs = {integers({5}, -9, 9)}};
+CHAINRULE_EARLY const Sample matrix{.inputs = {uniform({3, 4}, -2, 2)}};
+CHAINRULE_EARLY const Sample positive{.inputs = {uniform({3, 4}, 0.1, 3)}};
+CHAINRULE_EARLY const Sample scalar{.inputs = {uniform({}, 0.5, 1)}};
+CHAINRULE_EARLY const Sample empty{.inputs = {zeros({2, 0})}};
+CHAINRULE_EARLY const Sample whole{.inputs = {integers({5}, -9, 9)}};
 // Extremes, where only values are compared.
-const Sample edges{.inputs = {Array({0.0, -0.0, 1e-300, -1e-300, 1e300, -1e300, 700.0, -700.0, 800.0, -800.0, 1e-8,
-                                     std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity(),
-                                     std::numeric_limits<double>::quiet_NaN(), 5e-324})},
-                   .differentiate = false};
-const Sample moderate_edges{
+CHAINRULE_EARLY const Sample edges{
+    .inputs = {Array({0.0, -0.0, 1e-300, -1e-300, 1e300, -1e300, 700.0, -700.0, 800.0, -800.0, 1e-8,
+                      std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity(),
+                      std::numeric_limits<double>::quiet_NaN(), 5e-324})},
+    .differentiate = false};
+CHAINRULE_EARLY const Sample moderate_edges{
     .inputs = {Array({0.0, -0.0, 1e-300, -1e-300, 1e-8, 1000.0, -1000.0, std::numeric_limits<double>::quiet_NaN()})},
     .differentiate = false};
 
-const Op& square_op = register_op({
+CHAINRULE_EARLY const BuiltinOp square_op = register_op({
     .name = "square",
     .doc = "x * x.",
     .shape = number_shape,
@@ -44,7 +45,7 @@ const Op& square_op = register_op({
     .samples = {matrix, scalar, empty, whole, edges},
 });
 
-const Op& sqrt_op = register_op({
+CHAINRULE_EARLY const BuiltinOp sqrt_op = register_op({
     .name = "sqrt",
     .doc = "The square root; NaN below 0.",
     .shape = same_shape,
@@ -53,7 +54,7 @@ const Op& sqrt_op = register_op({
     .samples = {positive, scalar, empty, edges},
 });
 
-const Op& exp_op = register_op({
+CHAINRULE_EARLY const BuiltinOp exp_op = register_op({
     .name = "exp",
     .doc = "e to the power of x.",
     .shape = same_shape,
@@ -62,7 +63,7 @@ const Op& exp_op = register_op({
     .samples = {matrix, scalar, empty, edges},
 });
 
-const Op& expm1_op = register_op({
+CHAINRULE_EARLY const BuiltinOp expm1_op = register_op({
     .name = "expm1",
     .doc = "exp(x) - 1, without cancellation near 0.",
     .shape = same_shape,
@@ -71,7 +72,7 @@ const Op& expm1_op = register_op({
     .samples = {matrix, scalar, empty, edges},
 });
 
-const Op& log_op = register_op({
+CHAINRULE_EARLY const BuiltinOp log_op = register_op({
     .name = "log",
     .doc = "The natural logarithm; -inf at 0, NaN below.",
     .shape = same_shape,
@@ -80,7 +81,7 @@ const Op& log_op = register_op({
     .samples = {positive, scalar, empty, edges},
 });
 
-const Op& log1p_op = register_op({
+CHAINRULE_EARLY const BuiltinOp log1p_op = register_op({
     .name = "log1p",
     .doc = "log(1 + x), without cancellation near 0.",
     .shape = same_shape,
@@ -89,7 +90,7 @@ const Op& log1p_op = register_op({
     .samples = {positive, scalar, empty, edges},
 });
 
-const Op& sin_op = register_op({
+CHAINRULE_EARLY const BuiltinOp sin_op = register_op({
     .name = "sin",
     .doc = "The sine of x in radians.",
     .shape = same_shape,
@@ -98,7 +99,7 @@ const Op& sin_op = register_op({
     .samples = {matrix, scalar, empty, moderate_edges},
 });
 
-const Op& cos_op = register_op({
+CHAINRULE_EARLY const BuiltinOp cos_op = register_op({
     .name = "cos",
     .doc = "The cosine of x in radians.",
     .shape = same_shape,
@@ -110,7 +111,7 @@ const Op& cos_op = register_op({
 // The slope of tanh. Of its value y it is 1 - y^2, but that loses its digits where y is near 1, and is 0 long before
 // the slope is. With q = 1 / (1 + exp(2 |x|)), of which there is never more than a half, tanh |x| is 1 - 2 q, and
 // generated code makes q once for both (kernels/vector_math.hpp).
-const Op& sech2_op = register_op({
+CHAINRULE_EARLY const BuiltinOp sech2_op = register_op({
     .name = "sech2",
     .doc = "1 / cosh(x)^2, the slope of tanh.",
     .shape = same_shape,
@@ -125,7 +126,7 @@ const Op& sech2_op = register_op({
     .samples = {matrix, scalar, empty, edges},
 });
 
-const Op& tanh_op = register_op({
+CHAINRULE_EARLY const BuiltinOp tanh_op = register_op({
     .name = "tanh",
     .doc = "The hyperbolic tangent.",
     .shape = same_shape,
@@ -134,7 +135,7 @@ const Op& tanh_op = register_op({
     .samples = {matrix, scalar, empty, edges},
 });
 
-const Op& erf_op = register_op({
+CHAINRULE_EARLY const BuiltinOp erf_op = register_op({
     .name = "erf",
     .doc = "The error function.",
     .shape = same_shape,
@@ -145,7 +146,7 @@ const Op& erf_op = register_op({
     .samples = {matrix, scalar, empty, edges},
 });
 
-const Op& abs_op = register_op({
+CHAINRULE_EARLY const BuiltinOp abs_op = register_op({
     .name = "abs",
     .doc = "The absolute value; slope 0 at 0.",
     .shape = number_shape,
@@ -157,7 +158,7 @@ const Op& abs_op = register_op({
 // Step functions have a zero derivative wherever they have one: an empty Value contributes nothing.
 Values no_slope(const Node&, Value) { return {Value{}}; }
 
-const Op& sign_op = register_op({
+CHAINRULE_EARLY const BuiltinOp sign_op = register_op({
     .name = "sign",
     .doc = "-1, 0 or 1; NaN for NaN. Slope 0.",
     .shape = same_shape,
@@ -166,7 +167,7 @@ const Op& sign_op = register_op({
     .samples = {positive, empty, edges},
 });
 
-const Op& floor_op = register_op({
+CHAINRULE_EARLY const BuiltinOp floor_op = register_op({
     .name = "floor",
     .doc = "The greatest whole number not above x. Slope 0.",
     .shape = same_shape,
@@ -175,7 +176,7 @@ const Op& floor_op = register_op({
     .samples = {matrix, empty, edges},
 });
 
-const Op& ceil_op = register_op({
+CHAINRULE_EARLY const BuiltinOp ceil_op = register_op({
     .name = "ceil",
     .doc = "The least whole number not below x. Slope 0.",
     .shape = same_shape,
@@ -184,7 +185,7 @@ const Op& ceil_op = register_op({
     .samples = {matrix, empty, edges},
 });
 
-const Op& clip_op = register_op({
+CHAINRULE_EARLY const BuiltinOp clip_op = register_op({
     .name = "clip",
     .doc = "min(max(x, low), high); slope 1 at the bounds.",
     .shape = same_shape,

@@ -57,7 +57,7 @@ Type matmul_shape(const OpCall& call) {
   return out;
 }
 
-const Op& matmul_op = register_op({
+CHAINRULE_EARLY const BuiltinOp matmul_op = register_op({
     .name = "matmul",
     .doc = "Matrix products over the last two axes, batches over the others.",
     .shape = matmul_shape,

@@ -51,7 +51,7 @@ struct Statistics {
 
 Initial positive() { return uniform({3}, 0.5, 2); }
 
-const Op& batch_norm_op = register_op({
+CHAINRULE_EARLY const BuiltinOp batch_norm_op = register_op({
     .name = "batch_norm",
     .doc = "gamma * (x - mean) / sqrt(variance + epsilon) + beta, for each feature.",
     .shape = [](const OpCall& call) -> Type {

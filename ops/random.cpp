@@ -68,7 +68,7 @@ Type drawn_shape(const OpCall& call) {
   return {call.attributes().get<DType>("dtype"), call.attributes().get<Shape>("shape")};
 }
 
-const Op& dropout_mask_op = register_op({
+CHAINRULE_EARLY const BuiltinOp dropout_mask_op = register_op({
     .name = "dropout_mask",
     .doc = "1 with probability keep, else 0, by Philox 4x32-10 of (seed, stream, step, element).",
     .shape = drawn_shape,
@@ -78,7 +78,7 @@ const Op& dropout_mask_op = register_op({
           .attributes = {{"shape", Shape{1000}}, {"dtype", float64}, {"keep", 0.8}, {"seed", 7}, {"stream", 1}}}},
 });
 
-const Op& random_uniform_op = register_op({
+CHAINRULE_EARLY const BuiltinOp random_uniform_op = register_op({
     .name = "random_uniform",
     .doc =
         "Evenly distributed in [low, high), rounded to the dtype, by Philox 4x32-10 of (seed, stream, step, element).",

@@ -153,7 +153,7 @@ std::vector<Sample> reduction_samples(bool empty) {
   return samples;
 }
 
-const Op& sum_op = register_op({
+CHAINRULE_EARLY const BuiltinOp sum_op = register_op({
     .name = "sum",
     .doc = "The sum over axes; floating sums are made pairwise in blocks.",
     .shape = reduced_shape,
@@ -164,7 +164,7 @@ const Op& sum_op = register_op({
     .samples = reduction_samples(true),
 });
 
-const Op& mean_op = register_op({
+CHAINRULE_EARLY const BuiltinOp mean_op = register_op({
     .name = "mean",
     .doc = "The sum over axes divided by the number of elements.",
     .shape = floating_reduced_shape,
@@ -187,7 +187,7 @@ Values to_extrema(const Node& node, Value dy) {
   return {hit * (keep(node, dy) / (axes.empty() ? hit : sum(hit, axes, true)))};
 }
 
-const Op& max_op = register_op({
+CHAINRULE_EARLY const BuiltinOp max_op = register_op({
     .name = "max",
     .doc = "The greatest element over axes; ties share the gradient equally.",
     .shape = extremum_shape,
@@ -196,7 +196,7 @@ const Op& max_op = register_op({
     .samples = reduction_samples(false),
 });
 
-const Op& min_op = register_op({
+CHAINRULE_EARLY const BuiltinOp min_op = register_op({
     .name = "min",
     .doc = "The least element over axes; ties share the gradient equally.",
     .shape = extremum_shape,
@@ -205,7 +205,7 @@ const Op& min_op = register_op({
     .samples = reduction_samples(false),
 });
 
-const Op& argmax_op = register_op({
+CHAINRULE_EARLY const BuiltinOp argmax_op = register_op({
     .name = "argmax",
     .doc = "The index of the first greatest element along an axis.",
     .shape = [](const OpCall& call) -> Type {
@@ -244,10 +244,10 @@ Value mean(Value x, const AxisList& axes, bool keepdims, Location at) { return r
 Value max(Value x, const AxisList& axes, bool keepdims, Location at) { return reduce(max_op, x, axes, keepdims, at); }
 Value min(Value x, const AxisList& axes, bool keepdims, Location at) { return reduce(min_op, x, axes, keepdims, at); }
 Value argmax(Value x, const AxisList& axes, bool keepdims, Location at) {
-  if (!x.defined()) throw Error(at, argmax_op.name, "requires values of a graph, got an empty Value");
+  if (!x.defined()) throw Error(at, argmax_op->name, "requires values of a graph, got an empty Value");
   const Axes list = sorted_axes(argmax_op, x, axes, at);
   if (std::adjacent_find(list.begin(), list.end()) != list.end())
-    throw Error(at, argmax_op.name, fmt::format("requires each axis once, got {}", Attribute(list).to_string()));
+    throw Error(at, argmax_op->name, fmt::format("requires each axis once, got {}", Attribute(list).to_string()));
   // The op has one axis: the last, onto which those that are reduced are moved and joined.
   const auto is_reduced = [&](std::size_t i) {
     return std::binary_search(list.begin(), list.end(), static_cast<std::int64_t>(i));

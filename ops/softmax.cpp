@@ -28,7 +28,7 @@ std::int64_t axis_of(const Node& node) { return node.attribute<std::int64_t>("ax
 // x with its maximum along the axis taken off: the result is the same, and so is its gradient.
 Value shifted(const Node& node) { return node.input(0) - max(node.input(0), axis_of(node), true); }
 
-const std::vector<Sample> samples = {
+CHAINRULE_EARLY const std::vector<Sample> samples = {
     {.inputs = {uniform({3, 4}, -3, 3)}, .attributes = {{"axis", -1}}},
     {.inputs = {uniform({3, 4}, -3, 3)}, .attributes = {{"axis", 0}}},
     {.inputs = {uniform({2, 3, 2}, -3, 3)}, .attributes = {{"axis", 1}}},
@@ -39,7 +39,7 @@ const std::vector<Sample> samples = {
      .differentiate = false},
 };
 
-const Op& softmax_op = register_op({
+CHAINRULE_EARLY const BuiltinOp softmax_op = register_op({
     .name = "softmax",
     .doc = "exp(x) / sum(exp(x)) along an axis.",
     .shape = softmax_shape,
@@ -54,7 +54,7 @@ const Op& softmax_op = register_op({
     .samples = samples,
 });
 
-const Op& log_softmax_op = register_op({
+CHAINRULE_EARLY const BuiltinOp log_softmax_op = register_op({
     .name = "log_softmax",
     .doc = "log(softmax(x)) along an axis, stable.",
     .shape = softmax_shape,

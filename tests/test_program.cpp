@@ -311,7 +311,8 @@ TEST_CASE("extents that are computed from others are checked") {
     Program only(state, {.outputs = {next * 2.0}});
     const int at = __LINE__ + 1;
     const Error unknown = error_of([&] { only.run({{next, Array({1.0, 2.0})}}); });
-    CHECK_THAT(unknown.what(), ContainsSubstring("the size of 'n' follows from no input"));
+    CHECK_THAT(unknown.what(), ContainsSubstring("requires a feed for input 'x', float64 {n}"));
+    CHECK_THAT(unknown.what(), ContainsSubstring("the size of 'n' follows from no other"));
     CHECK(unknown.location().line == at);
   }
   SECTION("an extent below 0") {

@@ -48,6 +48,7 @@ Graph copy_of(const Graph& graph, bool widen) {
 State copy_of(const State& state, const Graph& graph) {
   State out(graph);
   state.data()->grow();
+  const detail::StateGuard reading(state.data()->lock, detail::StateGuard::For::reading);
   for (std::size_t i = 0; i < state.data()->variables.size(); ++i) {
     Array& to = out.data()->variables[i];
     to = state.data()->variables[i].astype(to.dtype());

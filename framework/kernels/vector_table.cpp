@@ -3,7 +3,10 @@
 #include <cstdlib>
 #include <string_view>
 
+#include <fmt/core.h>
+
 #include <chainrule/framework/elementwise.hpp>
+#include <chainrule/framework/error.hpp>
 
 namespace chainrule::kernels {
 
@@ -11,9 +14,17 @@ static_assert(micro_slots == micro_count, "vector_table.hpp lags behind enum Mic
 
 namespace {
 
-const VectorTables& choose() {
+// The environment's limit; empty for none.
+std::string_view most_asked_for() {
   const char* wish = std::getenv("CHAINRULE_ARCH");
   const std::string_view most = wish ? wish : "";
+  if (most != "" && most != "baseline" && most != "avx2" && most != "avx512")
+    throw Error(Location{}, "CHAINRULE_ARCH", fmt::format("requires baseline, avx2 or avx512, got '{}'", most));
+  return most;
+}
+
+const VectorTables& choose() {
+  const std::string_view most = most_asked_for();
 #ifdef CHAINRULE_HAVE_X86_KERNELS
   __builtin_cpu_init();
   const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
