@@ -231,8 +231,7 @@ class Executable {
             if (node.op == &input_op()) slots_[node.payload].needed = true;
         });
     compiled_.groups = passes::fuse_elementwise(compiled_.computation);
-    for (const NodeData& node : compiled_.computation.graph.data()->nodes)
-      for (const Dimension d : node.type.shape) symbolic_ = symbolic_ || !d.is_number();
+    for (const NodeData& node : compiled_.computation.graph.data()->nodes) symbolic_ = symbolic_ || has_symbols(node);
     if (memory_limit_ != 0 && !symbolic_) last_ = &instance_for_sizes(at_);
   }
 
