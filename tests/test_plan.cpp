@@ -284,6 +284,47 @@ TEST_CASE("the gradients of all slices of an array take the memory of one array"
   }
 }
 
+TEST_CASE(
+    "second derivatives through slices, and slices of what is laid out anew for each, take memory in proportion") {
+  const auto arena = [](std::int64_t steps, int kind) {
+    Graph graph;
+    const std::int64_t batch = 8;
+    const std::int64_t units = 16;
+    const auto h = graph.parameter("h", uniform({batch, steps, units}, -1, 1));
+    Value loss = graph.constant(0.0, float64);
+    for (std::int64_t t = 0; t < steps; ++t) {
+      const Value part = kind == 0   ? slice(h, 1, {t, t + 1})
+                         : kind == 1 ? slice(transpose(h, {1, 0, 2}), 0, {t, t + 1})
+                         : kind == 2 ? slice(reshape(h, {batch, steps * units}), 1, {t * units, t * units + units})
+                                     : slice(slice(h, 1, {t, t + 1}), 2, {1, 5});
+      loss = loss + sum(tanh(part) * static_cast<double>(t));
+    }
+    const auto v = graph.input("v", {batch, steps, units});
+    const Values wanted = kind == 0 ? hvp(loss, {h}, {v}) : gradients(loss, {h});
+    State state(graph);
+    Program program(state, {.outputs = wanted});
+    const Array got = program.run({{v, random({batch, steps, units}, 3)}})[0];
+    const Array hs = state[h];
+    const Array vs = random({batch, steps, units}, 3);
+    for (std::int64_t i = 0; i < got.size(); ++i) {
+      const std::int64_t t = i / units % steps;
+      const double y = std::tanh(hs[i]);
+      const bool read = kind != 3 || (i % units >= 1 && i % units < 5);
+      const double expected = !read       ? 0
+                              : kind == 0 ? static_cast<double>(t) * -2 * y * (1 - y * y) * vs[i]
+                                          : static_cast<double>(t) * (1 - y * y);
+      REQUIRE(got[i] == Approx(expected).epsilon(1e-10).margin(1e-12));
+    }
+    return program.memory().arena_bytes;
+  };
+  for (const int kind : {0, 1, 2, 3}) {
+    INFO("kind " << kind);
+    const std::size_t array = 8 * 16 * sizeof(double);
+    CHECK(arena(20, kind) < 20 * array * 7 / 2);
+    CHECK(arena(160, kind) < 160 * array * 7 / 2);
+  }
+}
+
 TEST_CASE("the gradient of slices that are known before any run") {
   // d/dx of what is linear in x: made once, and in one place as well.
   Graph graph;
