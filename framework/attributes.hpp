@@ -62,6 +62,13 @@ class Attributes {
   }
   [[nodiscard]] double number(std::string_view name) const;  // a double or a whole number
 
+  // Calls f(name, attribute) for each.
+  template <class F>
+  void for_each(F f) const {
+    if (!list_) return;
+    for (const auto& [name, attribute] : *list_) f(name, attribute);
+  }
+
   // A copy with one attribute set.
   [[nodiscard]] Attributes with(std::string name, Attribute value) const;
   [[nodiscard]] bool empty() const { return !list_; }

@@ -4,7 +4,6 @@
 
 #include <chainrule/framework/attempt.hpp>
 #include <chainrule/framework/graph_data.hpp>
-#include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/layout.hpp>
 #include <chainrule/ops/reduce.hpp>
 
@@ -144,7 +143,7 @@ Values gradients(Value y, const Values& xs, Value cotangent, Location at) {
       if (!contributions[i].defined() || input_is_passive(inputs[i])) continue;
       const Value contribution = fitted(graph, id, i, contributions[i]);
       Value& sum = gradient[inputs[i] - first];
-      sum = sum.defined() ? add(sum, contribution) : contribution;
+      sum = sum.defined() ? detail::add_contributions(sum, contribution) : contribution;
     }
   }
 

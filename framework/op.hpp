@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -76,7 +77,8 @@ struct KernelCall {
   double flops = 0;
 };
 
-// The operands of a run. Inputs are not to be written, the output wholly; it never overlaps an input.
+// The operands of a run. Inputs are not to be written, the output wholly; it never overlaps an input, but may be the
+// one that Forward::adds_to names.
 struct KernelBuffers {
   const void* const* inputs;
   void* output;
@@ -120,6 +122,9 @@ class Forward {
   // micro-operations int64 has is known.)
   enum class Dtypes : std::uint8_t { any, floating, one_floating };
   Dtypes dtypes = Dtypes::any;
+  // The input to which the kernel adds, and with which it does nothing else: where a plan may overwrite that, it is the
+  // output; where it is not, the kernel copies it first.
+  std::optional<std::size_t> adds_to = {};
   // Whether it is the sum over attribute "axes", which fused groups can make as they go.
   bool sum = false;
   // Whether a run of the kernel may throw Error for the numbers it meets (an index out of range). Such kernels run

@@ -11,7 +11,6 @@
 #include <fmt/core.h>
 
 #include <chainrule/framework/fused/flat.hpp>
-#include <chainrule/framework/kernels/gemm.hpp>
 
 namespace chainrule::detail {
 
@@ -334,11 +333,18 @@ class Planner {
     return true;
   }
 
-  // Whether a unit adds a product to what lies there, and reads nothing else of it.
+  // The input to which a unit's kernel adds, if it is one that does.
+  [[nodiscard]] std::optional<std::size_t> adds_to(Unit u) const {
+    if (units_[u].fused) return {};
+    return graph_.node(units_[u].group.nodes.front()).op->forward.adds_to;
+  }
+
+  // Whether a unit adds to what lies there, and reads nothing else of it.
   [[nodiscard]] bool accumulates_in(Unit u, const Storage& place) const {
-    if (graph_.node(units_[u].group.nodes.front()).op != &kernels::accumulate_op()) return false;
+    const std::optional<std::size_t> to = adds_to(u);
+    if (!to) return false;
     for (std::size_t i = 0; i < units_[u].inputs.size(); ++i)
-      if ((storage_[units_[u].inputs[i]] == place) != (i == kernels::accumulated)) return false;
+      if ((storage_[units_[u].inputs[i]] == place) != (i == *to)) return false;
     return true;
   }
 
@@ -443,7 +449,8 @@ class Planner {
     return last;
   }
 
-  // The largest sum of values in use at once, and its unit. What a fused unit reads for the last time it may overwrite.
+  // The largest sum of values in use at once, and its unit. What a fused unit reads for the last time it may overwrite,
+  // and so may a kernel that adds to it.
   [[nodiscard]] std::pair<std::ptrdiff_t, Unit> peak_of(const std::vector<Unit>& order) const {
     const std::vector<Unit> last = last_readers(order);
     std::ptrdiff_t now = 0;
@@ -453,7 +460,9 @@ class Planner {
       for (const NodeId from : arena_reads(u))
         if (last[from] == u) freed += bytes_[from];
       now += written_[u];
-      const std::ptrdiff_t in_use = now - (units_[u].fused ? std::min(freed, written_[u]) : 0);
+      const std::optional<std::size_t> to = adds_to(u);
+      const bool overwrites = to ? last[units_[u].inputs[*to]] == u : units_[u].fused;
+      const std::ptrdiff_t in_use = now - (overwrites ? std::min(freed, written_[u]) : 0);
       if (in_use > peak.first) peak = {in_use, u};
       now -= freed;
     }
@@ -559,7 +568,8 @@ class Planner {
         need = std::max(need, held + beyond + written_[from]);
         held += written_[from];
       }
-      passing[u] = std::min(most, std::max(need, held + (units_[u].fused ? 0 : written_[u]))) - written_[u];
+      passing[u] =
+          std::min(most, std::max(need, held + (units_[u].fused || adds_to(u) ? 0 : written_[u]))) - written_[u];
       for (const NodeId from : arena_reads(u)) {
         if (last[from] == u) added[u] -= bytes_[from];
         if (rank[unit_of_[from]] == no_unit && unit_of_[from] < u) added[u] += added[unit_of_[from]];
@@ -647,14 +657,15 @@ class Planner {
     }
   }
 
-  // What a product is added to, where that is read for the last time here.
+  // What a kernel adds to, where that is read for the last time here.
   std::size_t dying_sum(std::size_t step, const std::vector<std::size_t>& last_read) const {
     const Unit u = order_[step];
-    if (units_[u].inputs.size() <= kernels::accumulated) return no_input;
-    const NodeId to = units_[u].inputs[kernels::accumulated];
-    if (storage_[to].kind != Storage::Kind::arena || last_read[to] != step || units_[unit_of_[to]].once)
-      return no_input;
-    return accumulates_in(u, storage_[to]) ? kernels::accumulated : no_input;
+    const std::optional<std::size_t> i = adds_to(u);
+    if (!i) return no_input;
+    const NodeId to = units_[u].inputs[*i];
+    if (storage_[to].kind != Storage::Kind::arena || last_read[to] != step) return no_input;
+    if (units_[unit_of_[to]].once && !units_[u].once) return no_input;  // the next run reads it again
+    return accumulates_in(u, storage_[to]) ? *i : no_input;
   }
 
   // An input of a fused unit whose memory an output can have: read for the last time here, element by element.

@@ -98,9 +98,9 @@ void for_each_symbolic(const GraphData& graph, F f) {
       last = &shape;
     }
     if (node.attributes.empty()) continue;
-    for (const char* name : shape_attributes)
-      if (const Attribute* found = node.attributes.find(name))
-        if (const auto* shape = std::get_if<Shape>(&found->variant())) look_at(*shape, id);
+    node.attributes.for_each([&](const std::string&, const Attribute& attribute) {
+      if (const auto* shape = std::get_if<Shape>(&attribute.variant())) look_at(*shape, id);
+    });
   }
 }
 
@@ -374,7 +374,7 @@ class Executable {
           find_size_inputs(*live.graph.data());
         });
     compiled_.groups = passes::fuse_elementwise(compiled_.computation);
-    for_each_symbolic(*compiled_.computation.graph.data(), [&](Dimension, NodeId) { symbolic_ = true; });
+    for (const NodeData& node : compiled_.computation.graph.data()->nodes) symbolic_ = symbolic_ || has_symbols(node);
     if (memory_limit_ != 0 && !symbolic_) last_ = &instance_for_sizes(at_);
   }
 

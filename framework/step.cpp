@@ -37,16 +37,26 @@ const Array* inlined_constant(const GraphData& graph, NodeId id) {
   return constant;
 }
 
+bool has_symbols(const NodeData& node) {
+  const auto symbolic = [](const Shape& shape) {
+    return std::any_of(shape.begin(), shape.end(), [](Dimension d) { return !d.is_number() && !d.is_inferred(); });
+  };
+  bool any = symbolic(node.type.shape);
+  node.attributes.for_each([&](const std::string&, const Attribute& attribute) {
+    if (const auto* shape = std::get_if<Shape>(&attribute.variant())) any = any || symbolic(*shape);
+  });
+  return any;
+}
+
 Attributes evaluate_attributes(const Attributes& attributes, const Sizes& sizes) {
   Attributes out = attributes;
-  for (const char* name : shape_attributes) {
-    const Attribute* found = attributes.find(name);
-    const auto* shape = found ? std::get_if<Shape>(&found->variant()) : nullptr;
-    if (!shape) continue;
+  attributes.for_each([&](const std::string& name, const Attribute& attribute) {
+    const auto* shape = std::get_if<Shape>(&attribute.variant());
+    if (!shape) return;
     // An extent of -1 in a reshape has done its work in the shape rule.
     const bool known = std::none_of(shape->begin(), shape->end(), [](Dimension d) { return d.is_inferred(); });
     if (known) out = out.with(name, to_shape(chainrule::evaluate(*shape, sizes)));
-  }
+  });
   return out;
 }
 

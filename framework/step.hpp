@@ -86,8 +86,9 @@ Step make_fused_step(const GraphData& graph, const FusedGroup& group, const Size
 // "9 instructions, 3 tiles of 512": how the step made above works, for explain().
 std::string describe_fused_step(const GraphData& graph, const FusedGroup& group, const Sizes& sizes);
 
-// The attributes that hold shapes or dimensions of the graph.
-inline constexpr const char* shape_attributes[] = {"shape", "start", "size", "whole", "classes"};
+// Whether anything of a node depends on the sizes of a run: its shape, or a shape among its attributes.
+bool has_symbols(const NodeData& node);
+
 // Attributes with their symbolic shapes evaluated.
 Attributes evaluate_attributes(const Attributes& attributes, const Sizes& sizes);
 

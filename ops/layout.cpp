@@ -9,6 +9,7 @@
 #include <chainrule/framework/graph_data.hpp>
 #include <chainrule/framework/kernels/copy.hpp>
 #include <chainrule/framework/op_family.hpp>
+#include <chainrule/ops/arithmetic.hpp>
 
 CHAINRULE_OP_FAMILY(layout)
 
@@ -174,6 +175,30 @@ CHAINRULE_EARLY const BuiltinOp slice_scatter_op = register_op({
                 {.inputs = {uniform({2, 2})}, .attributes = slice_attributes(1, 4, 2, -2).with("whole", Shape{6})}},
 });
 
+const Op& slice_add_op = register_op({
+    .name = "slice_add",
+    .doc = "The first input, with the second added at the places of a slice.",
+    .shape = [](const OpCall& call) -> Type {
+      call.require_inputs(2);
+      call.require_floating(0);
+      call.require_same_dtype();
+      Shape part = call.shape(0);
+      part[call.axis(call.attributes().get<std::int64_t>("axis"))] = dimension_of(call.attributes(), "size");
+      if (!(call.shape(1) == part))
+        call.fail(fmt::format("a second input of shape {}", to_string(part)), to_string(call.shape(1)));
+      return call.type(0);
+    },
+    .forward =
+        kernels::strided_add([](const KernelCall& call) { return slice_view(call.output.shape, call.attributes); }),
+    .gradient = [](const Node& node, Value dy) -> Values {
+      return {dy, node.wants(1) ? apply(slice_op, {dy}, node.attributes()) : Value{}};
+    },
+    .samples = {{.inputs = {uniform({5, 2}), uniform({3, 2})}, .attributes = slice_attributes(0, 1, 3, 1)},
+                {.inputs = {uniform({2, 6}), uniform({2, 2})}, .attributes = slice_attributes(1, 4, 2, -2)},
+                {.inputs = {uniform({2, 4, 3}), uniform({2, 2, 3})}, .attributes = slice_attributes(1, 1, 2, 2)},
+                {.inputs = {uniform({4}), uniform({0})}, .attributes = slice_attributes(0, 4, 0, 1)}},
+});
+
 // ---- concat
 
 CHAINRULE_EARLY const BuiltinOp concat_op = register_op({
@@ -233,6 +258,24 @@ Value concat(const Values& parts, std::int64_t axis, Location at) {
   if (!parts.empty() && parts[0].defined())
     axis = static_cast<std::int64_t>(normalize_axis(axis, parts[0].rank(), "concat", detail::scoped(at)));
   return apply(concat_op, parts, {{"axis", axis}}, at);
+}
+
+Value detail::add_contributions(Value a, Value b) {
+  const Node x = a.node();
+  const Node y = b.node();
+  // All slices of a reshaped or transposed array, which was made anew for each.
+  const bool same_elements = (&x.op() == &reshape_op || &x.op() == &transpose_op) && &y.op() == &x.op() &&
+                             y.attributes() == x.attributes() && y.input(0).shape() == x.input(0).shape();
+  if (same_elements) return apply(x.op(), {add_contributions(x.input(0), y.input(0))}, x.attributes());
+  for (const auto& [to, scattered] : {std::pair(a, b), std::pair(b, a)}) {
+    const Node node = scattered.node();
+    if (&node.op() != &slice_scatter_op) continue;
+    const Attributes& s = node.attributes();
+    return apply(slice_add_op, {to, node.input(0)},
+                 slice_attributes(static_cast<std::size_t>(s.get<std::int64_t>("axis")), dimension_of(s, "start"),
+                                  dimension_of(s, "size"), s.get<std::int64_t>("step")));
+  }
+  return add(a, b);
 }
 
 Value slice(Value x, std::int64_t axis, Slice range, Location at) {

@@ -29,4 +29,12 @@ struct Slice {
 };
 Value slice(Value x, std::int64_t axis, Slice range, Location at = Location::here());
 
+namespace detail {
+
+// a + b, two contributions to the gradient of one value. What comes from a slice is added to the other at its place: so
+// the gradients of all slices of an array are collected in one array, and take time in proportion to what they hold.
+Value add_contributions(Value a, Value b);
+
+}  // namespace detail
+
 }  // namespace chainrule

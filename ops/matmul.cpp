@@ -57,13 +57,51 @@ Type matmul_shape(const OpCall& call) {
   return out;
 }
 
+// How many of the last batch axes of a product have one matrix in b, for all of a's.
+std::size_t shared_axes(const Shape& a, const Shape& b) {
+  std::size_t axes = 0;
+  for (; axes + 2 < a.rank(); ++axes)
+    if (axes + 2 < b.rank() && !b[b.rank() - 3 - axes].is(1)) break;
+  return axes;
+}
+
+// The rows of all matrices along the last batch axes as those of one matrix.
+Value rows_of(Value x, std::size_t axes) {
+  Shape shape;
+  for (std::size_t i = 0; i + 2 + axes < x.rank(); ++i) shape.push_back(x.shape()[i]);
+  Dimension rows = 1;
+  for (std::size_t i = x.rank() - 2 - axes; i + 1 < x.rank(); ++i) rows = rows * x.shape()[i];
+  shape.push_back(rows);
+  shape.push_back(x.shape()[x.rank() - 1]);
+  return reshape(x, shape);
+}
+
+// The gradient of the right operand of a product. Where that was multiplied by many matrices, it is one product of all
+// their rows; a sum of products where a batch cannot be read so.
+Value right_gradient(const Node& node, Value dy) {
+  const Value a = node.input(0);
+  const Shape& b = node.input(1).shape();
+  const bool ta = flag(node.attributes(), "transpose_a");
+  const bool tb = flag(node.attributes(), "transpose_b");
+  const auto product = [&](Value left, Value right) {
+    return tb ? apply(node.op(), {right, left}, flags(true, ta)) : apply(node.op(), {left, right}, flags(!ta, false));
+  };
+  const std::size_t axes = ta ? 0 : shared_axes(a.shape(), b);
+  if (axes == 0) return product(a, dy);
+  const Value made = product(rows_of(a, axes), rows_of(dy, axes));
+  Shape shape;  // with the axes of extent 1 that b has there
+  for (std::size_t i = 0; i + 2 < made.rank(); ++i) shape.push_back(made.shape()[i]);
+  for (std::size_t i = 0; i < axes && i + 2 < b.rank(); ++i) shape.push_back(1);
+  for (std::size_t i = 2; i > 0; --i) shape.push_back(b[b.rank() - i]);
+  return shape == made.shape() ? made : reshape(made, shape);
+}
+
 CHAINRULE_EARLY const BuiltinOp matmul_op = register_op({
     .name = "matmul",
     .doc = "Matrix products over the last two axes, batches over the others.",
     .shape = matmul_shape,
     .forward = kernels::matmul(),
     .gradient = [](const Node& node, Value dy) -> Values {
-      const Value a = node.input(0);
       const Value b = node.input(1);
       const bool ta = flag(node.attributes(), "transpose_a");
       const bool tb = flag(node.attributes(), "transpose_b");
@@ -71,8 +109,7 @@ CHAINRULE_EARLY const BuiltinOp matmul_op = register_op({
       Values out(2);
       if (node.wants(0))
         out[0] = ta ? apply(product, {b, dy}, flags(tb, true)) : apply(product, {dy, b}, flags(false, !tb));
-      if (node.wants(1))
-        out[1] = tb ? apply(product, {dy, a}, flags(true, ta)) : apply(product, {a, dy}, flags(!ta, false));
+      if (node.wants(1)) out[1] = right_gradient(node, dy);
       return out;
     },
     .samples = {{.inputs = {uniform({3, 4}, -1, 1), uniform({4, 2}, -1, 1)}},
@@ -82,6 +119,10 @@ CHAINRULE_EARLY const BuiltinOp matmul_op = register_op({
                 {.inputs = {uniform({2, 3, 4}, -1, 1), uniform({2, 4, 2}, -1, 1)}},
                 {.inputs = {uniform({2, 1, 3, 4}, -1, 1), uniform({3, 4, 2}, -1, 1)}},
                 {.inputs = {uniform({5, 4, 3}, -1, 1), uniform({4, 2}, -1, 1)}, .attributes = flags(true, false)},
+                {.inputs = {uniform({2, 3, 4}, -1, 1), uniform({4, 2}, -1, 1)}},
+                {.inputs = {uniform({2, 3, 2, 4}, -1, 1), uniform({2, 1, 2, 4}, -1, 1)},
+                 .attributes = flags(false, true)},
+                {.inputs = {uniform({3, 1}, -1, 1), uniform({2, 4, 3}, -1, 1)}, .attributes = flags(true, true)},
                 {.inputs = {uniform({1, 1}), uniform({1, 1})}},
                 {.inputs = {uniform({2, 0}), uniform({0, 3})}},
                 {.inputs = {uniform({40, 70}, -1, 1), uniform({70, 33}, -1, 1)}, .differentiate = false}},

@@ -266,6 +266,21 @@ TEST_CASE("a program without a backward pass keeps its memory, or says that it c
   CHECK_THROWS_AS(Program(state, {.outputs = {sum(matmul(y, transpose(y)))}, .memory_limit = 1000}), Error);
 }
 
+TEST_CASE("a program whose only symbol is an extent") {
+  Graph graph;
+  const auto n = graph.dimension("n");
+  const auto x = graph.input("x", {n, 2});
+  const auto w = graph.parameter("w", Array::full(float64, {4, 4}, 3));
+  State state(graph);
+  for (const std::size_t limit : {std::size_t{0}, std::size_t{100'000}}) {
+    Program program(state, {.outputs = {sum(square(w)) / n}, .memory_limit = limit});
+    CHECK_THAT(program.explain(), !ContainsSubstring("plan for"));
+    CHECK(program.run({{x, Array(zeros({8, 2}))}}).scalar() == 18);
+    CHECK(program.run({{x, Array(zeros({9, 2}))}}).scalar() == 16);
+    CHECK_THAT(program.explain(), ContainsSubstring("plan for n=8"));
+  }
+}
+
 TEST_CASE("results that are reshaped leaves, within a memory limit") {
   Model model = chain(12, 32, 32, float64);
   const auto apart = model.graph.variable("apart", Array({{1.0, 2.0, 3.0}, {4.0, 5.0, 6.0}}));

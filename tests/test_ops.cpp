@@ -323,6 +323,7 @@ TEST_CASE("layout ops compute their references on strided and odd shapes") {
         Dims part = shape;
         part[static_cast<std::size_t>(axis)] = size;
         check_in_every_dtype({"slice_scatter", {part}, slice_of(axis, start, size, step).with("whole", Shape{n})});
+        check_in_every_dtype({"slice_add", {shape, part}, slice_of(axis, start, size, step)});
       }
     }
   }
@@ -403,6 +404,33 @@ TEST_CASE("matrix products compute their references in every orientation") {
   check_in_every_dtype({"matmul", {{3, 1, 4, 5}, {2, 5, 3}}});
   check_in_every_dtype({"matmul", {{4, 5}, {2, 3, 5, 3}}});
   check_in_every_dtype({"matmul", {{0, 4, 5}, {5, 3}}});
+  // Batches whose rows or columns are those of one product.
+  for (unsigned flags = 0; flags < 4; ++flags) {
+    const bool ta = (flags & 1U) != 0;
+    const bool tb = (flags & 2U) != 0;
+    const Attributes attributes = {{"transpose_a", ta}, {"transpose_b", tb}};
+    for (const std::int64_t m : {1, 4})
+      for (const std::int64_t k : {1, 5})
+        for (const std::int64_t n : {1, 3}) {
+          const auto matrix = [](Dims batch, std::int64_t rows, std::int64_t columns, bool transposed) {
+            batch.push_back(transposed ? columns : rows);
+            batch.push_back(transposed ? rows : columns);
+            return batch;
+          };
+          for (const auto& [a, b] : {std::pair<Dims, Dims>{{6}, {}},
+                                     {{}, {6}},
+                                     {{2, 3}, {3}},
+                                     {{2, 3}, {2, 1}},
+                                     {{2, 1}, {2, 3}},
+                                     {{2, 1}, {3}},
+                                     {{1}, {6}},
+                                     {{2, 3, 1}, {1, 3, 4}},
+                                     {{0, 2}, {}},
+                                     {{}, {2, 0}},
+                                     {{2, 3}, {1, 1}}})
+            check_in_every_dtype({"matmul", {matrix(a, m, k, ta), matrix(b, k, n, tb)}, attributes});
+        }
+  }
   check_in_every_dtype({"matmul", {{3, 0}, {0, 3}}});
   check_in_every_dtype({"matmul", {{0, 3}, {3, 2}}});
 }

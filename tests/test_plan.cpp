@@ -260,6 +260,227 @@ TEST_CASE("a recurrent network whose inputs are all projected first needs no mor
   CHECK(static_cast<double>(run(true, true).lower_bound) <= 1.02 * static_cast<double>(run(false, true).lower_bound));
 }
 
+// ---- gradients of slices
+
+TEST_CASE("the gradients of all slices of an array take the memory of one array") {
+  const auto symbolic = GENERATE(false, true);
+  for (const std::int64_t steps : {25, 50, 100, 200}) {
+    INFO(steps << " slices");
+    Graph graph;
+    const std::int64_t batch = 8;
+    const std::int64_t units = 16;
+    const Dimension rows = symbolic ? graph.dimension("batch") : Dimension(batch);
+    const auto x = graph.input("x", {rows, steps, units});
+    const auto w = graph.parameter("w", normal({units, units}));
+    const auto h = matmul(x, w);
+    auto s = graph.input("s", {rows, units});
+    for (std::int64_t t = 0; t < steps; ++t) s = tanh(s + reshape(slice(h, 1, {t, t + 1}), {rows, units}));
+    State state(graph);
+    Program program(state, {.outputs = gradients(sum(s), {w})});
+    program.run({{x, random({batch, steps, units}, 1)}, {"s", random({batch, units}, 2)}});
+    const auto array = static_cast<std::size_t>(batch * steps * units) * sizeof(double);
+    CHECK(program.memory().arena_bytes < 5 * array / 2);  // what the forward pass keeps, and the gradient
+    CHECK(program.memory().steps < 5 * static_cast<std::size_t>(steps));
+  }
+}
+
+TEST_CASE(
+    "second derivatives through slices, and slices of what is laid out anew for each, take memory in proportion") {
+  const auto arena = [](std::int64_t steps, int kind) {
+    Graph graph;
+    const std::int64_t batch = 8;
+    const std::int64_t units = 16;
+    const auto h = graph.parameter("h", uniform({batch, steps, units}, -1, 1));
+    Value loss = graph.constant(0.0, float64);
+    for (std::int64_t t = 0; t < steps; ++t) {
+      const Value part = kind == 0   ? slice(h, 1, {t, t + 1})
+                         : kind == 1 ? slice(transpose(h, {1, 0, 2}), 0, {t, t + 1})
+                         : kind == 2 ? slice(reshape(h, {batch, steps * units}), 1, {t * units, t * units + units})
+                                     : slice(slice(h, 1, {t, t + 1}), 2, {1, 5});
+      loss = loss + sum(tanh(part) * static_cast<double>(t));
+    }
+    const auto v = graph.input("v", {batch, steps, units});
+    const Values wanted = kind == 0 ? hvp(loss, {h}, {v}) : gradients(loss, {h});
+    State state(graph);
+    Program program(state, {.outputs = wanted});
+    const Array got = program.run({{v, random({batch, steps, units}, 3)}})[0];
+    const Array hs = state[h];
+    const Array vs = random({batch, steps, units}, 3);
+    for (std::int64_t i = 0; i < got.size(); ++i) {
+      const std::int64_t t = i / units % steps;
+      const double y = std::tanh(hs[i]);
+      const bool read = kind != 3 || (i % units >= 1 && i % units < 5);
+      const double expected = !read       ? 0
+                              : kind == 0 ? static_cast<double>(t) * -2 * y * (1 - y * y) * vs[i]
+                                          : static_cast<double>(t) * (1 - y * y);
+      REQUIRE(got[i] == Approx(expected).epsilon(1e-10).margin(1e-12));
+    }
+    return program.memory().arena_bytes;
+  };
+  for (const int kind : {0, 1, 2, 3}) {
+    INFO("kind " << kind);
+    const std::size_t array = 8 * 16 * sizeof(double);
+    CHECK(arena(20, kind) < 20 * array * 7 / 2);
+    CHECK(arena(160, kind) < 160 * array * 7 / 2);
+  }
+}
+
+TEST_CASE("the gradient of slices that are known before any run") {
+  // d/dx of what is linear in x: made once, and in one place as well.
+  Graph graph;
+  const auto x = graph.parameter("x", ones({100, 64}));
+  Value loss = graph.constant(0.0, float64);
+  for (std::int64_t t = 0; t < 100; ++t) loss = loss + sum(slice(x, 0, {t, t + 1})) * static_cast<double>(t);
+  State state(graph);
+  Program program(state, {.outputs = gradients(loss, {x})});
+  const Array got = program.run()[0];
+  for (std::int64_t i = 0; i < got.size(); ++i) REQUIRE(got[i] == static_cast<double>(i / 64));
+  CHECK(program.memory().arena_bytes < std::size_t{3} * 100 * 64 * sizeof(double));
+}
+
+TEST_CASE("overlapping, strided and partial slices, mixed with what else reads the array") {
+  const std::int64_t n = 12;
+  const std::int64_t m = 3;
+  Graph graph;
+  const auto symbolic = GENERATE(false, true);
+  const auto x = graph.input("x", {symbolic ? graph.dimension("n") : Dimension(n), m});
+  // sum of (i + 1) x_i^3 over some rows i, as many times as they are listed.
+  std::vector<std::vector<std::int64_t>> rows;
+  Values parts;
+  const auto add_rows = [&](Value part, const std::vector<std::int64_t>& listed) {
+    parts.push_back(part);
+    rows.push_back(listed);
+  };
+  add_rows(slice(x, 0, {1, {}}), {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11});
+  add_rows(slice(x, 0, {{}, -2}), {0, 1, 2, 3, 4, 5, 6, 7, 8, 9});
+  add_rows(x, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11});
+  if (!symbolic) {
+    add_rows(slice(x, 0, {.step = 3}), {0, 3, 6, 9});
+    add_rows(slice(x, 0, {.start = 10, .stop = 2, .step = -2}), {10, 8, 6, 4});
+    add_rows(slice(x, 0, {5, 5}), {});
+    add_rows(slice(slice(x, 0, {2, 9}), 0, {.step = -1}), {8, 7, 6, 5, 4, 3, 2});
+  }
+  Value loss = graph.constant(0.0, float64);
+  std::vector<double> factor(static_cast<std::size_t>(n), 0);
+  for (std::size_t p = 0; p < parts.size(); ++p) {
+    loss = loss + sum(parts[p] * parts[p] * parts[p]) * static_cast<double>(p + 1);
+    for (const std::int64_t i : rows[p]) factor[static_cast<std::size_t>(i)] += static_cast<double>(p + 1);
+  }
+  const auto d = gradients(loss, {x})[0];
+  const auto v = graph.input("v", x.shape());
+  const auto second = hvp(loss, {x}, {v})[0];
+  const auto third = gradients(sum(second * second), {x})[0];
+  State state(graph);
+  Program program(state, {.outputs = {d, second, third}});
+  const Array xs = random({n, m}, 3);
+  const Array vs = random({n, m}, 4);
+  const Results got = program.run({{x, xs}, {v, vs}});
+  for (std::int64_t i = 0; i < n * m; ++i) {
+    const double f = factor[static_cast<std::size_t>(i / m)];
+    REQUIRE(got[0][i] == Approx(3 * f * xs[i] * xs[i]).epsilon(1e-13));
+    REQUIRE(got[1][i] == Approx(6 * f * xs[i] * vs[i]).epsilon(1e-13));
+    REQUIRE(got[2][i] == Approx(72 * f * f * xs[i] * vs[i] * vs[i]).epsilon(1e-13));
+  }
+}
+
+TEST_CASE("what a slice's gradient is added to is not overwritten where it is read again") {
+  // dy goes on to x and y unchanged; x has a slice's gradient besides.
+  Graph graph;
+  const auto x = graph.variable("x", Array({1.0, 2.0, 3.0, 4.0}));
+  const auto y = graph.variable("y", Array({5.0, 6.0, 7.0, 8.0}));
+  const auto total = x + y;
+  const auto loss = sum(total * total) / 2.0 + sum(slice(x, 0, {1, 3}) * 10.0);
+  const auto d = gradients(loss, {x, y, total});
+  State state(graph);
+  Program program(state, {.outputs = {d[1], d[0], d[2]}, .updates = {{x, d[0]}, {y, y + slice(x, 0, {.step = -1})}}});
+  const Results got = program.run();
+  CHECK(got[0].identical(Array({6.0, 8.0, 10.0, 12.0})));
+  CHECK(got[1].identical(Array({6.0, 18.0, 20.0, 12.0})));
+  CHECK(got[2].identical(Array({6.0, 8.0, 10.0, 12.0})));
+  CHECK(state[x].identical(Array({6.0, 18.0, 20.0, 12.0})));
+  CHECK(state[y].identical(Array({9.0, 9.0, 9.0, 9.0})));
+}
+
+// ---- products of a batch
+
+TEST_CASE("a weight that every matrix of a batch meets: one product, and one for its gradient") {
+  const auto symbolic = GENERATE(false, true);
+  const auto transposed = GENERATE(false, true);
+  struct Case {
+    Dims x;
+    Dims w;
+  };
+  for (const Case& of : {Case{{6, 4, 5}, {5, 3}}, Case{{6, 1, 5}, {5, 3}}, Case{{2, 3, 4, 5}, {5, 3}},
+                         Case{{2, 3, 4, 5}, {1, 5, 3}}, Case{{2, 3, 4, 5}, {2, 1, 5, 3}}, Case{{2, 3, 4, 5}, {3, 5, 3}},
+                         Case{{3, 4, 5}, {2, 1, 5, 3}}, Case{{1, 4, 5}, {2, 5, 3}}, Case{{6, 0, 5}, {5, 3}}}) {
+    INFO(to_string(of.x) << " x " << to_string(of.w));
+    Graph graph;
+    Shape shape = to_shape(of.x);
+    if (symbolic && of.x[0] == 6) shape[0] = graph.dimension("batch");
+    if (symbolic && of.x[0] == 6 && of.x[1] > 0) shape[1] = graph.dimension("time");
+    Dims stored = of.w;
+    if (transposed) std::swap(stored[stored.rank() - 1], stored[stored.rank() - 2]);
+    const auto x = graph.input("x", shape);
+    const auto w = graph.parameter("w", uniform(to_shape(stored), -1, 1));
+    Axes swap;
+    for (std::size_t i = 0; i < stored.rank(); ++i) swap.push_back(static_cast<std::int64_t>(i));
+    std::swap(swap[swap.size() - 1], swap[swap.size() - 2]);
+    const auto y = matmul(x, transposed ? transpose(w, swap) : w);
+    const auto d = gradients(sum(y * y) / 2.0, {x, w});
+    State state(graph);
+    Program program(state, {.outputs = {y, d[0], d[1]}});
+    const Array xs = random(of.x, 7);
+    const Results got = program.run({{x, xs}});
+    // By loops over every element of the batch.
+    Dims batch;
+    for (std::size_t i = 0; i + 2 < y.rank(); ++i) batch.push_back(got[0].shape()[i]);
+    const auto starts = [&](const Dims& operand, std::int64_t at) {
+      Dims own;
+      for (std::size_t i = 0; i + 2 < operand.rank(); ++i) own.push_back(operand[i]);
+      const Dims strides = broadcast_strides(own, batch);
+      std::int64_t start = 0;
+      for (std::size_t axis = batch.rank(); axis-- > 0; at /= batch[axis]) start += at % batch[axis] * strides[axis];
+      return start * operand[operand.rank() - 1] * operand[operand.rank() - 2];
+    };
+    const std::int64_t rows = of.x[of.x.rank() - 2];
+    const auto weight = [&](std::int64_t start, std::int64_t k, std::int64_t j) {
+      return start + (transposed ? j * 5 + k : k * 3 + j);
+    };
+    const Array flat = state[w];
+    std::vector<double> dx(static_cast<std::size_t>(xs.size()), 0);
+    std::vector<double> dw(static_cast<std::size_t>(flat.size()), 0);
+    for (std::int64_t b = 0; b < count(batch); ++b)
+      for (std::int64_t i = 0; i < rows; ++i)
+        for (std::int64_t j = 0; j < 3; ++j) {
+          const std::int64_t from_x = starts(of.x, b) + i * 5;
+          const std::int64_t from_w = starts(of.w, b);
+          double sum = 0;
+          for (std::int64_t k = 0; k < 5; ++k) sum += xs[from_x + k] * flat[weight(from_w, k, j)];
+          REQUIRE(got[0][(b * rows + i) * 3 + j] == Approx(sum).epsilon(1e-12).margin(1e-13));
+          for (std::int64_t k = 0; k < 5; ++k) {
+            dx[static_cast<std::size_t>(from_x + k)] += sum * flat[weight(from_w, k, j)];
+            dw[static_cast<std::size_t>(weight(from_w, k, j))] += sum * xs[from_x + k];
+          }
+        }
+    for (std::size_t i = 0; i < dx.size(); ++i)
+      REQUIRE(got[1][static_cast<std::int64_t>(i)] == Approx(dx[i]).epsilon(1e-12).margin(1e-13));
+    for (std::size_t i = 0; i < dw.size(); ++i)
+      REQUIRE(got[2][static_cast<std::int64_t>(i)] == Approx(dw[i]).epsilon(1e-12).margin(1e-13));
+  }
+}
+
+TEST_CASE("a weight's gradient needs no memory for each matrix of a batch") {
+  Graph graph;
+  const auto x = graph.input("x", {graph.dimension("batch"), 2, 8});
+  const auto w = graph.parameter("w", uniform({8, 128}, -1, 1));
+  const auto loss = sum(square(matmul(x, w)));
+  State state(graph);
+  Program program(state, {.outputs = gradients(loss, {w})});
+  program.run({{x, random({64, 2, 8}, 1)}});
+  CHECK(program.memory().arena_bytes < 65 * 2 * 128 * sizeof(double));  // the product, not 64 gradients of 8 x 128
+  CHECK(lines_with(last_plan(program), "step").size() == 3);            // two products and what is between them
+}
+
 TEST_CASE("branches that are built side by side run one after the other") {
   Graph graph;
   const auto x = graph.input("x", {64, 32});

@@ -38,22 +38,24 @@ void collapse(Dims& shape, Dims& a, Dims& b) {
   b = out_b;
 }
 
-// to[i] = from[i] over a shape, each with its own strides.
-template <class T>
+// to[i] = from[i], or with `adds` to[i] += from[i], over a shape, each with its own strides.
+template <bool adds = false, class T>
 void move(const Dims& shape, const T* from, const Dims& from_strides, T* to, const Dims& to_strides) {
   const std::size_t rank = shape.rank();
-  if (rank == 0) {
-    *to = *from;
-    return;
-  }
+  const auto one = [](T& place, T value) { place = adds ? place + value : value; };
+  if (rank == 0) return one(*to, *from);
   const std::int64_t n = shape[rank - 1];
   const std::int64_t fs = from_strides[rank - 1];
   const std::int64_t ts = to_strides[rank - 1];
   if (rank == 1) {
     if (fs == 1 && ts == 1) {
-      std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(T));
+      if constexpr (adds) {
+        for (std::int64_t i = 0; i < n; ++i) to[i] += from[i];
+      } else {
+        std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(T));
+      }
     } else {
-      for (std::int64_t i = 0; i < n; ++i) to[i * ts] = from[i * fs];
+      for (std::int64_t i = 0; i < n; ++i) one(to[i * ts], from[i * fs]);
     }
     return;
   }
@@ -63,7 +65,7 @@ void move(const Dims& shape, const T* from, const Dims& from_strides, T* to, con
     for (std::int64_t i0 = 0; i0 < shape[0]; i0 += block)
       for (std::int64_t j0 = 0; j0 < n; j0 += block)
         for (std::int64_t i = i0; i < std::min(i0 + block, shape[0]); ++i)
-          for (std::int64_t j = j0; j < std::min(j0 + block, n); ++j) to[i * to_strides[0] + j] = from[i + j * fs];
+          for (std::int64_t j = j0; j < std::min(j0 + block, n); ++j) one(to[i * to_strides[0] + j], from[i + j * fs]);
     return;
   }
   Dims rest_shape;
@@ -75,7 +77,7 @@ void move(const Dims& shape, const T* from, const Dims& from_strides, T* to, con
     rest_to.push_back(to_strides[i]);
   }
   for (std::int64_t i = 0; i < shape[0]; ++i)
-    move(rest_shape, from + i * from_strides[0], rest_from, to + i * to_strides[0], rest_to);
+    move<adds>(rest_shape, from + i * from_strides[0], rest_from, to + i * to_strides[0], rest_to);
 }
 
 }  // namespace
@@ -124,6 +126,30 @@ Forward strided_scatter(ViewOf view_of_output) {
         if (!nothing)
           move(shape, static_cast<const T*>(buffers.inputs[0]), from, static_cast<T*>(buffers.output) + view.offset,
                view.strides);
+      };
+    });
+  };
+  return forward;
+}
+
+Forward strided_add(ViewOf view_of_output) {
+  Forward forward;
+  forward.dtypes = Forward::Dtypes::one_floating;
+  forward.adds_to = 0;
+  forward.kernel = [view_of_output = std::move(view_of_output)](KernelCall& call) -> KernelRun {
+    Strided view = view_of_output(call);
+    Dims shape = call.inputs[1].shape;
+    const bool nothing = count(shape) == 0;
+    const std::size_t bytes = static_cast<std::size_t>(count(call.output.shape)) * size_of(call.output.dtype);
+    Dims from = row_major_strides(shape);
+    collapse(shape, from, view.strides);
+    return visit_floating(call.output.dtype, [&](auto t) -> KernelRun {
+      using T = decltype(t);
+      return [shape, view, from, bytes, nothing](const KernelBuffers& buffers) {
+        if (buffers.inputs[0] != buffers.output) std::memcpy(buffers.output, buffers.inputs[0], bytes);
+        if (!nothing)
+          move<true>(shape, static_cast<const T*>(buffers.inputs[1]), from,
+                     static_cast<T*>(buffers.output) + view.offset, view.strides);
       };
     });
   };

@@ -21,6 +21,8 @@ Forward copy_elements();
 Forward strided_copy(ViewOf view_of_input);
 // output = 0, then view of the output at (i, j, ...) = input[i, j, ...].
 Forward strided_scatter(ViewOf view_of_output);
+// output = input 0, then view of the output at (i, j, ...) += input 1 at [i, j, ...]. Floating; Forward::adds_to is 0.
+Forward strided_add(ViewOf view_of_output);
 // The inputs side by side along attribute "axis".
 Forward concat();
 

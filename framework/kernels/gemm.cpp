@@ -252,6 +252,81 @@ KernelRun run_accumulate(const Gemm& g, KernelCall& call) {
   };
 }
 
+// ---- batches
+
+// The axes over which products are repeated, and how far it is along them from one matrix of an operand to the next.
+struct Batch {
+  Dims shape;
+  Dims a;
+  Dims b;
+};
+
+Batch batch_of(const KernelCall& call) {
+  const Dims& c = call.output.shape;
+  Batch batch;
+  for (std::size_t i = 0; i + 2 < c.rank(); ++i) batch.shape.push_back(c[i]);
+  const auto strides = [&](const Dims& operand) {
+    Dims own;
+    for (std::size_t i = 0; i + 2 < operand.rank(); ++i) own.push_back(operand[i]);
+    Dims out = broadcast_strides(own, batch.shape);
+    for (std::int64_t& stride : out) stride *= operand[operand.rank() - 2] * operand.back();
+    return out;
+  };
+  batch.a = strides(call.inputs[0].shape);
+  batch.b = strides(call.inputs[1].shape);
+  return batch;
+}
+
+// Whether `extent` products that follow each other are made one: of all their rows, where they share the right operand
+// and the left ones lie row after row; or of all their columns, where they are of one row, share the left operand and
+// the right ones lie column after column.
+bool fold(Gemm& g, std::int64_t extent, bool share_a, bool share_b) {
+  const auto fits = [&](int side) { return side * extent <= std::numeric_limits<int>::max(); };
+  // A matrix of one row or column lies as its transpose does.
+  const bool rows = g.ta == CblasNoTrans || g.m == 1 || g.k == 1;
+  const bool columns = g.tb == CblasTrans || g.n == 1 || g.k == 1;
+  if (share_b && rows && fits(g.m)) {
+    g.ta = CblasNoTrans;
+    g.lda = std::max(1, g.k);
+    g.m *= static_cast<int>(extent);
+    return true;
+  }
+  if (share_a && g.m == 1 && columns && fits(g.n)) {
+    g.tb = CblasTrans;
+    g.ldb = std::max(1, g.k);
+    g.n *= static_cast<int>(extent);
+    g.ldc = std::max(1, g.n);
+    return true;
+  }
+  return false;
+}
+
+// The same along the last axes of a batch, as long as it goes.
+void fold(Gemm& g, Batch& batch) {
+  while (!batch.shape.empty()) {
+    const std::size_t last = batch.shape.rank() - 1;
+    if (!fold(g, batch.shape[last], batch.a[last] == 0, batch.b[last] == 0)) return;
+    Dims others;
+    for (std::size_t i = 0; i < last; ++i) others.push_back(batch.shape[i]);
+    batch.shape = others;
+  }
+}
+
+// Where the matrices of an operand begin.
+std::vector<std::int64_t> starts(const Dims& batch, const Dims& strides) {
+  std::vector<std::int64_t> out;
+  for (std::int64_t i = 0; i < count(batch); ++i) {
+    std::int64_t rest = i;
+    std::int64_t start = 0;
+    for (std::size_t axis = batch.rank(); axis-- > 0;) {
+      start += rest % batch[axis] * strides[axis];
+      rest /= batch[axis];
+    }
+    out.push_back(start);
+  }
+  return out;
+}
+
 }  // namespace
 
 const Op& accumulate_op() {
@@ -261,6 +336,7 @@ const Op& accumulate_op() {
     made.doc = "c + alpha a b.";
     made.shape = [](const OpCall& call) { return call.type(accumulated); };
     made.forward.dtypes = Forward::Dtypes::one_floating;
+    made.forward.adds_to = accumulated;
     made.forward.kernel = [](KernelCall& call) -> KernelRun {
       use_one_blas_thread();
       Gemm g = gemm_of(call);
@@ -279,37 +355,17 @@ Forward matmul() {
   forward.dtypes = Forward::Dtypes::one_floating;
   forward.kernel = [](KernelCall& call) -> KernelRun {
     use_one_blas_thread();
-    const Dims& a = call.inputs[0].shape;
-    const Dims& b = call.inputs[1].shape;
-    const Dims& c = call.output.shape;
-    const Gemm g = gemm_of(call);
-    // Where each product of the batch begins.
-    Dims batch;
-    for (std::size_t i = 0; i + 2 < c.rank(); ++i) batch.push_back(c[i]);
-    const auto starts = [&](const Dims& operand) {
-      Dims own;
-      for (std::size_t i = 0; i + 2 < operand.rank(); ++i) own.push_back(operand[i]);
-      const Dims strides = broadcast_strides(own, batch);
-      const std::int64_t matrix = operand[operand.rank() - 2] * operand.back();
-      std::vector<std::int64_t> out;
-      for (std::int64_t i = 0; i < count(batch); ++i) {
-        std::int64_t rest = i;
-        std::int64_t start = 0;
-        for (std::size_t axis = batch.rank(); axis-- > 0;) {
-          start += rest % batch[axis] * strides[axis];
-          rest /= batch[axis];
-        }
-        out.push_back(start * matrix);
-      }
-      return out;
-    };
-    call.flops = 2.0 * g.m * g.n * g.k * static_cast<double>(count(batch));
-    const std::size_t bytes = static_cast<std::size_t>(count(c)) * size_of(call.output.dtype);
+    Gemm g = gemm_of(call);
+    Batch batch = batch_of(call);
+    fold(g, batch);
+    call.flops = 2.0 * g.m * g.n * g.k * static_cast<double>(count(batch.shape));
+    const std::size_t bytes = static_cast<std::size_t>(count(call.output.shape)) * size_of(call.output.dtype);
     if (g.m == 0 || g.n == 0 || g.k == 0)  // sums of nothing; cblas would leave the output as it is
       return [bytes](const KernelBuffers& buffers) { std::memset(buffers.output, 0, bytes); };
     return visit_floating(call.output.dtype, [&]<class T>(T) -> KernelRun {
-      if (count(batch) == 1) return run_gemm<T>(g, call);
-      return [g, starts_a = starts(a), starts_b = starts(b)](const KernelBuffers& buffers) {
+      if (count(batch.shape) == 1) return run_gemm<T>(g, call);
+      return [g, starts_a = starts(batch.shape, batch.a),
+              starts_b = starts(batch.shape, batch.b)](const KernelBuffers& buffers) {
         const std::int64_t matrix = std::int64_t{g.m} * g.n;
         const auto one = [&](std::size_t i, void*) {
           gemm(g, static_cast<const T*>(buffers.inputs[0]) + starts_a[i],

@@ -26,7 +26,8 @@ constexpr std::uint32_t never = Execution::never;
 // Kernels that only move elements.
 bool moves(const Op* op) {
   static const std::vector<const Op*> movers = {find_op("transpose"),     find_op("broadcast_to"), find_op("slice"),
-                                                find_op("slice_scatter"), find_op("concat"),       find_op("reshape")};
+                                                find_op("slice_scatter"), find_op("slice_add"),    find_op("concat"),
+                                                find_op("reshape")};
   return std::find(movers.begin(), movers.end(), op) != movers.end();
 }
 
