@@ -11,7 +11,8 @@ namespace chainrule {
 
 namespace detail {
 struct StateData;
-}
+inline constexpr std::string_view state_noun = "state";
+}  // namespace detail
 
 struct LoadOptions {
   // Tensors that the file has and the State has not are skipped: an optimizer's, say, for a program that only predicts.
@@ -22,7 +23,7 @@ struct LoadOptions {
 
 // Holds the numbers of a graph's parameters and variables. Several programs share one State. Variables that are added
 // to the graph later (an optimizer's slots) get their initial numbers when a program that uses them is made.
-// A copy is a State of its own with the same numbers.
+// A copy is a State of its own with the same numbers. (One that was moved from throws Error until it is assigned to.)
 class State {
  public:
   explicit State(const Graph& graph);
@@ -61,10 +62,10 @@ class State {
   void load(const std::string& path, const LoadOptions& options = {}, Location at = Location::here());
 
   [[nodiscard]] Graph graph() const;
-  [[nodiscard]] const std::shared_ptr<detail::StateData>& data() const { return data_; }
+  [[nodiscard]] const std::shared_ptr<detail::StateData>& data() const { return data_.pointer(); }
 
  private:
-  std::shared_ptr<detail::StateData> data_;
+  detail::Held<std::shared_ptr<detail::StateData>, detail::state_noun> data_;
 };
 
 }  // namespace chainrule

@@ -235,6 +235,14 @@ Value concat(const Values& parts, std::int64_t axis, Location at) {
   return apply(concat_op, parts, {{"axis", axis}}, at);
 }
 
+namespace {
+
+std::uint64_t magnitude(std::int64_t number) {
+  return number < 0 ? 0 - static_cast<std::uint64_t>(number) : static_cast<std::uint64_t>(number);
+}
+
+}  // namespace
+
 Value slice(Value x, std::int64_t axis, Slice range, Location at) {
   at = detail::scoped(at);
   if (!x.defined()) throw Error(at, "slice", "requires values of a graph, got an empty Value");
@@ -248,9 +256,11 @@ Value slice(Value x, std::int64_t axis, Slice range, Location at) {
                   fmt::format("requires step 1 and no stop or one from the end for an extent that is only "
                               "known in a run, {}",
                               extent.to_string()));
-    const Dimension start = first >= 0 ? Dimension(first) : extent - Dimension(-first);
-    const Dimension stop = range.stop ? extent - Dimension(-*range.stop) : extent;
-    return apply(slice_op, {x}, slice_attributes(a, start, stop - start, 1), at);
+    const auto from_end = [&](std::int64_t position) { return extent - Dimension(magnitude(position)); };
+    const Dimension start = first >= 0 ? Dimension(first) : from_end(first);
+    const Dimension stop = range.stop ? from_end(*range.stop) : extent;
+    const bool none = first < 0 && range.stop && *range.stop <= first;
+    return apply(slice_op, {x}, slice_attributes(a, start, none ? Dimension(0) : stop - start, 1), at);
   }
   // Python's slice.indices().
   const std::int64_t n = extent.extent();
@@ -263,9 +273,9 @@ Value slice(Value x, std::int64_t axis, Slice range, Location at) {
   const std::int64_t start = place(range.start, forward ? 0 : n - 1);
   const std::int64_t stop = place(range.stop, forward ? n : -1);
   const std::int64_t span = forward ? stop - start : start - stop;
-  const std::int64_t stride = forward ? range.step : -range.step;
-  const std::int64_t size = span <= 0 ? 0 : (span + stride - 1) / stride;
-  return apply(slice_op, {x}, slice_attributes(a, size == 0 ? 0 : start, size, range.step), at);
+  const std::uint64_t size = span <= 0 ? 0 : (static_cast<std::uint64_t>(span) - 1) / magnitude(range.step) + 1;
+  // A step that is never taken is 1: it could be as large as no array.
+  return apply(slice_op, {x}, slice_attributes(a, size == 0 ? 0 : start, size, size <= 1 ? 1 : range.step), at);
 }
 
 }  // namespace chainrule
