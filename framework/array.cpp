@@ -24,24 +24,85 @@ void detail::throw_does_not_hold(const Dims& shape) {
   throw Error("array", fmt::format("requires a container that can have shape {}", to_string(shape)));
 }
 
+void detail::throw_missing_element() {
+  throw Error("array", "requires all of its whole numbers, got a missing one (of floating ones that is NaN)");
+}
+
+void detail::throw_uneven_rows(const Dims& first, const Dims& other) {
+  if (first.rank() != 1)
+    throw Error("array", fmt::format("requires parts of one shape, got {} and {}", to_string(first), to_string(other)));
+  throw Error("array", fmt::format("requires rows of one length, got {} and {}", first[0], other[0]));
+}
+
+void detail::throw_not_convertible(double value, std::size_t bytes) {
+  throw Error("number", fmt::format("requires one that a whole number of {} bits can be, got {}", 8 * bytes, value));
+}
+
+void detail::throw_beyond_int64(std::uint64_t value, Location at) {
+  throw Error(at, "number", fmt::format("requires whole numbers up to 9223372036854775807, got {}", value));
+}
+
+std::string Number::to_string() const {
+  return visit([](auto value) { return fmt::format("{}", value); });
+}
+
+std::int64_t detail::convert(const Block& from, Array& to) {
+  invariant(count(from.shape) == to.size(), "an array of another size to convert to");
+  return visit_dtype(from.dtype, [&](auto f) {
+    return visit_dtype(to.dtype(), [&](auto t) {
+      using To = decltype(t);
+      const auto* source = static_cast<const decltype(f)*>(from.data);
+      auto* target = to.data<To>();
+      for (std::int64_t i = 0; i < to.size(); ++i) {
+        if (!keeps_meaning<To>(source[i])) return i;
+        target[i] = static_cast<To>(source[i]);
+      }
+      return std::int64_t{-1};
+    });
+  });
+}
+
+std::string detail::element_text(const Block& from, std::int64_t index) {
+  const std::string text = visit_dtype(from.dtype, [&](auto t) {
+    return fmt::format("{}", static_cast<const decltype(t)*>(from.data)[index]);
+  });
+  if (from.shape.rank() == 0) return text;
+  Dims place = from.shape;
+  for (std::size_t axis = place.rank(); axis-- > 0; index /= from.shape[axis]) place[axis] = index % from.shape[axis];
+  return fmt::format("{} at {}", text, to_string(place));
+}
+
 void Array::Free::operator()(void* p) const { ::operator delete(p, alignment); }
 
-Array::Array(DType dtype, const Dims& shape) : dtype_(dtype), shape_(shape), size_(count(shape)) {
+namespace {
+
+std::int64_t checked_count(const Dims& shape) {
   for (const auto d : shape)
-    if (d < 0) throw Error("array", fmt::format("requires extents of 0 or more, got {}", chainrule::to_string(shape)));
+    if (d < 0) throw Error("array", fmt::format("requires extents of 0 or more, got {}", to_string(shape)));
+  return count(shape);
+}
+
+}  // namespace
+
+Array::Array(DType dtype, const Dims& shape) : dtype_(dtype), shape_(shape), size_(checked_count(shape)) {
   // Room to the next 64 bytes, so that no array is without storage.
   const std::size_t room = (bytes() / 64 + 1) * 64;
-  storage_.reset(::operator new(room, alignment));
+  storage_.reset(::operator new(room, alignment, std::nothrow));
+  if (!storage_)
+    throw Error("array", fmt::format("requires {} bytes of memory for {} {}, and there are not as many free", room,
+                                     name(dtype), chainrule::to_string(shape)));
   std::memset(storage_.get(), 0, room);
 }
 
-Array::Array(const Array& other) : Array(other.dtype_, other.shape_) { std::memcpy(raw(), other.raw(), bytes()); }
+Array::Array(const Array& other) : Array(other.dtype_, other.shape_) {
+  if (size_ > 0) std::memcpy(raw(), other.raw(), bytes());  // one that was moved from has no memory
+}
 
 Array& Array::operator=(const Array& other) {
   if (this == &other) return *this;
   if (dtype_ == other.dtype_ && size_ == other.size_ && storage_) {
     shape_ = other.shape_;
-    std::memcpy(raw(), other.raw(), bytes());
+    if (size_ > 0) std::memcpy(raw(), other.raw(), bytes());
     return *this;
   }
   return *this = Array(other);
@@ -64,25 +125,27 @@ Array::Array(std::initializer_list<std::initializer_list<double>> rows)
   }
 }
 
-Array Array::full(DType dtype, const Dims& shape, double value) {
+Array Array::full(DType dtype, const Dims& shape, Number value) {
   Array out(dtype, shape);
-  if (value == 0 && !std::signbit(value)) return out;
-  visit_dtype(dtype,
-              [&](auto t) { std::fill_n(out.data<decltype(t)>(), out.size(), static_cast<decltype(t)>(value)); });
+  visit_dtype(dtype, [&](auto t) {
+    const auto converted = value.as<decltype(t)>();
+    // Zeros are there. (-0 is another.)
+    if (converted != decltype(t){0} || std::signbit(static_cast<double>(converted)))
+      std::fill_n(out.data<decltype(t)>(), out.size(), converted);
+  });
   return out;
 }
 
-double Array::operator[](std::int64_t flat_index) const {
+void Array::check_index(std::int64_t flat_index) const {
   if (flat_index < 0 || flat_index >= size_)
     throw Error("array", fmt::format("requires an index below {}, got {}", size_, flat_index));
-  return detail::printed(
-      visit_dtype(dtype_, [&](auto t) { return static_cast<double>(data<decltype(t)>()[flat_index]); }));
 }
 
-void Array::set(std::int64_t flat_index, double value) {
-  if (flat_index < 0 || flat_index >= size_)
-    throw Error("array", fmt::format("requires an index below {}, got {}", size_, flat_index));
-  visit_dtype(dtype_, [&](auto t) { data<decltype(t)>()[flat_index] = static_cast<decltype(t)>(value); });
+double Array::operator[](std::int64_t flat_index) const { return at<double>(flat_index); }
+
+void Array::set(std::int64_t flat_index, Number value) {
+  check_index(flat_index);
+  visit_dtype(dtype_, [&](auto t) { data<decltype(t)>()[flat_index] = value.as<decltype(t)>(); });
 }
 
 double Array::element(const Dims& indices) const {
@@ -99,10 +162,10 @@ double Array::element(const Dims& indices) const {
   return (*this)[flat];
 }
 
-double Array::item() const {
+std::int64_t Array::only_index() const {
   if (size_ != 1)
     throw Error("array", fmt::format("item() requires one element, got shape {}", chainrule::to_string(shape_)));
-  return (*this)[0];
+  return 0;
 }
 
 Array Array::astype(DType dtype) const {
@@ -112,14 +175,14 @@ Array Array::astype(DType dtype) const {
     visit_dtype(dtype, [&](auto to) {
       const auto* source = data<decltype(from)>();
       std::transform(source, source + size_, out.data<decltype(to)>(),
-                     [](auto v) { return static_cast<decltype(to)>(v); });
+                     [](auto v) { return detail::convert_number<decltype(to)>(v); });
     });
   });
   return out;
 }
 
 Array Array::reshape(const Dims& shape) const {
-  if (count(shape) != size_ || std::any_of(shape.begin(), shape.end(), [](std::int64_t d) { return d < 0; }))
+  if (std::any_of(shape.begin(), shape.end(), [](std::int64_t d) { return d < 0; }) || count(shape) != size_)
     throw Error("array", fmt::format("reshape requires {} elements, got {}", size_, chainrule::to_string(shape)));
   Array out(*this);
   out.shape_ = shape;
@@ -140,7 +203,8 @@ Array Array::transpose() const {
 }
 
 bool Array::identical(const Array& other) const {
-  return dtype_ == other.dtype_ && shape_ == other.shape_ && std::memcmp(raw(), other.raw(), bytes()) == 0;
+  return dtype_ == other.dtype_ && shape_ == other.shape_ &&
+         (size_ == 0 || std::memcmp(raw(), other.raw(), bytes()) == 0);
 }
 
 std::string Array::to_string(int precision) const {

@@ -113,6 +113,8 @@ CheckReport check_gradients(Value loss, const Values& values, const State& state
 
 // The course's own check: every element of the values moved by +-epsilon, and ||g - g'|| / (||g|| + ||g'||) over all of
 // them together. The course calls a gradient right below 1e-7. (No error estimate, no kinks: see check_gradients.)
+double gradient_check_n(Value loss, const Values& values, const State& state, std::span<const Feed> feeds,
+                        double epsilon = 1e-7, Location at = Location::here());
 double gradient_check_n(Value loss, const Values& values, const State& state, std::initializer_list<Feed> feeds = {},
                         double epsilon = 1e-7, Location at = Location::here());
 

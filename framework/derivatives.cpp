@@ -82,16 +82,22 @@ Array rows(Value y, Value x, const State& state, std::span<const Feed> feeds, Lo
 
 }  // namespace
 
-Array jacobian(Value y, Value x, const State& state, std::initializer_list<Feed> feeds, Location at) {
-  return rows(y, x, state, std::span<const Feed>(feeds.begin(), feeds.size()), at, "jacobian",
-              y.defined() ? y.shape() : Shape{},
+Array jacobian(Value y, Value x, const State& state, std::span<const Feed> feeds, Location at) {
+  return rows(y, x, state, feeds, at, "jacobian", y.defined() ? y.shape() : Shape{},
               [&](Value of, Value in, Value w) { return gradients(of, {in}, w, at)[0]; });
 }
 
-Array hessian(Value loss, Value x, const State& state, std::initializer_list<Feed> feeds, Location at) {
-  return rows(loss, x, state, std::span<const Feed>(feeds.begin(), feeds.size()), at, "hessian",
-              x.defined() ? x.shape() : Shape{},
+Array jacobian(Value y, Value x, const State& state, std::initializer_list<Feed> feeds, Location at) {
+  return jacobian(y, x, state, std::span<const Feed>(feeds.begin(), feeds.size()), at);
+}
+
+Array hessian(Value loss, Value x, const State& state, std::span<const Feed> feeds, Location at) {
+  return rows(loss, x, state, feeds, at, "hessian", x.defined() ? x.shape() : Shape{},
               [&](Value of, Value in, Value v) { return hvp(of, {in}, {v}, at)[0]; });
+}
+
+Array hessian(Value loss, Value x, const State& state, std::initializer_list<Feed> feeds, Location at) {
+  return hessian(loss, x, state, std::span<const Feed>(feeds.begin(), feeds.size()), at);
 }
 
 }  // namespace chainrule

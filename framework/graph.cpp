@@ -1,6 +1,8 @@
 #include <chainrule/framework/graph.hpp>
 
 #include <array>
+#include <atomic>
+#include <cmath>
 #include <mutex>
 #include <unordered_set>
 
@@ -64,6 +66,48 @@ const Op& constant_op() {
   return op;
 }
 
+namespace {
+
+// The graphs that live. A thread that asks for the same one again needs no lock while none has died.
+class LivingGraphs {
+ public:
+  static LivingGraphs& instance() {
+    static auto* graphs = new LivingGraphs;  // never destroyed: graphs of static storage end later
+    return *graphs;
+  }
+  std::uint32_t add() {
+    const std::lock_guard lock(mutex_);
+    numbers_.insert(++last_);
+    return last_;
+  }
+  void remove(std::uint32_t number) {
+    const std::lock_guard lock(mutex_);
+    numbers_.erase(number);
+    deaths_.fetch_add(1, std::memory_order_release);
+  }
+  bool has(std::uint32_t number) {
+    thread_local std::uint32_t found = 0;
+    thread_local std::uint64_t found_after = 0;  // as many deaths
+    if (found == number && found_after == deaths_.load(std::memory_order_acquire)) return true;
+    const std::lock_guard lock(mutex_);
+    if (!numbers_.contains(number)) return false;
+    found = number;
+    found_after = deaths_.load(std::memory_order_relaxed);
+    return true;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::unordered_set<std::uint32_t> numbers_;
+  std::uint32_t last_ = 0;
+  std::atomic<std::uint64_t> deaths_ = 0;
+};
+
+}  // namespace
+
+GraphNumber::GraphNumber() : number_(LivingGraphs::instance().add()) {}
+GraphNumber::~GraphNumber() { LivingGraphs::instance().remove(number_); }
+
 LocationScope::LocationScope(Location at) : outer_(location_scope), at_(at) { location_scope = &at_; }
 LocationScope::~LocationScope() { location_scope = outer_; }
 Location scoped(Location at) { return location_scope ? *location_scope : at; }
@@ -84,7 +128,7 @@ Value GraphData::constant(std::shared_ptr<const Array> value, Location at) {
   return append(std::move(node));
 }
 
-Value GraphData::number(double value, DType dtype, Location at) {
+Value GraphData::number(Number value, DType dtype, Location at) {
   const Array made = Array::full(dtype, Dims{}, value);
   for (const auto& recent : recent_numbers)
     if (recent && recent->identical(made)) return constant(recent, at);
@@ -110,8 +154,10 @@ std::string GraphData::line(NodeId id) const {
     if (!value || value->rank() != 0) {
       arguments += display_name(input);
     } else if (value->dtype() == float32) {
-      arguments +=
-          fmt::format("{}", detail::printed(*value->data<float>()));  // 0.1, not the double nearest to its float
+      // 0.1, not the double nearest to its float
+      arguments += fmt::format("{}", detail::printed(*value->data<float>()));
+    } else if (value->dtype() == int64) {
+      arguments += fmt::format("{}", *value->data<std::int64_t>());
     } else {
       arguments += fmt::format("{}", (*value)[0]);
     }
@@ -141,16 +187,30 @@ bool is_constant(Value value, double number) {
 
 }  // namespace detail
 
+void detail::throw_moved_from(std::string_view noun) {
+  throw Error(noun, fmt::format("requires a {} that holds something, got one that was moved from", noun));
+}
+
 // ---- Value and Node
 
 namespace {
 
 const NodeData& data_of(Value value) {
-  if (!value.defined()) throw Error("value", "requires a value of a graph, got an empty Value");
-  return value.data()->node(value.id());
+  const GraphData* graph = value.data();
+  if (!graph) throw Error("value", "requires a value of a graph, got an empty Value");
+  return graph->node(value.id());
 }
 
 }  // namespace
+
+Value::Value(GraphData* graph, std::uint32_t id)
+    : graph_(graph), id_(id), graph_number_(graph ? std::uint32_t{graph->number_in_process} : 0) {}
+
+GraphData* Value::data() const {
+  if (graph_ && !detail::LivingGraphs::instance().has(graph_number_))
+    throw Error("value", fmt::format("requires a value of a graph that there is, got %{} of one that is gone", id_));
+  return graph_;
+}
 
 const Shape& Value::shape() const { return data_of(*this).type.shape; }
 DType Value::dtype() const { return data_of(*this).type.dtype; }
@@ -183,16 +243,28 @@ Value Operand::resolve(Value like) const {
     case Kind::number: {
       DType dtype = like.dtype();
       if (dtype == boolean) dtype = float64;
-      if (dtype == int64 && static_cast<double>(static_cast<std::int64_t>(number_)) != number_)
-        throw Error(at_, "operand", fmt::format("requires a whole number beside an int64 value, got {}", number_));
+      if (dtype == int64 && !number_.is<std::int64_t>())
+        throw Error(at_, "operand",
+                    fmt::format("requires {} beside an int64 value, got {}",
+                                std::abs(number_.as<double>()) < 0x1p63 ? "a whole number" : "a number of its range",
+                                number_.to_string()));
       return like.data()->number(number_, dtype, at_);
     }
-    case Kind::array:
-      return like.data()->constant(
-          is_floating(like.dtype()) && is_floating(array_->dtype()) ? array_->astype(like.dtype()) : *array_, at_);
+    case Kind::array: {
+      const DType dtype = like.dtype();
+      if (array_->dtype() == dtype || dtype == boolean) return like.data()->constant(array_, at_);
+      if (is_floating(dtype)) return like.data()->constant(array_->astype(dtype), at_);
+      Array whole(dtype, array_->shape());
+      const detail::Block given = detail::block_of(*array_);
+      if (const std::int64_t lost = detail::convert(given, whole); lost >= 0)
+        throw Error(at_, "operand",
+                    fmt::format("requires whole numbers of its range beside an int64 value, got {}",
+                                detail::element_text(given, lost)));
+      return like.data()->constant(std::move(whole), at_);
+    }
     case Kind::dimension: break;
   }
-  if (dimension_.is_number()) return like.data()->number(static_cast<double>(dimension_.extent()), like.dtype(), at_);
+  if (dimension_.is_number()) return like.data()->number(dimension_.extent(), like.dtype(), at_);
   const Op* extent = find_op("extent");
   invariant(extent != nullptr, "op 'extent' is not registered");
   return apply(like.graph(), *extent, {}, {{"shape", Shape{dimension_}}, {"dtype", like.dtype()}}, at_);
@@ -278,13 +350,13 @@ Value Graph::variable(std::string_view name, const Initial& initial, DType dtype
   if (initial.dtype(dtype) != dtype)
     return add_variable(*data_, name, Initial(initial.draw(dtype, 0, 0).astype(dtype)), dtype, false, at);
   if (!is_floating(dtype) && initial.dtype(float64) != dtype)
-    return add_variable(*data_, name, Initial(initial.draw(float64, 0, 0).astype(dtype)), dtype, false, at);
+    return add_variable(*data_, name, Initial(initial.draw(dtype, 0, 0).astype(dtype)), dtype, false, at);
   return add_variable(*data_, name, initial, dtype, false, at);
 }
 
 Value Graph::constant(const Array& value, Location at) { return data_->constant(value, at); }
 
-Value Graph::constant(double value, DType dtype, Location at) { return data_->number(value, dtype, at); }
+Value Graph::constant(Number value, DType dtype, Location at) { return data_->number(value, dtype, at); }
 
 Value Graph::step(Location at) {
   if (data_->step == detail::no_node) data_->step = variable("step", Initial(Array(std::int64_t{0})), at).id();

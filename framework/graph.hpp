@@ -12,7 +12,9 @@
 #include <chainrule/framework/attributes.hpp>
 #include <chainrule/framework/dtype.hpp>
 #include <chainrule/framework/error.hpp>
+#include <chainrule/framework/held.hpp>
 #include <chainrule/framework/initial.hpp>
+#include <chainrule/framework/number.hpp>
 #include <chainrule/framework/shape.hpp>
 
 namespace chainrule {
@@ -23,13 +25,15 @@ struct Op;
 
 namespace detail {
 class GraphData;
-}
+inline constexpr std::string_view graph_noun = "graph";
+}  // namespace detail
 
-// The output of a node: a small handle, valid as long as its graph (or a State or Program made from it) lives.
+// The output of a node: a small handle, valid as long as its graph (or a State or Program made from it) lives. Used
+// later, it throws Error.
 class Value {
  public:
   Value() = default;  // of no graph: not defined()
-  Value(detail::GraphData* graph, std::uint32_t id) : graph_(graph), id_(id) {}
+  Value(detail::GraphData* graph, std::uint32_t id);
 
   [[nodiscard]] const Shape& shape() const;
   [[nodiscard]] std::size_t rank() const { return shape().rank(); }
@@ -40,7 +44,7 @@ class Value {
   [[nodiscard]] std::string name() const;
   [[nodiscard]] Location location() const;
   [[nodiscard]] std::uint32_t id() const { return id_; }
-  [[nodiscard]] detail::GraphData* data() const { return graph_; }
+  [[nodiscard]] detail::GraphData* data() const;
 
   // Whether it is a value of a graph. There is no conversion to bool: `if (loss < 0.1)` would ask that, not compare.
   [[nodiscard]] bool defined() const { return graph_ != nullptr; }
@@ -50,13 +54,14 @@ class Value {
  private:
   detail::GraphData* graph_ = nullptr;
   std::uint32_t id_ = 0;
+  std::uint32_t graph_number_ = 0;
 };
 
 using Values = std::vector<Value>;
 
 // An operand of + - * / and of the functions of two arguments: a value, a number, an array or the size of a
-// dimension, together with the line of the program where it was written. A number takes the dtype of the other
-// operand.
+// dimension, together with the line of the program where it was written. A number or an array takes the dtype of the
+// other operand: rounded where that is floating; beside whole numbers it must be whole, and is taken exactly.
 class Operand {
  public:
   template <class T>
@@ -64,7 +69,7 @@ class Operand {
       : value_(value), at_(at) {}
   template <class T>
   requires std::is_arithmetic_v<T> Operand(T number, Location at = Location::here())
-      : number_(static_cast<double>(number)), kind_(Kind::number), at_(at) {}
+      : number_(number, at), kind_(Kind::number), at_(at) {}
   Operand(Array array, Location at = Location::here())
       : array_(std::make_shared<const Array>(std::move(array))), kind_(Kind::array), at_(at) {}
   Operand(Dimension dimension, Location at = Location::here())
@@ -79,7 +84,7 @@ class Operand {
  private:
   enum class Kind : std::uint8_t { value, number, array, dimension };
   Value value_;
-  double number_ = 0;
+  Number number_ = 0;
   std::shared_ptr<const Array> array_;
   Dimension dimension_;
   Kind kind_ = Kind::value;
@@ -123,7 +128,7 @@ struct GraphOptions {
   std::uint64_t seed = 0;  // of initial values and dropout masks
 };
 
-// A handle: copies are the same graph.
+// A handle: copies are the same graph. (One that was moved from throws Error.)
 class Graph {
  public:
   explicit Graph(GraphOptions options = {}, Location at = Location::here());
@@ -142,7 +147,7 @@ class Graph {
   Value variable(std::string_view name, const Initial& initial, DType dtype, Location at = Location::here());
   // Numbers fixed in the graph.
   Value constant(const Array& value, Location at = Location::here());
-  Value constant(double value, DType dtype, Location at = Location::here());
+  Value constant(Number value, DType dtype, Location at = Location::here());
   // The number of updating runs of this State so far, and the epoch that the State was told; int64 scalars.
   Value step(Location at = Location::here());
   Value epoch(Location at = Location::here());
@@ -166,10 +171,10 @@ class Graph {
   // One line a node: name, op, inputs, attributes, dtype, shape, and the line of the program that made it.
   [[nodiscard]] std::string to_string() const;
 
-  [[nodiscard]] const std::shared_ptr<detail::GraphData>& data() const { return data_; }
+  [[nodiscard]] const std::shared_ptr<detail::GraphData>& data() const { return data_.pointer(); }
 
  private:
-  std::shared_ptr<detail::GraphData> data_;
+  detail::Held<std::shared_ptr<detail::GraphData>, detail::graph_noun> data_;
 };
 
 }  // namespace chainrule

@@ -97,8 +97,22 @@ const Op& input_op();
 const Op& variable_op();
 const Op& constant_op();
 
+// The number of a graph among all of the process: by it a Value finds out whether its graph still lives.
+class GraphNumber {
+ public:
+  GraphNumber();
+  ~GraphNumber();
+  GraphNumber(const GraphNumber&) : GraphNumber() {}  // a copy is another graph
+  GraphNumber& operator=(const GraphNumber&) { return *this; }
+  operator std::uint32_t() const { return number_; }
+
+ private:
+  std::uint32_t number_;
+};
+
 class GraphData : public std::enable_shared_from_this<GraphData> {
  public:
+  GraphNumber number_in_process;
   GraphOptions options;
   StableVector<NodeData> nodes;
   std::shared_ptr<LeafTable> leaves = std::make_shared<LeafTable>();
@@ -117,7 +131,7 @@ class GraphData : public std::enable_shared_from_this<GraphData> {
   Value constant(std::shared_ptr<const Array> value, Location at);
   Value constant(Array value, Location at) { return constant(std::make_shared<const Array>(std::move(value)), at); }
   // A scalar. Nodes of the same number share its array.
-  Value number(double value, DType dtype, Location at);
+  Value number(Number value, DType dtype, Location at);
   [[nodiscard]] std::string display_name(NodeId id) const;
   // The printed line of a node.
   [[nodiscard]] std::string line(NodeId id) const;

@@ -27,26 +27,26 @@ class Initial {
   // With seed 0, in float64: so that `{{x, ones({3, 4})}}` feeds numbers.
   operator Array() const { return draw(float64, 0, 0); }
 
-  friend Initial full(const Shape& shape, double value);
+  friend Initial full(const Shape& shape, Number value);
   friend Initial uniform(const Shape& shape, double low, double high);
   friend Initial normal(const Shape& shape, double mean, double deviation);
   friend Initial integers(const Shape& shape, std::int64_t low, std::int64_t high);
 
  private:
   enum class Kind : std::uint8_t { values, full, uniform, normal, integers };
-  Initial(Kind kind, const Shape& shape, double a, double b);
+  Initial(Kind kind, const Shape& shape, Number a, Number b);
 
   Kind kind_;
   Dims shape_;
   std::shared_ptr<const Shape> symbolic_;
-  double a_ = 0;
-  double b_ = 0;
+  Number a_ = 0;  // the value, the lower bound or the mean
+  Number b_ = 0;  // the upper bound or the deviation
   std::shared_ptr<const Array> values_;
 };
 
 // Shapes here are numbers, as `zeros({units, 1})`. Of one with a symbol nothing can be made: Graph::parameter() and
 // Graph::variable() throw Error.
-Initial full(const Shape& shape, double value);
+Initial full(const Shape& shape, Number value);
 inline Initial zeros(const Shape& shape) { return full(shape, 0); }
 inline Initial ones(const Shape& shape) { return full(shape, 1); }
 // Evenly distributed in [low, high).

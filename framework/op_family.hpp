@@ -31,6 +31,7 @@ class BuiltinOp {
   BuiltinOp(const Op& op) : op_(&op) {}
   operator const Op&() const { return *op_; }
   const Op* operator->() const { return op_; }
+  friend bool operator==(const BuiltinOp& a, const Op& b) { return a.op_ == &b; }
 
  private:
   const Op* op_;

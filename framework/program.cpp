@@ -452,7 +452,8 @@ class Executable {
     NodeId node = no_node;
     bool needed = false;
     bool gives_size = false;            // that no needed one has
-    std::vector<std::int64_t> symbols;  // of its extents; -1 for a number
+    bool compound = false;              // an extent is neither a number nor a symbol, but "batch + 1"
+    std::vector<std::int64_t> symbols;  // of its extents; -1 for others
     [[nodiscard]] bool has(std::int64_t symbol) const {
       return std::find(symbols.begin(), symbols.end(), symbol) != symbols.end();
     }
@@ -583,23 +584,25 @@ class Executable {
     slots_.resize(user.leaves->inputs.size());
     for (std::size_t i = 0; i < slots_.size(); ++i) {
       slots_[i].node = user.leaves->inputs[i].node;
-      for (const Dimension d : user.node(slots_[i].node).type.shape) slots_[i].symbols.push_back(d.symbol_id());
+      for (const Dimension d : user.node(slots_[i].node).type.shape) {
+        slots_[i].symbols.push_back(d.symbol_id());
+        slots_[i].compound = slots_[i].compound || (!d.is_number() && slots_[i].symbols.back() < 0);
+      }
     }
     pointers_.assign(slots_.size(), nullptr);
     fed_copies_.resize(slots_.size());
-    // Made here, since a run allocates nothing.
-    for (const InputSlot& slot : slots_) numbers_.emplace_back(user.node(slot.node).type.dtype, Dims{});
+    // For C++ numbers of another dtype: made here, since a run with these allocates nothing.
+    for (const InputSlot& slot : slots_) converted_.emplace_back(user.node(slot.node).type.dtype, Dims{});
   }
 
-  // Whether a number is one of a dtype, but for the rounding of a floating one.
-  static bool holds(DType dtype, double value) {
-    if (dtype == boolean) return value == 0 || value == 1;
-    return dtype != int64 || (std::abs(value) < 0x1p63 && std::trunc(value) == value);
-  }
-
-  static double value_of(const Feed& number) {
-    return visit_dtype(number.dtype(),
-                       [&](auto t) { return static_cast<double>(*static_cast<const decltype(t)*>(number.data())); });
+  // The numbers of a feed in the input's dtype, or nullptr and in `why` which of them it cannot have.
+  const void* converted(const Block& from, std::size_t number, DType dtype, std::string& why) {
+    Array& to = converted_[number];
+    if (!(to.shape() == from.shape)) to = Array(dtype, from.shape);
+    const std::int64_t lost = convert(from, to);
+    if (lost < 0) return to.raw();
+    why = fmt::format(": {} cannot have {}", name(dtype), element_text(from, lost));
+    return nullptr;
   }
 
   // Checks the feeds and takes down their sizes and pointers.
@@ -615,16 +618,16 @@ class Executable {
       if (pointers_[number])
         throw Error(at, "run", fmt::format("requires one feed for each input, got two for '{}'", input));
       const Shape& shape = node.type.shape;
+      const Block fed = feed.block();
       const auto wrong = [&](std::string_view why) {
         throw Error(
             at, "run",
             fmt::format("requires {} {} for input '{}' ({}), got {} {}{}", name(node.type.dtype), to_string(shape),
-                        input, node.at.to_string(), name(feed.dtype()), to_string(feed.shape()), why));
+                        input, node.at.to_string(), name(fed.dtype), to_string(fed.shape), why));
       };
-      if (feed.dtype() != node.type.dtype && !feed.is_number()) wrong("");
-      if (feed.shape().rank() != shape.rank()) wrong("");
+      if (fed.shape.rank() != shape.rank()) wrong("");
       for (std::size_t i = 0; i < shape.rank(); ++i) {
-        const std::int64_t extent = feed.shape()[i];
+        const std::int64_t extent = fed.shape[i];
         if (shape[i].is_number() && extent != shape[i].extent()) wrong("");
         if (slot.symbols[i] < 0) continue;
         if (extent == 0)
@@ -633,13 +636,11 @@ class Executable {
           wrong(fmt::format(": {} is {} in another input", shape[i].to_string(), *sizes_.find(slot.symbols[i])));
       }
       // An array of no elements has no numbers to point to.
-      pointers_[number] = feed.data() ? feed.data() : static_cast<const void*>(&no_elements_);
-      if (feed.is_number() && feed.dtype() != node.type.dtype) {
-        const double value = value_of(feed);
-        if (!holds(node.type.dtype, value)) wrong(fmt::format(": {}", value));
-        numbers_[number].set(0, value);
-        pointers_[number] = numbers_[number].raw();
-      }
+      pointers_[number] = fed.data ? fed.data : static_cast<const void*>(&no_elements_);
+      if (fed.dtype == node.type.dtype) continue;
+      std::string why;
+      pointers_[number] = converted(fed, number, node.type.dtype, why);
+      if (!why.empty()) wrong(why);
     }
     for (std::size_t i = 0; i < slots_.size(); ++i)
       if (slots_[i].needed && !pointers_[i]) throw missing(i, "", at);
@@ -663,12 +664,14 @@ class Executable {
     const GraphData& graph = *user_graph_.data();
     for (const Feed& feed : feeds) {
       const std::size_t number = slot_of(feed, at);
+      if (!slots_[number].compound) continue;
       const Shape& shape = graph.node(slots_[number].node).type.shape;
+      const Dims fed = feed.shape();
       for (std::size_t i = 0; i < shape.rank(); ++i)
-        if (!shape[i].is_number() && slots_[number].symbols[i] < 0 && evaluate_at(shape[i], at) != feed.shape()[i])
+        if (!shape[i].is_number() && slots_[number].symbols[i] < 0 && evaluate_at(shape[i], at) != fed[i])
           throw Error(at, "run",
                       fmt::format("requires {} for input '{}', got {} ({})", to_string(shape),
-                                  graph.leaves->inputs[number].name, to_string(feed.shape()), sizes_.to_string()));
+                                  graph.leaves->inputs[number].name, to_string(fed), sizes_.to_string()));
     }
   }
 
@@ -775,7 +778,7 @@ class Executable {
   std::vector<SizeInput> size_inputs_;
   Sizes sizes_;
   std::vector<const void*> pointers_;
-  std::vector<Array> numbers_;
+  std::vector<Array> converted_;  // by an input's number: feeds of another dtype
   char no_elements_ = 0;
   std::vector<Memory> fed_copies_;  // by input: of feeds that a run would write
 
@@ -799,10 +802,17 @@ Program::~Program() = default;
 Program::Program(Program&&) noexcept = default;
 Program& Program::operator=(Program&&) noexcept = default;
 
-Results Program::run(std::initializer_list<Feed> feeds, Location at) {
+Results Program::run(std::initializer_list<Feed> feeds, Location at) & {
   return executable_->run(std::span<const Feed>(feeds.begin(), feeds.size()), at);
 }
-Results Program::run(std::span<const Feed> feeds, Location at) { return executable_->run(feeds, at); }
+Results Program::run(std::span<const Feed> feeds, Location at) & { return executable_->run(feeds, at); }
+KeptResults Program::run(std::initializer_list<Feed> feeds, Location at) && {
+  return std::move(*this).run(std::span<const Feed>(feeds.begin(), feeds.size()), at);
+}
+KeptResults Program::run(std::span<const Feed> feeds, Location at) && {
+  std::shared_ptr<detail::Executable> executable = executable_.take();
+  return {executable->run(feeds, at), executable};
+}
 Values Program::inputs() const { return executable_->inputs(); }
 const Values& Program::outputs() const { return executable_->outputs(); }
 bool Program::has_updates() const { return executable_->updating(); }

@@ -1,8 +1,6 @@
 // Program: a compiled request - given these inputs, compute these outputs and apply these updates.
 #pragma once
 
-#include <concepts>
-#include <cstring>
 #include <initializer_list>
 #include <memory>
 #include <span>
@@ -11,7 +9,9 @@
 #include <vector>
 
 #include <chainrule/framework/array.hpp>
+#include <chainrule/framework/feed.hpp>
 #include <chainrule/framework/graph.hpp>
+#include <chainrule/framework/held.hpp>
 #include <chainrule/framework/state.hpp>
 
 namespace chainrule {
@@ -19,6 +19,7 @@ namespace chainrule {
 namespace detail {
 class Executable;
 struct StateData;
+inline constexpr std::string_view program_noun = "program";
 }  // namespace detail
 
 // In training, dropout drops and batch_norm uses its batch; in inference they do not.
@@ -45,76 +46,6 @@ struct Request {
   std::size_t plan_memory = std::size_t{64} << 20;
 };
 
-// Numbers for an input in one run: {x, array}. An Array or a row-major container of another library that has the
-// input's element type is read where it lies; others are converted first. A C++ number takes the input's dtype.
-class Feed {
- public:
-  Feed(Value input, const Array& array) : input_(input) { view(array.dtype(), array.shape(), array.raw()); }
-  Feed(Value input, Array&& array) : input_(input) { own(std::move(array)); }
-  template <class T>
-  requires std::is_arithmetic_v<T> Feed(Value input, T number)
-      : input_(input), dtype_(dtype_of<T>()), is_number_(true) {
-    visit_dtype(dtype_, [&](auto t) {
-      const auto stored = static_cast<decltype(t)>(number);
-      std::memcpy(number_, &stored, sizeof stored);
-    });
-  }
-  template <class T>
-  requires(!std::is_arithmetic_v<std::remove_cvref_t<T>> && !std::same_as<std::remove_cvref_t<T>, Array> &&
-           std::convertible_to<T, Array>) Feed(Value input, T&& numbers)
-      : input_(input) {
-    using Container = std::remove_cvref_t<T>;
-    if constexpr (std::is_lvalue_reference_v<T> && viewable<Container>) {
-      view(dtype_of<typename Container::value_type>(), Dims(numbers.shape()), numbers.data());
-    } else {
-      own(Array(std::forward<T>(numbers)));
-    }
-  }
-  // By the input's name.
-  template <class T>
-  requires std::convertible_to<T, Array> Feed(std::string_view name, T&& numbers)
-      : Feed(Value{}, std::forward<T>(numbers)) {
-    name_ = name;
-  }
-
-  [[nodiscard]] Value input() const { return input_; }
-  [[nodiscard]] std::string_view name() const { return name_; }
-  [[nodiscard]] DType dtype() const { return dtype_; }
-  [[nodiscard]] const Dims& shape() const { return shape_; }
-  [[nodiscard]] const void* data() const { return is_number_ ? number_ : owned_ ? owned_->raw() : data_; }
-  [[nodiscard]] bool is_number() const { return is_number_; }
-
- private:
-  // A contiguous row-major container (xtensor's static_layout: 1) of elements that have a dtype.
-  template <class C>
-  static constexpr bool viewable = requires(const C& c) {
-    c.shape().begin();
-    c.data();
-    requires static_cast<int>(C::static_layout) == 1;
-    requires std::same_as<typename C::value_type, float> || std::same_as<typename C::value_type, double> ||
-        std::same_as<typename C::value_type, std::int64_t> || std::same_as<typename C::value_type, bool>;
-  };
-  void view(DType dtype, const Dims& shape, const void* data) {
-    dtype_ = dtype;
-    shape_ = shape;
-    data_ = data;
-  }
-  void own(Array array) {
-    dtype_ = array.dtype();
-    shape_ = array.shape();
-    owned_ = std::make_shared<const Array>(std::move(array));
-  }
-
-  Value input_;
-  std::string_view name_;
-  DType dtype_ = float64;
-  Dims shape_;
-  const void* data_ = nullptr;
-  std::shared_ptr<const Array> owned_;
-  bool is_number_ = false;
-  alignas(8) unsigned char number_[8] = {};
-};
-
 // The outputs of a run: what lies in the program, valid until its next run or clear(). Copy an Array to keep it. They
 // may be fed to that next run, as a recurrent network's are.
 class Results {
@@ -134,6 +65,26 @@ class Results {
  private:
   const Values* outputs_;
   const std::vector<Array>* arrays_;
+};
+
+// The outputs of a temporary program's run: they keep the program.
+class KeptResults : public Results {
+ public:
+  KeptResults(const Results& results, std::shared_ptr<const detail::Executable> program)
+      : Results(results), program_(std::move(program)) {}
+
+  // As of Results. Of a temporary a copy: `const Array& y = Program(state, request).run(feeds)[0]`.
+  [[nodiscard]] const Array& operator[](std::size_t i) const& { return Results::operator[](i); }
+  [[nodiscard]] const Array& operator[](Value output) const& { return Results::operator[](output); }
+  [[nodiscard]] Array operator[](std::size_t i) && { return Results::operator[](i); }
+  [[nodiscard]] Array operator[](Value output) && { return Results::operator[](output); }
+  [[nodiscard]] const Array& at(std::size_t i, Location at = Location::here()) const& { return Results::at(i, at); }
+  [[nodiscard]] const Array& at(Value output, Location at = Location::here()) const& { return Results::at(output, at); }
+  [[nodiscard]] Array at(std::size_t i, Location at = Location::here()) && { return Results::at(i, at); }
+  [[nodiscard]] Array at(Value output, Location at = Location::here()) && { return Results::at(output, at); }
+
+ private:
+  std::shared_ptr<const detail::Executable> program_;
 };
 
 // Where the time of a program's runs went.
@@ -166,6 +117,8 @@ struct Profile {
 // run at the same time, on different States or on one: those without updates side by side, one with updates alone, so
 // that every run reads what lies between two updates (state.hpp). Programs of one graph may be made at the same time,
 // but nobody may add to it meanwhile. Results are the program's: read them before its next run.
+//
+// One that was moved from throws Error.
 class Program {
  public:
   // Throws Error for an output or update of another graph, a variable updated twice, or an update of another type than
@@ -177,11 +130,13 @@ class Program {
   Program(Program&&) noexcept;
   Program& operator=(Program&&) noexcept;
 
-  // Throws Error, having changed nothing, for a missing, unknown, doubled or empty feed, and for one of the wrong dtype
-  // or shape or whose sizes contradict another's; and where another thread is running the program. What a failed run
-  // throws, be it for want of memory, leaves the State as it was.
-  Results run(std::initializer_list<Feed> feeds = {}, Location at = Location::here());
-  Results run(std::span<const Feed> feeds, Location at = Location::here());
+  // Throws Error, having changed nothing, for a missing, unknown, doubled or empty feed, and for one of the wrong shape,
+  // whose sizes contradict another's, or whose numbers the input's dtype cannot have (class Feed); and where another
+  // thread is running the program. What a failed run throws, be it for want of memory, leaves the State as it was.
+  Results run(std::initializer_list<Feed> feeds = {}, Location at = Location::here()) &;
+  Results run(std::span<const Feed> feeds, Location at = Location::here()) &;
+  KeptResults run(std::initializer_list<Feed> feeds = {}, Location at = Location::here()) &&;
+  KeptResults run(std::span<const Feed> feeds, Location at = Location::here()) &&;
 
   // The inputs that a run must be fed: those whose numbers it reads, and for a size that it needs and none of these
   // has, the first that does (any other that does will do).
@@ -213,7 +168,7 @@ class Program {
   [[nodiscard]] Profile profile() const;
 
  private:
-  std::unique_ptr<detail::Executable> executable_;
+  detail::Held<std::unique_ptr<detail::Executable>, detail::program_noun> executable_;
 };
 
 }  // namespace chainrule

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -48,12 +49,27 @@ struct Atom {
   friend auto operator<=>(const Atom&, const Atom&) = default;
 };
 
+// Of coefficients and sizes, between -2^63 and 2^63, so that each has a negative.
+std::int64_t checked_sum(std::int64_t a, std::int64_t b) {
+  std::int64_t out = 0;
+  if (__builtin_add_overflow(a, b, &out) || out == std::numeric_limits<std::int64_t>::min())
+    throw Error("dimension", fmt::format("requires sizes below 2^63, got {} + {}", a, b));
+  return out;
+}
+
+std::int64_t checked_product(std::int64_t a, std::int64_t b) {
+  std::int64_t out = 0;
+  if (__builtin_mul_overflow(a, b, &out) || out == std::numeric_limits<std::int64_t>::min())
+    throw Error("dimension", fmt::format("requires sizes below 2^63, got {} * {}", a, b));
+  return out;
+}
+
 Polynomial normal(Polynomial terms) {
   std::sort(terms.begin(), terms.end());
   Polynomial out;
   for (auto& term : terms) {
     if (!out.empty() && out.back().atoms == term.atoms) {
-      out.back().coefficient += term.coefficient;
+      out.back().coefficient = checked_sum(out.back().coefficient, term.coefficient);
     } else {
       out.push_back(std::move(term));
     }
@@ -66,7 +82,7 @@ Polynomial multiply(const Polynomial& a, const Polynomial& b) {
   Polynomial out;
   for (const auto& x : a) {
     for (const auto& y : b) {
-      Term term{x.atoms, x.coefficient * y.coefficient};
+      Term term{x.atoms, checked_product(x.coefficient, y.coefficient)};
       term.atoms.insert(term.atoms.end(), y.atoms.begin(), y.atoms.end());
       std::sort(term.atoms.begin(), term.atoms.end());
       out.push_back(std::move(term));
@@ -107,7 +123,11 @@ class DimensionTable {
 
   Dimension make(Polynomial p) {
     if (p.empty()) return Dimension(0);
-    if (p.size() == 1 && p[0].atoms.empty() && p[0].coefficient >= 0) return Dimension(p[0].coefficient);
+    if (p.size() == 1 && p[0].atoms.empty()) {
+      if (p[0].coefficient < 0)
+        throw Error("dimension", fmt::format("requires a size of 0 or more, got {}", p[0].coefficient));
+      return Dimension(p[0].coefficient);
+    }
     const std::lock_guard lock(mutex_);
     auto [it, added] = index_.try_emplace(p, static_cast<std::int64_t>(polynomials_.size()));
     if (added) polynomials_.push_back(std::move(p));
@@ -162,8 +182,8 @@ std::int64_t evaluate_polynomial(const Polynomial& p, const Sizes& sizes) {
   std::int64_t sum = 0;
   for (const auto& term : p) {
     std::int64_t product = term.coefficient;
-    for (const auto atom : term.atoms) product *= evaluate_atom(atom, sizes);
-    sum += product;
+    for (const auto atom : term.atoms) product = checked_product(product, evaluate_atom(atom, sizes));
+    sum = checked_sum(sum, product);
   }
   return sum;
 }
@@ -208,6 +228,10 @@ Dimension Dimension::symbol(std::string_view name) {
 
 void Dimension::throw_negative(std::int64_t extent) {
   throw Error("shape", fmt::format("requires extents of 0 or more, got {}", extent));
+}
+
+void Dimension::throw_too_large(std::uint64_t extent) {
+  throw Error("shape", fmt::format("requires extents below 2^63, got {} (a negative number as an unsigned one?)", extent));
 }
 
 std::int64_t Dimension::extent(Location at) const {
@@ -271,6 +295,8 @@ Dimension operator+(Dimension a, Dimension b) {
 }
 
 Dimension operator-(Dimension a, Dimension b) {
+  if (a.is_number() && b.is_number() && a.code_ < b.code_)
+    throw Error("dimension", fmt::format("requires a difference of 0 or more, got {} - {}", a.code_, b.code_));
   auto& table = DimensionTable::instance();
   auto sum = table.polynomial(a);
   for (auto& term : table.polynomial(b)) sum.push_back({std::move(term.atoms), -term.coefficient});
@@ -278,7 +304,7 @@ Dimension operator-(Dimension a, Dimension b) {
 }
 
 Dimension operator*(Dimension a, Dimension b) {
-  if (a.is_number() && b.is_number()) return Dimension(a.code_ * b.code_);
+  if (a.is_number() && b.is_number()) return Dimension(checked_product(a.code_, b.code_));
   auto& table = DimensionTable::instance();
   return table.make(multiply(table.polynomial(a), table.polynomial(b)));
 }
@@ -316,9 +342,17 @@ std::string to_string(const Dims& dims) {
 }
 
 std::int64_t count(const Dims& dims) {
+  constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max() / 8;  // of the widest dtype's 8 bytes
   std::int64_t product = 1;
-  for (const auto d : dims) product *= d;
-  return product;
+  bool none = false;
+  for (const auto d : dims) {
+    if (d == 0) {
+      none = true;
+    } else if (__builtin_mul_overflow(product, d, &product) || product > most) {
+      throw Error("shape", fmt::format("requires fewer than 2^60 elements, got {}", to_string(dims)));
+    }
+  }
+  return none ? 0 : product;
 }
 
 Dimension count(const Shape& shape) {

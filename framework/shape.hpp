@@ -39,7 +39,8 @@ class Sizes {
 class Dimension {
  public:
   constexpr Dimension() = default;
-  // A number. -1 stands for "whatever fits", which reshape understands; other negative numbers throw Error.
+  // A number. -1 stands for "whatever fits", which reshape understands; other negative numbers throw Error, and so do
+  // unsigned ones above INT64_MAX, such as an empty vector's size() - 1.
   template <std::integral I>
   constexpr Dimension(I extent) : code_(checked(extent)) {}  // NOLINT: {2, batch} is to read as a shape
 
@@ -58,6 +59,7 @@ class Dimension {
   [[nodiscard]] constexpr std::size_t hash() const { return static_cast<std::size_t>(code_); }
 
   friend constexpr bool operator==(Dimension, Dimension) = default;
+  // Each throws Error where the result is a negative number, or has a coefficient beyond 2^63.
   friend Dimension operator+(Dimension a, Dimension b);
   friend Dimension operator-(Dimension a, Dimension b);
   friend Dimension operator*(Dimension a, Dimension b);
@@ -71,10 +73,13 @@ class Dimension {
     if constexpr (std::signed_integral<I>) {
       if (extent == -1) return inferred_code;
       if (extent < 0) throw_negative(static_cast<std::int64_t>(extent));
+    } else if constexpr (sizeof(I) >= sizeof(std::int64_t)) {
+      if (extent > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) throw_too_large(extent);
     }
     return static_cast<std::int64_t>(extent);
   }
   [[noreturn]] static void throw_negative(std::int64_t extent);
+  [[noreturn]] static void throw_too_large(std::uint64_t extent);
 
   // >= 0: the number; < 0: -1 - (index into the process-wide table of expressions). Eight bytes and trivially
   // copied, so that a shape is too: graphs of 100,000 nodes are copied by every pass.
@@ -143,7 +148,8 @@ using Dims = Extents<std::int64_t>;
 std::string to_string(const Shape& shape);
 std::string to_string(const Dims& dims);
 
-// The product of the extents; 1 for a scalar.
+// The product of the extents; 1 for a scalar. Throws Error where that of those that are not 0 has no place in 2^63 bytes,
+// whatever the dtype: so sizes in bytes and strides need no check of their own.
 std::int64_t count(const Dims& dims);
 Dimension count(const Shape& shape);
 

@@ -11,7 +11,8 @@ namespace chainrule {
 
 namespace detail {
 struct StateData;
-}
+inline constexpr std::string_view state_noun = "state";
+}  // namespace detail
 
 struct LoadOptions {
   // Tensors that the file has and the State has not are skipped: an optimizer's, say, for a program that only predicts.
@@ -22,7 +23,7 @@ struct LoadOptions {
 
 // Holds the numbers of a graph's parameters and variables. Several programs share one State. Variables that are added
 // to the graph later (an optimizer's slots) get their initial numbers when a program that uses them is made.
-// A copy is a State of its own with the same numbers.
+// A copy is a State of its own with the same numbers. (One that was moved from throws Error until it is assigned to.)
 //
 // Threads: all functions may be called while programs run on the State in other threads. What reads it - snapshot(),
 // save(), a copy, a program without updates - sees all of a run's updates or none, and several read at the same time;
@@ -71,10 +72,10 @@ class State {
   void load(const std::string& path, const LoadOptions& options = {}, Location at = Location::here());
 
   [[nodiscard]] Graph graph() const;
-  [[nodiscard]] const std::shared_ptr<detail::StateData>& data() const { return data_; }
+  [[nodiscard]] const std::shared_ptr<detail::StateData>& data() const { return data_.pointer(); }
 
  private:
-  std::shared_ptr<detail::StateData> data_;
+  detail::Held<std::shared_ptr<detail::StateData>, detail::state_noun> data_;
 };
 
 }  // namespace chainrule

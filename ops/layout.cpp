@@ -264,12 +264,12 @@ Value detail::add_contributions(Value a, Value b) {
   const Node x = a.node();
   const Node y = b.node();
   // All slices of a reshaped or transposed array, which was made anew for each.
-  const bool same_elements = (&x.op() == &reshape_op || &x.op() == &transpose_op) && &y.op() == &x.op() &&
+  const bool same_elements = (x.op() == reshape_op || x.op() == transpose_op) && &y.op() == &x.op() &&
                              y.attributes() == x.attributes() && y.input(0).shape() == x.input(0).shape();
   if (same_elements) return apply(x.op(), {add_contributions(x.input(0), y.input(0))}, x.attributes());
   for (const auto& [to, scattered] : {std::pair(a, b), std::pair(b, a)}) {
     const Node node = scattered.node();
-    if (&node.op() != &slice_scatter_op) continue;
+    if (node.op() != slice_scatter_op) continue;
     const Attributes& s = node.attributes();
     return apply(slice_add_op, {to, node.input(0)},
                  slice_attributes(static_cast<std::size_t>(s.get<std::int64_t>("axis")), dimension_of(s, "start"),
@@ -277,6 +277,14 @@ Value detail::add_contributions(Value a, Value b) {
   }
   return add(a, b);
 }
+
+namespace {
+
+std::uint64_t magnitude(std::int64_t number) {
+  return number < 0 ? 0 - static_cast<std::uint64_t>(number) : static_cast<std::uint64_t>(number);
+}
+
+}  // namespace
 
 Value slice(Value x, std::int64_t axis, Slice range, Location at) {
   at = detail::scoped(at);
@@ -291,9 +299,11 @@ Value slice(Value x, std::int64_t axis, Slice range, Location at) {
                   fmt::format("requires step 1 and no stop or one from the end for an extent that is only "
                               "known in a run, {}",
                               extent.to_string()));
-    const Dimension start = first >= 0 ? Dimension(first) : extent - Dimension(-first);
-    const Dimension stop = range.stop ? extent - Dimension(-*range.stop) : extent;
-    return apply(slice_op, {x}, slice_attributes(a, start, stop - start, 1), at);
+    const auto from_end = [&](std::int64_t position) { return extent - Dimension(magnitude(position)); };
+    const Dimension start = first >= 0 ? Dimension(first) : from_end(first);
+    const Dimension stop = range.stop ? from_end(*range.stop) : extent;
+    const bool none = first < 0 && range.stop && *range.stop <= first;
+    return apply(slice_op, {x}, slice_attributes(a, start, none ? Dimension(0) : stop - start, 1), at);
   }
   // Python's slice.indices().
   const std::int64_t n = extent.extent();
@@ -306,9 +316,9 @@ Value slice(Value x, std::int64_t axis, Slice range, Location at) {
   const std::int64_t start = place(range.start, forward ? 0 : n - 1);
   const std::int64_t stop = place(range.stop, forward ? n : -1);
   const std::int64_t span = forward ? stop - start : start - stop;
-  const std::int64_t stride = forward ? range.step : -range.step;
-  const std::int64_t size = span <= 0 ? 0 : (span + stride - 1) / stride;
-  return apply(slice_op, {x}, slice_attributes(a, size == 0 ? 0 : start, size, range.step), at);
+  const std::uint64_t size = span <= 0 ? 0 : (static_cast<std::uint64_t>(span) - 1) / magnitude(range.step) + 1;
+  // A step that is never taken is 1: it could be as large as no array.
+  return apply(slice_op, {x}, slice_attributes(a, size == 0 ? 0 : start, size, size <= 1 ? 1 : range.step), at);
 }
 
 }  // namespace chainrule

@@ -219,9 +219,14 @@ Value sign(Value x, Location at) { return apply(sign_op, {x}, {}, at); }
 Value floor(Value x, Location at) { return apply(floor_op, {x}, {}, at); }
 Value ceil(Value x, Location at) { return apply(ceil_op, {x}, {}, at); }
 
-Value clip(Value x, double low, double high, Location at) {
-  if (!(low <= high)) throw Error(at, "clip", fmt::format("requires low <= high, got {} and {}", low, high));
-  return apply(clip_op, {x}, {{"low", low}, {"high", high}}, at);
+Value clip(Value x, Number low, Number high, Location at) {
+  if (!(low.as<double>() <= high.as<double>()))
+    throw Error(at, "clip", fmt::format("requires low <= high, got {} and {}", low.to_string(), high.to_string()));
+  if (x.defined() && x.dtype() == int64) {  // whose bounds are exact
+    const auto bound = [&](Number number) { return number.visit([&](auto value) { return Operand(value, at); }); };
+    return minimum(Operand(maximum(Operand(x, at), bound(low)), at), bound(high));
+  }
+  return apply(clip_op, {x}, {{"low", low.as<double>()}, {"high", high.as<double>()}}, at);
 }
 
 }  // namespace chainrule

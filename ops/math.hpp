@@ -21,6 +21,6 @@ Value floor(Value x, Location at = Location::here());  // slope 0
 Value ceil(Value x, Location at = Location::here());   // slope 0
 
 // min(max(x, low), high), NaN for NaN; slope 1 between and at the bounds, 0 beyond. low > high throws Error.
-Value clip(Value x, double low, double high, Location at = Location::here());
+Value clip(Value x, Number low, Number high, Location at = Location::here());
 
 }  // namespace chainrule

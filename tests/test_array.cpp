@@ -1,7 +1,9 @@
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <limits>
 #include <list>
+#include <span>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -114,6 +116,33 @@ TEST_CASE("copies are of their own, moves are not") {
   CHECK(b.identical(a));
 }
 
+TEST_CASE("what was moved from is empty") {
+  Array a({{1.0, 2.0}, {3.0, 4.0}});
+  const Array b = std::move(a);
+  CHECK(a.shape() == Dims{0});
+  CHECK(a.size() == 0);
+  CHECK(a.bytes() == 0);
+  CHECK_THROWS_WITH(a[0], ContainsSubstring("array: requires an index below 0, got 0"));
+  CHECK_THROWS_AS(a.set(0, 1), Error);
+  CHECK_THROWS_AS(a.item(), Error);
+  CHECK(a.to_string() == "[]");
+  CHECK(Array(a).size() == 0);
+  CHECK(a.identical(Array(float64, {0})));
+  CHECK(a.astype(float32).size() == 0);
+  CHECK((a + 1.0).size() == 0);
+  CHECK(std::vector<double>(a).empty());
+  // Assigned from it, moved within a vector, moved onto itself.
+  Array c({1.0});
+  c = a;
+  CHECK(c.size() == 0);
+  std::vector<Array> list = {Array({1.0}), Array({2.0}), Array({3.0})};
+  list.erase(list.begin());
+  CHECK(list[1].item() == 3);
+  Array& self = list[0];
+  list[0] = std::move(self);
+  CHECK(list[0].item() == 2);
+}
+
 // ---- elements
 
 TEST_CASE("elements are read and written by index") {
@@ -140,6 +169,69 @@ TEST_CASE("elements are read and written by index") {
   CHECK_THROWS_WITH(constant.data<bool>(),
                     ContainsSubstring("array: requires the element type of its dtype float64, got bool"));
   CHECK(Array({{7.0}}).item() == 7);
+}
+
+// 2^53 + 1 is the first whole number that no double is.
+TEST_CASE("whole numbers are exact") {
+  constexpr std::int64_t big = (std::int64_t{1} << 53) + 1;
+  constexpr auto most = std::numeric_limits<std::int64_t>::max();
+  constexpr auto least = std::numeric_limits<std::int64_t>::min();
+  for (const std::int64_t n : {big, -big, most, least}) {
+    CAPTURE(n);
+    CHECK(*Array(n).data<std::int64_t>() == n);
+    CHECK(Array(n).item<std::int64_t>() == n);
+    CHECK(Array::full(int64, {2}, n).at<std::int64_t>(1) == n);
+    CHECK(whole({n}).data<std::int64_t>()[0] == n);
+    Array set(int64, {1});
+    set.set(0, n);
+    CHECK(set.item<std::int64_t>() == n);
+    CHECK((whole({n}) + Array(0)).at<std::int64_t>(0) == n);
+    CHECK((whole({n}) * Array(1)).at<std::int64_t>(0) == n);
+    CHECK(whole({n}).to_string() == "[" + std::to_string(n) + "]");
+  }
+  const std::vector<std::uint64_t> fits = {static_cast<std::uint64_t>(most), static_cast<std::uint64_t>(big)};
+  CHECK(Array(fits).at<std::int64_t>(0) == most);
+  CHECK(Array(fits).at<std::int64_t>(1) == big);
+  CHECK(Array(std::uint64_t{5}).item() == 5);
+  CHECK(Array(big).item() == 9007199254740992.0);  // a double: rounded
+}
+
+TEST_CASE("numbers that a type cannot have are errors") {
+  constexpr std::uint64_t beyond = std::uint64_t{1} << 63;
+  CHECK_THROWS_WITH(Array(beyond), ContainsSubstring("number: requires whole numbers up to 9223372036854775807, got "
+                                                     "9223372036854775808") &&
+                                       ContainsSubstring("test_array.cpp"));
+  CHECK_THROWS_AS(Array(std::vector<std::uint64_t>{1, beyond}), Error);
+  CHECK_THROWS_AS(Array::from(&beyond, {1}), Error);
+  CHECK_THROWS_AS(Array::full(int64, {1}, beyond), Error);
+  Array n(int64, {1});
+  CHECK_THROWS_AS(n.set(0, beyond), Error);
+  CHECK_THROWS_WITH(n.set(0, 1e300), ContainsSubstring("number: requires one that a whole number of 64 bits can be, got 1e+300"));
+  CHECK_THROWS_AS(n.set(0, not_a_number), Error);
+  CHECK_THROWS_AS(n.set(0, 0x1p63), Error);
+  n.set(0, -0x1p63);
+  CHECK(n.item<std::int64_t>() == std::numeric_limits<std::int64_t>::min());
+  n.set(0, 2.75);  // a fraction is cut off, as C++ does
+  CHECK(n.item() == 2);
+  CHECK_THROWS_AS(Array(not_a_number).astype(int64), Error);
+  CHECK_THROWS_AS(Array(infinity).item<std::int64_t>(), Error);
+  CHECK_THROWS_AS(Array(300).item<std::uint8_t>(), Error);
+  CHECK_THROWS_AS(Array(-1).item<std::uint8_t>(), Error);
+  CHECK(Array(255.9).item<std::uint8_t>() == 255);
+  CHECK(Array(-0.5).item<std::uint8_t>() == 0);
+  CHECK_THROWS_AS(Array(256.0).item<std::uint8_t>(), Error);
+}
+
+TEST_CASE("sizes that no memory has are errors") {
+  constexpr auto most = std::numeric_limits<std::int64_t>::max();
+  CHECK_THROWS_WITH(Array(float64, {std::int64_t{1} << 61}),
+                    ContainsSubstring("shape: requires fewer than 2^60 elements, got {2305843009213693952}"));
+  CHECK_THROWS_AS(Array(float64, {std::int64_t{1} << 32, std::int64_t{1} << 32}), Error);
+  CHECK_THROWS_AS(Array(boolean, {most, 2}), Error);
+  CHECK_THROWS_AS(Array(float64, {0, most, most}), Error);
+  CHECK_THROWS_AS(Array({1.0}).reshape({1, most, 2}), Error);
+  CHECK_THROWS_WITH(Array(float64, {std::int64_t{1} << 59}),
+                    ContainsSubstring("array: requires 4611686018427387968 bytes of memory for float64 {576460752303423488}"));
 }
 
 TEST_CASE("identical: dtype, shape and bits") {
@@ -278,6 +370,44 @@ struct Foreign {
 };
 
 }  // namespace
+
+TEST_CASE("the standard library's containers become arrays and back") {
+  const Array rows({{1.0, 2.0}, {3.0, 4.0}, {5.0, 6.0}});
+  const double table[3][2] = {{1, 2}, {3, 4}, {5, 6}};
+  CHECK(Array(table).identical(rows));
+  const double list[] = {1, 2, 3};
+  CHECK(Array(list).identical(Array({1.0, 2.0, 3.0})));
+  CHECK(Array(std::span(list).first(2)).identical(Array({1.0, 2.0})));
+  CHECK(Array(std::span<const double>()).shape() == Dims{0});
+  CHECK(Array(std::array<float, 2>{1, 2}).identical(Array(std::vector<float>{1, 2})));
+  CHECK(Array(std::array<std::array<double, 2>, 3>{{{1, 2}, {3, 4}, {5, 6}}}).identical(rows));
+  CHECK(Array(std::vector<std::vector<double>>{{1, 2}, {3, 4}, {5, 6}}).identical(rows));
+  CHECK(Array(std::vector<std::array<double, 2>>{}).shape() == Dims{0, 2});
+  CHECK(Array(std::vector<std::vector<bool>>{{true}, {false}}).identical(Array(std::vector<bool>{true, false}).reshape({2, 1})));
+  CHECK(Array(std::vector<std::vector<std::vector<int>>>{{{1}, {2}}}).shape() == Dims{1, 2, 1});
+  using Table = std::vector<std::vector<double>>;
+  CHECK_THROWS_WITH(Array(Table{{1, 2}, {3}}), ContainsSubstring("array: requires rows of one length, got 2 and 1"));
+  using Tables = std::vector<Table>;
+  CHECK_THROWS_WITH(Array(Tables{{{1, 2}}, {{1}}}),
+                    ContainsSubstring("array: requires parts of one shape, got {1, 2} and {1, 1}"));
+
+  const std::vector<double> back = Array({1.0, 2.0});
+  CHECK(back == std::vector<double>{1, 2});
+  CHECK(std::vector<bool>(Array({1.0, 0.0})) == std::vector<bool>{true, false});
+  const std::array<int, 2> fixed = Array({1.0, 2.0});
+  CHECK(fixed == std::array<int, 2>{1, 2});
+  std::vector<double> target(3);
+  Array({1.0, 2.0, 3.0}).copy_to(std::span(target));
+  CHECK(target == std::vector<double>{1, 2, 3});
+  CHECK_THROWS_WITH(rows.copy_to(target), ContainsSubstring("array: requires a container that can have shape {3, 2}"));
+  using Pair = std::array<double, 2>;
+  CHECK_THROWS_AS(Pair(Array({1.0, 2.0, 3.0})), Error);
+  CHECK_THROWS_AS(std::vector<double>(rows), Error);
+}
+
+// Text is no array; nor is what may be in another order than it shows.
+static_assert(!std::is_convertible_v<const char (&)[4], Array> && !std::is_convertible_v<const char*, Array>);
+static_assert(!std::is_convertible_v<std::list<double>, Array> && !std::is_convertible_v<Shape, Array>);
 
 TEST_CASE("containers with a shape become arrays and back") {
   const Foreign in{{2, 3}, {1, 2, 3, 4, 5, 6}};

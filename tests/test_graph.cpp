@@ -1,5 +1,7 @@
 #include <cstdint>
 #include <functional>
+#include <limits>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -164,6 +166,53 @@ TEST_CASE("copies of a Graph are the same graph, and values live with it") {
   CHECK_THROWS_AS(nothing.node(), Error);
 }
 
+TEST_CASE("a value whose graph is gone, and a graph that was moved from, are errors") {
+  Value x;
+  {
+    Graph graph;
+    x = graph.input("x", {2}) * 2.0;
+    CHECK(x.rank() == 1);
+  }
+  Graph next;  // which may lie where the other one did
+  const auto y = next.input("y", {2});
+  CHECK_THROWS_WITH(x.shape(), ContainsSubstring("value: requires a value of a graph that there is, got %2 of one that is gone"));
+  CHECK_THROWS_AS(x.name(), Error);
+  CHECK_THROWS_AS(x.graph(), Error);
+  CHECK_THROWS_AS(x + 1.0, Error);
+  CHECK_THROWS_AS(y + x, Error);
+  CHECK_THROWS_AS(gradients(x, {x}), Error);
+  State state(next);
+  CHECK_THROWS_AS(Program(state, {.outputs = {x}}), Error);
+  CHECK_THROWS_AS(state.get(x), Error);
+  CHECK_FALSE(x == y);
+  // A State keeps its graph.
+  Value kept;
+  std::optional<State> other;
+  {
+    Graph graph;
+    kept = graph.parameter("w", Array({1.0, 2.0}));
+    other.emplace(graph);
+  }
+  CHECK(kept.name() == "w");
+  other.reset();
+  CHECK_THROWS_AS(kept.name(), Error);
+
+  Graph moved = std::move(next);
+  CHECK(y.name() == "y");
+  CHECK_THROWS_WITH(next.input("z", {1}), ContainsSubstring("graph: requires a graph that holds something, got one that was moved from"));
+  CHECK_THROWS_AS(next.size(), Error);
+  CHECK_THROWS_AS(State(next), Error);
+  next = moved;
+  CHECK(next.has("y"));
+}
+
+// `if (loss < 0.1)` would ask whether there is such a node.
+template <class T>
+concept ReadAsBool = std::is_constructible_v<bool, T> || std::is_convertible_v<T, bool>;
+static_assert(!ReadAsBool<Value> && !ReadAsBool<decltype(std::declval<Value>() < 0.1)>);
+static_assert(!ReadAsBool<decltype(std::declval<Value>() > 0)> && !ReadAsBool<decltype(0 <= std::declval<Value>())>);
+static_assert(!ReadAsBool<decltype(equal(std::declval<Value>(), 1))>);
+
 // ---- operands
 
 TEST_CASE("operators know the line where they are written") {
@@ -215,6 +264,8 @@ TEST_CASE("numbers take the dtype of the value beside them") {
   CHECK((n * 2).dtype() == int64);
   CHECK((n * 2.0).dtype() == int64);
   CHECK((x * Array({1.0, 2.0})).dtype() == float32);
+  CHECK((x * Array(std::vector<int>{1, 2})).dtype() == float32);
+  CHECK((n * Array({1.0, 2.0})).dtype() == int64);
   CHECK((d / graph.dimension("n")).dtype() == float64);
   CHECK((d / Dimension(5)).dtype() == float64);
   const auto refuse = [&](const std::function<Value()>& f, int line, const std::string& message) {
@@ -222,9 +273,56 @@ TEST_CASE("numbers take the dtype of the value beside them") {
         graph, [&] { static_cast<void>(f()); }, line, message);
   };
   refuse([&] { return n * 0.5; }, __LINE__, "operand: requires a whole number beside an int64 value, got 0.5");
+  refuse([&] { return n * 1e300; }, __LINE__, "operand: requires a number of its range beside an int64 value, got 1e+300");
+  refuse([&] { return n * (std::uint64_t{1} << 63); }, __LINE__, "number: requires whole numbers up to 9223372036854775807");
+  refuse([&] { return n * Array({1.0, 0.5}); }, __LINE__,
+         "operand: requires whole numbers of its range beside an int64 value, got 0.5 at {1}");
   refuse([&] { return x + d; }, __LINE__, "add: requires inputs of one dtype, got float32 and float64");
   refuse([&] { return x + n; }, __LINE__, "add: requires inputs of one dtype, got float32 and int64");
   refuse([&] { return n / n; }, __LINE__, "div: requires float32 or float64, got int64");
+}
+
+// 2^53 + 1 is the first whole number that no double is.
+TEST_CASE("whole numbers beside int64 values are exact") {
+  constexpr std::int64_t big = (std::int64_t{1} << 53) + 1;
+  constexpr auto most = std::numeric_limits<std::int64_t>::max();
+  constexpr auto least = std::numeric_limits<std::int64_t>::min();
+  Graph graph;
+  const auto x = graph.input("x", {1}, int64);
+  State state(graph);
+  const auto at = [&](const Value& y, std::int64_t number) {
+    return Program(state, {.outputs = {cast(y, int64)}}).run({{x, Array(std::vector{number})}})[0].at<std::int64_t>(0);
+  };
+  CHECK(at(x + big, 0) == big);
+  CHECK(at(x + static_cast<std::uint64_t>(big), 0) == big);
+  CHECK(at(x + Array(big), 0) == big);
+  CHECK(at(x + Array(std::vector{big}), 0) == big);
+  CHECK(at(x + graph.constant(big, int64), 0) == big);
+  CHECK(at(x + graph.constant(Array(big)), 0) == big);
+  CHECK(at(x * 1234567890123456789, 1) == 1234567890123456789);
+  CHECK(at(x - most, 0) == -most);
+  CHECK(at(equal(x, big), big - 1) == 0);
+  CHECK(at(equal(x, big), big) == 1);
+  CHECK(at(minimum(x, most), 5) == 5);
+  CHECK(at(maximum(x, least), 5) == 5);
+  CHECK(at(where(x > 0, x, most), -5) == most);
+  CHECK(at(where(x > 0, x, least), -5) == least);
+  CHECK(at((x + big) * 1 - big, 7) == 7);  // in one fused group
+  CHECK(at(x + Dimension(big), 0) == big);
+  const auto v = graph.variable("v", full({2}, big), int64);
+  const auto w = graph.variable("w", Array(std::vector{most, least}));
+  const auto u = graph.variable("u", Array({1.0, 2.0}), int64);
+  State numbers(graph);
+  CHECK(numbers[v].at<std::int64_t>(1) == big);
+  CHECK(numbers[w].at<std::int64_t>(0) == most);
+  CHECK(numbers[w].at<std::int64_t>(1) == least);
+  CHECK(numbers[u].at<std::int64_t>(1) == 2);
+  CHECK_THAT(graph.to_string(), ContainsSubstring("9007199254740993"));
+  const Array drawn = integers({100}, most - 3, most).draw(float64, 1, 0);
+  for (std::int64_t i = 0; i < drawn.size(); ++i) {
+    CHECK(drawn.at<std::int64_t>(i) >= most - 3);
+    CHECK(drawn.at<std::int64_t>(i) < most);
+  }
 }
 
 TEST_CASE("values of another graph and empty values are refused") {

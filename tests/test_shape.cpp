@@ -75,6 +75,37 @@ TEST_CASE("a dimension is a number or a symbol") {
   CHECK_THROWS_WITH(Dimension::symbol(""), ContainsSubstring("dimension: requires a name, got an empty one"));
 }
 
+TEST_CASE("sizes beyond 2^63 and below 0 are errors at once") {
+  const std::vector<int> empty;
+  CHECK_THROWS_WITH(Dimension(empty.size() - 1),
+                    ContainsSubstring("shape: requires extents below 2^63, got 18446744073709551615"));
+  CHECK_THROWS_AS((Shape{empty.size() - 1, 3}), Error);
+  CHECK_THROWS_AS(Shape(std::vector<std::uint64_t>{std::uint64_t{1} << 63}), Error);
+  constexpr auto most = std::numeric_limits<std::int64_t>::max();
+  CHECK(Dimension(static_cast<std::uint64_t>(most)).extent() == most);
+  CHECK(Dimension(std::uint32_t{0} - 1).extent() == 4294967295);
+  CHECK(Dimension(most - 1) + 1 == Dimension(most));
+  CHECK_THROWS_WITH(Dimension(most) + 1, ContainsSubstring("dimension: requires sizes below 2^63, got"));
+  CHECK_THROWS_WITH(Dimension(std::int64_t{1} << 32) * (std::int64_t{1} << 31),
+                    ContainsSubstring("dimension: requires sizes below 2^63, got 4294967296 * 2147483648"));
+  CHECK_THROWS_AS((n * most) * 2, Error);
+  CHECK_THROWS_AS(n * most + n, Error);
+  CHECK_THROWS_AS((n * m).evaluate(sizes(std::int64_t{1} << 32, std::int64_t{1} << 32)), Error);
+  CHECK_THROWS_AS((n + m).evaluate(sizes(most, 1)), Error);
+  CHECK_THROWS_WITH(Dimension(50) - Dimension(60),
+                    ContainsSubstring("dimension: requires a difference of 0 or more, got 50 - 60"));
+  CHECK_THROWS_WITH(n - (n + 3), ContainsSubstring("dimension: requires a size of 0 or more, got -3"));
+  CHECK((Dimension(60) - Dimension(60)).is(0));
+  CHECK_THROWS_WITH(count(Dims{std::int64_t{1} << 32, std::int64_t{1} << 32}),
+                    ContainsSubstring("shape: requires fewer than 2^60 elements, got {4294967296, 4294967296}"));
+  CHECK_THROWS_AS(count(Dims{0, most, 2}), Error);
+  CHECK(count(Dims{0, most / 8}) == 0);
+  CHECK(count(Dims{(std::int64_t{1} << 60) - 1}) == (std::int64_t{1} << 60) - 1);
+  CHECK_THROWS_AS(zeros({std::int64_t{1} << 32, std::int64_t{1} << 32}).draw(float64, 0, 0), Error);
+  // By its name, not only beside a Dimension.
+  CHECK(chainrule::floor_divide(7, 2) == Dimension(3));
+}
+
 TEST_CASE("the number of a symbol is known only in a run") {
   const int line = __LINE__ + 2;
   try {
@@ -169,7 +200,7 @@ TEST_CASE("random dimensions: equal forms are equal numbers, and print different
     const Made& a = pool[static_cast<std::size_t>(below(static_cast<int>(pool.size())))];
     const Made& b = pool[static_cast<std::size_t>(below(static_cast<int>(pool.size())))];
     const int what = below(3);
-    Made made{what == 0 ? a.d + b.d : what == 1 ? a.d - b.d + 1000 : a.d * b.d, {}};
+    Made made{what == 0 ? a.d + b.d : what == 1 ? a.d + 1000 - b.d : a.d * b.d, {}};
     bool fits = true;
     for (int i = 0; i < 3; ++i) {
       made.at[i] = what == 0 ? a.at[i] + b.at[i] : what == 1 ? a.at[i] - b.at[i] + 1000 : a.at[i] * b.at[i];

@@ -159,8 +159,13 @@ CheckReport check_gradients(Value loss, const Values& values, const State& state
 
 double gradient_check_n(Value loss, const Values& values, const State& state, std::initializer_list<Feed> feeds,
                         double epsilon, Location at) {
+  return gradient_check_n(loss, values, state, std::span<const Feed>(feeds.begin(), feeds.size()), epsilon, at);
+}
+
+double gradient_check_n(Value loss, const Values& values, const State& state, std::span<const Feed> feeds,
+                        double epsilon, Location at) {
   check_loss(loss, state, "gradient_check_n", at);
-  check::Twin twin(state, std::span<const Feed>(feeds.begin(), feeds.size()), at, true);
+  check::Twin twin(state, feeds, at, true);
   const Function f = function_of(loss, values, state, twin, {}, at);
   check::Probe probe(f, {});
   check::RelativeDistance distance;

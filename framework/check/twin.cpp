@@ -1,7 +1,5 @@
 #include <chainrule/framework/check/twin.hpp>
 
-#include <cstring>
-
 #include <fmt/core.h>
 
 #include <chainrule/framework/graph_data.hpp>
@@ -68,14 +66,16 @@ Twin::Twin(const State& state, std::span<const Feed> feeds, Location at, bool wi
     if (!input.defined() || input.data() != original.data().get() || input.node().op().name != "input")
       throw Error(at, "feeds", "requires feeds of inputs of the State's graph");
     const Value twin = of(input);
-    Array numbers(feed.dtype(), feed.shape());
-    if (feed.data()) std::memcpy(numbers.raw(), feed.data(), numbers.bytes());
-    const bool convert = feed.is_number() || (widen && feed.dtype() == float32);
-    numbers_.push_back(convert ? numbers.astype(twin.dtype()) : std::move(numbers));
+    const detail::Block fed = feed.block();
+    Array& numbers = numbers_.emplace_back(twin.dtype(), fed.shape);
+    if (const std::int64_t lost = detail::convert(fed, numbers); lost >= 0)
+      throw Error(at, "feeds",
+                  fmt::format("requires {} for input '{}', got {}", name(twin.dtype()), input.name(),
+                              detail::element_text(fed, lost)));
     inputs_.push_back(twin);
-    feeds_.emplace_back(twin, numbers_.back());
-    for (std::size_t i = 0; i < std::min(twin.rank(), feed.shape().rank()); ++i)
-      if (const auto symbol = twin.shape()[i].symbol_id(); symbol >= 0) sizes_.bind(symbol, feed.shape()[i]);
+    feeds_.emplace_back(twin, numbers);
+    for (std::size_t i = 0; i < std::min(twin.rank(), fed.shape.rank()); ++i)
+      if (const auto symbol = twin.shape()[i].symbol_id(); symbol >= 0) sizes_.bind(symbol, fed.shape[i]);
   }
 }
 
