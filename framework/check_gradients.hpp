@@ -100,7 +100,7 @@ void print(const CheckReport& report, std::FILE* file = stdout);
 // wholly written (memory is poisoned first), the same value as two inputs and memory reused in place give what separate
 // memory gives, and shapes of size 0 and 1 run.
 // Throws Error for an op without a gradient rule, or whose samples have nothing to differentiate.
-CheckReport check_gradients(const Op& op, const CheckOptions& options = {});
+CheckReport check_gradients(const Op& op, const CheckOptions& options = {}, Location at = Location::here());
 
 // d loss / d value for each value (floating parameters, variables or inputs) of a whole network, at the State's numbers
 // and these feeds. The State and the graph are left as they are: the check runs on a copy of both, in float64 whatever

@@ -175,7 +175,7 @@ CHAINRULE_EARLY const BuiltinOp slice_scatter_op = register_op({
                 {.inputs = {uniform({2, 2})}, .attributes = slice_attributes(1, 4, 2, -2).with("whole", Shape{6})}},
 });
 
-const Op& slice_add_op = register_op({
+CHAINRULE_EARLY const BuiltinOp slice_add_op = register_op({
     .name = "slice_add",
     .doc = "The first input, with the second added at the places of a slice.",
     .shape = [](const OpCall& call) -> Type {

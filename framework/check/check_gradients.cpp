@@ -5,10 +5,12 @@
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/check/float32.hpp>
 #include <chainrule/framework/check/function.hpp>
 #include <chainrule/framework/check/preconditions.hpp>
 #include <chainrule/framework/check/twin.hpp>
 #include <chainrule/framework/gradients.hpp>
+#include <chainrule/framework/graph_data.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/reduce.hpp>
 
@@ -20,69 +22,24 @@ namespace {
 
 // ---- ops
 
-// How many numbers of float32 lie between two, at the magnitude of the second, or of a part of the largest: an element
-// that is small because terms of the size of others cancel has their rounding.
-double ulps_between(double a, double b, double largest) {
-  const auto at = static_cast<float>(std::max(std::abs(b), 0.05 * largest));
-  const double ulp =
-      static_cast<double>(std::nextafter(at, std::numeric_limits<float>::infinity())) - static_cast<double>(at);
-  return a == b ? 0 : std::abs(a - b) / ulp;
-}
-
-// float32 against float64. Rounding differs by some ULPs for each operation on the way; a wrong formula, or one that
-// cancels in float32, by thousands.
-void check_float32(const Op& op, const Sample& sample, std::string_view subject, const CheckOptions& options,
-                   std::vector<CheckRow>& rows) {
-  constexpr double most_ulps = 512;
-  const Function wide = check::function_of(op, sample, float64, options);
-  const auto expected = check::analytic_gradient(wide);
-  const auto got = check::analytic_gradient(check::function_of(op, sample, float32, options));
-  for (std::size_t v = 0; v < expected.size(); ++v) {
-    CheckRow row;
-    row.check = "float32";
-    row.subject = subject;
-    row.input = wide.names[v];
-    row.dtype = float32;
-    row.shape = to_shape(expected[v].shape());
-    double largest = 0;
-    check::RelativeDistance distance;
-    for (std::int64_t i = 0; i < expected[v].size(); ++i) largest = std::max(largest, std::abs(expected[v][i]));
-    double worst = -1;
-    for (std::int64_t i = 0; i < expected[v].size(); ++i) {
-      const double a = got[v][i];
-      const double b = expected[v][i];
-      distance.add(a, b);
-      const bool same = a == b || (std::isnan(a) && std::isnan(b));
-      double ulps = same ? 0 : ulps_between(a, b, largest);
-      if (!same && !std::isfinite(ulps)) ulps = 1e9;
-      if (ulps <= worst) continue;
-      worst = ulps;
-      row.worst = check::index_of(i, expected[v].shape());
-      row.analytic = a;
-      row.numeric = b;
-      row.ulps = ulps;
-    }
-    row.distance = distance.value();
-    row.verdict = row.ulps <= most_ulps ? Verdict::pass : Verdict::fail;
-    row.note = fmt::format("{:.1f} ULP", row.ulps);
-    rows.push_back(std::move(row));
-  }
-}
-
 void check_sample(const Op& op, const Sample& sample, const std::string& subject, const CheckOptions& options,
                   std::vector<CheckRow>& rows) {
   if (options.preconditions) check::check_preconditions(op, sample, subject, options, rows);
+  if (options.float32) check::check_float32_values(op, sample, subject, options, rows);
   if (!sample.differentiate) return;
   const Function f = check::function_of(op, sample, float64, options);
   if (f.variables.empty() || !f.sum.defined()) return;  // integers: nothing to differentiate
   check_function(f, subject, options, rows);
-  if (options.float32) check_float32(op, sample, subject, options, rows);
+  if (options.float32) check::check_float32_gradients(op, sample, subject, options, rows);
 }
 
 }  // namespace
 
-CheckReport check_gradients(const Op& op, const CheckOptions& options) {
-  if (!op.gradient) throw Error("check_gradients", fmt::format("requires an op with a gradient rule, got {}", op.name));
+CheckReport check_gradients(const Op& op, const CheckOptions& options, Location at) {
+  if (!op.gradient)
+    throw Error(at, "check_gradients", fmt::format("requires an op with a gradient rule, got {}", op.name));
+  // Whatever the check builds belongs to the op's line, and never to the library's.
+  const detail::LocationScope scope(op.location.known() ? op.location : at);
   CheckReport report;
   report.title = fmt::format("op {}", op.name);
   report.line = op.location.to_string();
@@ -91,14 +48,14 @@ CheckReport check_gradients(const Op& op, const CheckOptions& options) {
     const auto subject = fmt::format("sample {}", s);
     try {
       check_sample(op, op.samples[s], subject, options, report.rows);
-    } catch (const Error& error) {
+    } catch (const std::exception& error) {  // of the op's rules and kernel, whatever they throw
       report.errors.push_back(fmt::format("{}: {}", subject, error.what()));
     }
   }
   const bool differentiated =
       std::any_of(report.rows.begin(), report.rows.end(), [](const CheckRow& row) { return row.check == "gradient"; });
   if (!differentiated && report.errors.empty())
-    throw Error("check_gradients",
+    throw Error(at, "check_gradients",
                 fmt::format("requires a sample with something to differentiate, {} has none", op.name));
   return report;
 }
@@ -142,6 +99,7 @@ void check_loss(Value loss, const State& state, std::string_view op, Location at
 CheckReport check_gradients(Value loss, const Values& values, const State& state, std::span<const Feed> feeds,
                             const CheckOptions& options, Location at) {
   check_loss(loss, state, "check_gradients", at);
+  const detail::LocationScope scope(at);
   check::Twin twin(state, feeds, at, true);
   const Function f = function_of(loss, values, state, twin, options, at);
   CheckReport report;
@@ -165,6 +123,7 @@ double gradient_check_n(Value loss, const Values& values, const State& state, st
 double gradient_check_n(Value loss, const Values& values, const State& state, std::span<const Feed> feeds,
                         double epsilon, Location at) {
   check_loss(loss, state, "gradient_check_n", at);
+  const detail::LocationScope scope(at);
   check::Twin twin(state, feeds, at, true);
   const Function f = function_of(loss, values, state, twin, {}, at);
   check::Probe probe(f, {});

@@ -124,7 +124,6 @@ void check_taylor(Probe& probe, std::string_view subject, const CheckOptions& op
 void check_adjoint(const Probe& probe, std::string_view subject, const CheckOptions& options,
                    std::vector<CheckRow>& rows) {
   const Function& f = probe.function();
-  const detail::LocationScope scope(f.at);
   // <J v, w> by the Jacobian-vector product, <v, J' w> by the gradient of the weighted sum, whose weights are w.
   Function g = f;
   Values vs;

@@ -19,9 +19,8 @@ std::int64_t Function::elements() const {
 }
 
 Function function_of(const Op& op, const Sample& sample, DType dtype, const CheckOptions& options) {
-  const detail::LocationScope scope(op.location);
   SampleGraph s = graph_of(sample, dtype, options);
-  const Value y = apply(s.graph, op, s.inputs, s.attributes, op.location);
+  const Value y = apply(s.graph, op, s.inputs, s.attributes);
   Function f{s.graph,      State(s.graph),
              {},           {y},
              {},           s.floating,
@@ -49,7 +48,6 @@ Value numbers_like(Function& f, Value like, const Array& numbers) {
 }
 
 Function next_order(const Function& f, const CheckOptions& options) {
-  const detail::LocationScope scope(f.at);
   Function out = f;
   out.terms = gradients(f.sum, f.variables, f.at);
   out.weights.clear();

@@ -168,7 +168,6 @@ void RowJudge::finish() {
 // 0 times a slope that is not finite is NaN: what flows to the side that is not chosen is 0, and NaN is what arrives.
 std::string unchosen_side(const Function& f, std::size_t variable) {
   Function g = f;
-  const detail::LocationScope scope(f.at);
   const std::vector<Feed> points = feeds_of(g);
   const auto count = f.sum.id();
   for (std::uint32_t id = 0; id <= count; ++id) {

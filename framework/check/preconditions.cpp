@@ -1,5 +1,7 @@
 #include <chainrule/framework/check/preconditions.hpp>
 
+#include <algorithm>
+#include <cstdint>
 #include <cstring>
 
 #include <fmt/core.h>
@@ -46,27 +48,93 @@ Array value_of(const SampleGraph& s, Value y, Mode mode) {
   return program.run(std::span<const Feed>(feeds))[0];
 }
 
-// The node's kernel alone, in memory that is filled with `poison` before.
-Array run_poisoned(const Node& node, const std::vector<Array>& inputs, int poison) {
-  const detail::GraphData& graph = *node.graph_data();
-  detail::Step step;
-  if (node.op().forward.micro) {
-    const auto& ids = graph.node(node.id()).inputs;
-    step = detail::make_fused_step(graph, {{node.id()}, {ids.begin(), ids.end()}, {node.id()}, {}}, Sizes{});
-  } else {
-    step = detail::make_kernel_step(graph, node.id(), Sizes{});
+// Memory between two zones that a kernel has no business in.
+class Guarded {
+ public:
+  explicit Guarded(std::size_t bytes) : bytes_(bytes), memory_(2 * zone + bytes + alignment) {
+    const auto at = reinterpret_cast<std::uintptr_t>(memory_.data()) + zone;
+    start_ = zone + (alignment - at % alignment) % alignment;
   }
-  Array out(node.dtype(), evaluate(node.shape(), Sizes{}));
-  Array workspace(boolean, Dims{static_cast<std::int64_t>(step.workspace)});
-  std::memset(out.raw(), poison, out.bytes());
-  std::memset(workspace.raw(), poison, workspace.bytes());
-  std::vector<const void*> pointers;
-  pointers.reserve(inputs.size());
-  for (const Array& input : inputs) pointers.push_back(input.raw());
-  void* outputs[] = {out.raw()};
-  step.run({pointers.data(), outputs, workspace.raw()});
-  return out;
-}
+  [[nodiscard]] unsigned char* data() { return memory_.data() + start_; }
+  void poison(int value) {
+    poison_ = static_cast<unsigned char>(value);
+    std::memset(memory_.data(), value, memory_.size());
+  }
+  // "before" or "past the end of", where the zones are no longer as they were poisoned; "" where they are.
+  [[nodiscard]] std::string_view written() const {
+    const auto intact = [this](auto first, auto last) {
+      return std::all_of(first, last, [this](unsigned char byte) { return byte == poison_; });
+    };
+    const auto inside = memory_.begin() + static_cast<std::ptrdiff_t>(start_);
+    if (!intact(memory_.begin(), inside)) return "before";
+    return intact(inside + static_cast<std::ptrdiff_t>(bytes_), memory_.end()) ? "" : "past the end of";
+  }
+
+ private:
+  static constexpr std::size_t zone = 16'384;
+  static constexpr std::size_t alignment = 64;
+  std::size_t bytes_;
+  std::size_t start_ = 0;
+  unsigned char poison_ = 0;
+  std::vector<unsigned char> memory_;
+};
+
+// A node's kernel alone, as a program would make it.
+class Kernel {
+ public:
+  explicit Kernel(const Node& node) : dtype_(node.dtype()), shape_(evaluate(node.shape(), Sizes{})) {
+    const detail::GraphData& graph = *node.graph_data();
+    if (node.op().forward.micro) {
+      const auto& ids = graph.node(node.id()).inputs;
+      step_ = detail::make_fused_step(graph, {{node.id()}, {ids.begin(), ids.end()}, {node.id()}, {}}, Sizes{});
+    } else {
+      step_ = detail::make_kernel_step(graph, node.id(), Sizes{});
+    }
+  }
+
+  // Runs it with all memory poisoned but what the inputs hold. What it did that it must not is in fault().
+  Array run(const std::vector<Array>& inputs, int poison) {
+    std::vector<Guarded> operands;
+    std::vector<const void*> pointers;
+    operands.reserve(inputs.size());
+    for (const Array& input : inputs) {
+      Guarded& operand = operands.emplace_back(input.bytes());
+      operand.poison(poison);
+      if (input.bytes() > 0) std::memcpy(operand.data(), input.raw(), input.bytes());
+      pointers.push_back(operand.data());
+    }
+    Array out(dtype_, shape_);
+    Guarded output(out.bytes());
+    Guarded workspace(step_.workspace);
+    output.poison(poison);
+    workspace.poison(poison);
+    void* outputs[] = {output.data()};
+    step_.run({pointers.data(), outputs, workspace.data()});
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      if (inputs[i].bytes() > 0 && std::memcmp(operands[i].data(), inputs[i].raw(), inputs[i].bytes()) != 0)
+        blame(fmt::format("input {} is written", i));
+      blame_outside(operands[i], fmt::format("input {}", i));
+    }
+    blame_outside(output, "the output");
+    blame_outside(workspace, "the workspace");
+    if (out.bytes() > 0) std::memcpy(out.raw(), output.data(), out.bytes());
+    return out;
+  }
+  [[nodiscard]] const std::string& fault() const { return fault_; }
+
+ private:
+  void blame(std::string fault) {
+    if (fault_.empty()) fault_ = std::move(fault);
+  }
+  void blame_outside(const Guarded& memory, const std::string& name) {
+    if (const auto where = memory.written(); !where.empty()) blame(fmt::format("memory {} {} is written", where, name));
+  }
+
+  DType dtype_;
+  Dims shape_;
+  detail::Step step_;
+  std::string fault_;
+};
 
 CheckRow row_of(std::string_view check, std::string_view subject, bool holds, std::string note) {
   CheckRow row;
@@ -78,12 +146,20 @@ CheckRow row_of(std::string_view check, std::string_view subject, bool holds, st
   return row;
 }
 
-// Two runs agree bit for bit whatever lay in their memory before, and leave their inputs alone.
-CheckRow repeatable(const SampleGraph& s, const Op& op, std::string_view subject) {
-  const Value y = apply(s.graph, op, s.inputs, s.attributes);
-  if (op.forward.expansion) {
-    const bool same = value_of(s, y, Mode::training).identical(value_of(s, y, Mode::training));
-    return row_of("repeatable", subject, same, same ? "two runs agree" : "two runs differ");
+// What is wrong with a kernel that runs several times; "" for one that is right.
+std::string fault_of_runs(const SampleGraph& s, Value y) {
+  constexpr std::string_view state = "two runs differ: something is kept from run to run";
+  constexpr std::string_view fresh = "two runs differ: a kernel that is made again gives other numbers";
+  constexpr std::string_view memory =
+      "two runs differ: an output is not wholly written, or memory is read that holds nothing yet, in the workspace or "
+      "beside an operand";
+  if (y.node().op().forward.expansion) {
+    State values(s.graph);
+    Program program(values, {.outputs = {y}});
+    const auto feeds = feeds_of(s);
+    const Array first = program.run(std::span<const Feed>(feeds))[0];
+    if (!first.identical(program.run(std::span<const Feed>(feeds))[0])) return std::string(state);
+    return first.identical(value_of(s, y, Mode::training)) ? "" : std::string(fresh);
   }
   std::vector<Array> inputs;
   std::size_t next = 0;
@@ -91,16 +167,31 @@ CheckRow repeatable(const SampleGraph& s, const Op& op, std::string_view subject
     const Array* constant = detail::constant_value(input);
     inputs.push_back(constant ? *constant : s.points[next++]);
   }
-  const std::vector<Array> before = inputs;
-  const Array first = run_poisoned(y.node(), inputs, 0xFF);  // NaN in every floating element
-  const Array second = run_poisoned(y.node(), inputs, 0x55);
-  for (std::size_t i = 0; i < inputs.size(); ++i)
-    if (!inputs[i].identical(before[i]))
-      return row_of("repeatable", subject, false, fmt::format("input {} is written", i));
-  if (!first.identical(second))
-    return row_of("repeatable", subject, false,
-                  "two runs differ: an output is not wholly written, or scratch memory is read before it is");
-  return row_of("repeatable", subject, true, "two runs agree, inputs unwritten, outputs whole");
+  constexpr int nan = 0xFF;  // in every floating element
+  constexpr int large = 0x55;
+  Kernel kernel(y.node());
+  Kernel again(y.node());
+  const Array first = kernel.run(inputs, nan);
+  const Array other = kernel.run(inputs, large);
+  const Array third = kernel.run(inputs, nan);
+  const Array afresh = again.run(inputs, nan);
+  if (!kernel.fault().empty()) return kernel.fault();
+  if (!first.identical(third)) return std::string(state);
+  if (!first.identical(other)) return std::string(memory);
+  return first.identical(afresh) ? "" : std::string(fresh);
+}
+
+// Runs of one kernel and of another that is made for the same agree bit for bit, whatever lies in memory, and write
+// their output alone; in float32 too.
+CheckRow repeatable(const Op& op, const Sample& sample, std::string_view subject, const CheckOptions& options) {
+  for (const DType dtype : {float64, float32}) {
+    if (dtype == float32 && !options.float32) continue;
+    const SampleGraph s = graph_of(sample, dtype, options);
+    const std::string fault = fault_of_runs(s, apply(s.graph, op, s.inputs, s.attributes));
+    if (!fault.empty()) return row_of("repeatable", subject, false, dtype == float32 ? fault + " (in float32)" : fault);
+  }
+  return row_of("repeatable", subject, true,
+                "runs agree, inputs unwritten, outputs whole, nothing beside them written");
 }
 
 // Amid other nodes, in an arena and with memory reused in place, it gives what it gives alone.
@@ -204,7 +295,7 @@ CheckRow threads(const SampleGraph& s, const Op& op, std::string_view subject, M
 void check_preconditions(const Op& op, const Sample& sample, std::string_view subject, const CheckOptions& options,
                          std::vector<CheckRow>& rows) {
   const SampleGraph s = graph_of(sample, float64, options);
-  rows.push_back(repeatable(s, op, subject));
+  rows.push_back(repeatable(op, sample, subject, options));
   rows.push_back(reuse(s, op, subject, options.mode));
   aliases(s, op, subject, options.mode, rows);
   sizes(s, op, subject, options.mode, rows);
