@@ -42,7 +42,7 @@ std::uint64_t seed_of(const CampaignOptions& options, std::uint64_t index) {
 fuzz::Verdict verdict_in_child(const Recipe& recipe) {
   const SharedMemory<Record> record;
   const ErrorFile errors;
-  const int status = in_child(errors, 60, [&] {
+  const int status = in_child(errors, 6, [&] {
     Counts counts;
     std::vector<char> reached;
     const fuzz::Verdict verdict = check(recipe, counts, reached);
@@ -65,17 +65,17 @@ std::string ops_of(const Recipe& recipe) {
   return out;
 }
 
-std::string explain(const CampaignOptions& options, const Record& record) {
+std::string explain(const CampaignOptions& options, const GenerateOptions& graphs, const Record& record) {
   std::atomic<std::uint64_t> tries{0};
   const bool ended = record.kind == kind_of_ending;
   Recipe recipe;
   // It may have been making the recipe that ended the process.
   const ErrorFile errors;
-  const bool in_generator = ended && in_child(errors, 60, [&] {
-                                       generate(seed_of(options, record.index), tries);
+  const bool in_generator = ended && in_child(errors, 6, [&] {
+                                       generate(seed_of(options, record.index), graphs, tries);
                                        return 0;
                                      }) != 0;
-  recipe = generate(seed_of(options, record.index), tries, in_generator ? record.progress : 0);
+  recipe = generate(seed_of(options, record.index), graphs, tries, in_generator ? record.progress : 0);
   const Fault fault = ended ? Fault::ending : static_cast<Fault>(record.kind);
   const auto fails = [&](const Recipe& candidate) { return verdict_in_child(candidate).fault == fault; };
   if (!fails(recipe))
@@ -92,19 +92,22 @@ int main(int argc, char** argv) {
   campaign.unit = "graphs";
   CLI::App app("Random graphs, compiled and run in every way, against a node-by-node interpreter", "fuzz graphs");
   campaign.add_options(app);
+  GenerateOptions graphs;
+  app.add_option("--without", graphs.without, "Ops to leave out")->delimiter(',');
+  app.add_flag("!--no-odd-calls", graphs.odd, "No calls with too few or too many inputs");
   bool show = false;
   app.add_flag("--print", show, "With --only: print the graph as it was before it was shrunk");
   CLI11_PARSE(app, argc, argv);
   const CampaignOptions& options = campaign.options;
   if (show) {
     std::atomic<std::uint64_t> tries{0};
-    fmt::print("{}", to_cpp(generate(seed_of(options, static_cast<std::uint64_t>(options.only)), tries)));
+    fmt::print("{}", to_cpp(generate(seed_of(options, static_cast<std::uint64_t>(options.only)), graphs, tries)));
     return 0;
   }
 
   campaign.environment = kernels_of;
   campaign.one = [&](std::uint64_t index, Shared& shared) {
-    const Recipe recipe = generate(seed_of(options, index), shared.progress);
+    const Recipe recipe = generate(seed_of(options, index), graphs, shared.progress);
     Counts counts;
     std::vector<char> reached;
     const fuzz::Verdict verdict = check(recipe, counts, reached);
@@ -116,7 +119,7 @@ int main(int argc, char** argv) {
                                  counts.refused, counts.checked,  counts.inconclusive};
     for (std::size_t i = 0; i < std::size(all); ++i) shared.counters[i] += all[i];
   };
-  campaign.explain = [&](const Record& record) { return explain(options, record); };
+  campaign.explain = [&](const Record& record) { return explain(options, graphs, record); };
   campaign.counts = [](const Shared& total) {
     std::string missing;
     for (std::size_t i = 0; i < registry().size(); ++i)

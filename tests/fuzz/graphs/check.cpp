@@ -1,6 +1,7 @@
 #include "check.hpp"
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <limits>
 #include <memory>
@@ -25,6 +26,15 @@ struct Found {
 
 [[noreturn]] void found(Fault fault, std::string message, std::string op = {}) {
   throw Found{{fault, std::move(message), std::move(op)}};
+}
+
+// An error's message without what differs from one graph to the next: "file:line: ", numbers.
+std::string gist(std::string_view message) {
+  std::string out;
+  for (const char c : message.substr(
+           std::min(message.size(), message.rfind(".cpp:") == std::string_view::npos ? 0 : message.rfind(".cpp:") + 5)))
+    if (std::isdigit(static_cast<unsigned char>(c)) == 0) out += c;
+  return out;
 }
 
 // The numbers of a run: of inputs, variables, the step and the epoch.
@@ -169,22 +179,33 @@ class Checker {
   void run_all() {
     set_num_threads(1);
     first_state_ = variables_of(recipe_, *main_);
-    for (const SizeSet& set : recipe_.sizes) {
-      if (!run(set)) return;
-    }
+    for (const SizeSet& set : recipe_.sizes)
+      if (!is_too_large(set) && !run(set)) return;
     other_ways();
     if (recipe_.check_gradients) check_gradients();
   }
 
  private:
+  // A graph that is small for one set of sizes may not be for another.
+  [[nodiscard]] bool is_too_large(const SizeSet& set) const {
+    const Sizes sizes = sizes_of(set);
+    double elements = 0;
+    for (const Value value : main_->built.values) {
+      double own = 1;
+      for (const Dimension d : value.shape()) own *= static_cast<double>(d.evaluate(sizes));
+      elements += own;
+    }
+    return elements > 3e6;
+  }
+
   std::unique_ptr<Side> make(std::size_t limit) {
     try {
       return std::make_unique<Side>(recipe_, limit);
     } catch (const Error& error) {
       if (limit > 0) return {};  // it cannot be kept
-      found(Fault::compiling, error.what());
+      found(Fault::compiling, error.what(), gist(error.what()));
     } catch (const std::exception& error) {
-      found(Fault::compiling, error.what());
+      found(Fault::compiling, error.what(), gist(error.what()));
     }
   }
 
@@ -214,7 +235,7 @@ class Checker {
     } catch (const Error& e) {
       error = e.what();
     } catch (const std::exception& e) {
-      found(Fault::running, e.what());
+      found(Fault::running, e.what(), gist(e.what()));
     }
     return {};
   }
@@ -240,7 +261,7 @@ class Checker {
         ++counts_.refused;
         return false;
       }
-      found(Fault::running, error);
+      found(Fault::running, error, gist(error));
     }
     const std::vector<Array> after = variables_of(recipe_, *main_);
     try {
@@ -432,7 +453,7 @@ Verdict check(const Recipe& recipe, Counts& counts, std::vector<char>& reached) 
   } catch (const Found& f) {
     return f.verdict;
   } catch (const std::exception& error) {
-    return {Fault::running, fmt::format("in the interpreter: {}", error.what()), {}};
+    return {Fault::running, fmt::format("in the interpreter: {}", error.what()), gist(error.what())};
   }
   return {};
 }

@@ -16,8 +16,9 @@ constexpr std::size_t most_nodes = 700;  // gradients of gradients grow
 
 class Generator {
  public:
-  Generator(std::uint64_t seed, std::atomic<std::uint64_t>& tries, std::uint64_t last)
+  Generator(std::uint64_t seed, const GenerateOptions& options, std::atomic<std::uint64_t>& tries, std::uint64_t last)
       : random_(seed),
+        options_(options),
         tries_(tries),
         last_(last),
         built_{Graph(make_options()), {}},
@@ -26,7 +27,7 @@ class Generator {
   Recipe make() {
     for (std::size_t leaves = 2 + random_.below(3); leaves > 0 && !broken_; --leaves) add_leaf();
     // A wrong shape rule may never accept anything: the tries are counted.
-    for (int tries = 6 * target_; tries > 0 && ops_ < target_ && !broken_; --tries) {
+    for (int tries = 10 * target_; tries > 0 && ops_ < target_ && !broken_; --tries) {
       if (built_.graph.size() > most_nodes) break;
       if (random_.chance(0.12)) {
         add_gradient();
@@ -48,7 +49,7 @@ class Generator {
     recipe_.options.seed = random_.below(5);
     large_ = random_.chance(0.015);
     target_ = large_ ? static_cast<int>(random_.between(2, 7))
-                     : static_cast<int>(random_.between(1, random_.pick({4, 8, 16, 24})));
+                     : static_cast<int>(random_.between(1, random_.pick({6, 12, 20, 40})));
     most_elements_ = large_ ? 300'000 : 3'000;
     return recipe_.options;
   }
@@ -63,7 +64,8 @@ class Generator {
     for (std::size_t runs = symbols == 0 ? 1 : 1 + random_.below(3); runs > 0; --runs) {
       SizeSet set;
       for (std::size_t i = 0; i < symbols; ++i)
-        set.emplace_back(names[i], large_ && i == 0 ? random_.between(3000, 70'000) : size());
+        set.emplace_back(names[i],
+                         large_ && i == 0 ? random_.between(3000, 70'000) : std::max<std::int64_t>(size(), 1));
       recipe_.sizes.push_back(set);
     }
     for (std::size_t i = 0; i < symbols; ++i) extents_.push_back(Dimension::symbol(names[i]));
@@ -200,6 +202,7 @@ class Generator {
 
   void add_op() {
     const Op& op = *random_.pick(registry());
+    if (std::find(options_.without.begin(), options_.without.end(), op.name) != options_.without.end()) return;
     const Sample& sample = random_.pick(op.samples);
     for (int tries = 0; tries < 4 && !broken_; ++tries) {
       Step step;
@@ -210,7 +213,7 @@ class Generator {
       std::optional<DType> floating;
       if (sample.inputs.empty()) floating = recipe_.options.dtype;
       std::size_t inputs = sample.inputs.size();
-      if (inputs > 0 && random_.chance(0.05)) inputs += random_.below(2) == 0 ? 1 : std::size_t(-1);
+      if (options_.odd && inputs > 0 && random_.chance(0.05)) inputs += random_.below(2) == 0 ? 1 : std::size_t(-1);
       for (std::size_t i = 0; i < inputs && !broken_; ++i) {
         const Initial& like = sample.inputs[std::min(i, sample.inputs.size() - 1)];
         DType dtype = like.dtype(float64);
@@ -419,7 +422,13 @@ class Generator {
     if (broken_) return;
     const std::size_t n = built_.values.size();
     recipe_.outputs.push_back(n - 1);
-    for (std::size_t more = random_.below(4); more > 0; --more) recipe_.outputs.push_back(random_.below(n));
+    for (std::size_t more = random_.below(3); more > 0; --more) recipe_.outputs.push_back(random_.below(n));
+    // What nothing reads would be dead.
+    std::vector<char> read(n, 0);
+    for (const Step& step : recipe_.steps)
+      for (const std::size_t input : step.inputs) read[input] = 1;
+    for (std::size_t i = 0; i + 1 < n; ++i)
+      if (!read[i] && !recipe_.steps[i].is_leaf() && random_.chance(0.8)) recipe_.outputs.push_back(i);
     if (random_.chance(0.4)) {
       for (std::size_t i = 0; i < n; ++i) {
         if (!recipe_.steps[i].is_variable() || random_.chance(0.3)) continue;
@@ -435,6 +444,7 @@ class Generator {
   }
 
   Random random_;
+  const GenerateOptions& options_;
   std::atomic<std::uint64_t>& tries_;
   std::uint64_t last_;
   Recipe recipe_;
@@ -451,8 +461,9 @@ class Generator {
 
 }  // namespace
 
-Recipe generate(std::uint64_t seed, std::atomic<std::uint64_t>& tries, std::uint64_t last) {
-  return Generator(seed, tries, last).make();
+Recipe generate(std::uint64_t seed, const GenerateOptions& options, std::atomic<std::uint64_t>& tries,
+                std::uint64_t last) {
+  return Generator(seed, options, tries, last).make();
 }
 
 }  // namespace chainrule::fuzz
