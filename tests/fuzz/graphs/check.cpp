@@ -1,0 +1,461 @@
+#include "check.hpp"
+
+#include <algorithm>
+#include <cctype>
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <optional>
+
+#include <fmt/core.h>
+
+#include <chainrule/framework/check_gradients.hpp>
+#include <chainrule/framework/graph_data.hpp>
+#include <chainrule/framework/threads.hpp>
+
+#include "interpret.hpp"
+
+namespace chainrule::fuzz {
+
+namespace {
+
+// Thrown with what was found.
+struct Found {
+  Verdict verdict;
+};
+
+[[noreturn]] void found(Fault fault, std::string message, std::string op = {}) {
+  throw Found{{fault, std::move(message), std::move(op)}};
+}
+
+// An error's message without what differs from one graph to the next: "file:line: ", numbers.
+std::string gist(std::string_view message) {
+  std::string out;
+  for (const char c : message.substr(
+           std::min(message.size(), message.rfind(".cpp:") == std::string_view::npos ? 0 : message.rfind(".cpp:") + 5)))
+    if (std::isdigit(static_cast<unsigned char>(c)) == 0) out += c;
+  return out;
+}
+
+// The numbers of a run: of inputs, variables, the step and the epoch.
+struct Given {
+  Values leaves;
+  std::vector<Array> arrays;
+};
+
+// What the interpreter makes of some values, and how far rounding moves it.
+class Expectation {
+ public:
+  Expectation(const Recipe& recipe, const Sizes& sizes, Given given)
+      : recipe_(recipe), sizes_(sizes), given_(std::move(given)) {
+    exact_ = make({});
+    for (std::uint64_t seed = 1; seed <= 2; ++seed) moved_.push_back(make({2, seed}));
+  }
+
+  // Whether the interpreter has an Error for what is asked of the program.
+  bool throws() {
+    try {
+      for (const std::size_t i : recipe_.outputs) value(*exact_, i);
+      for (const auto& [variable, expression] : recipe_.updates) value(*exact_, expression);
+    } catch (const Error&) {
+      return true;
+    }
+    return false;
+  }
+
+  // Throws Error where the interpreter does, Found where `got` is something else.
+  void compare(std::size_t step, const Array& got, std::string_view what, Counts& counts) {
+    const Array& expected = value(*exact_, step);
+    if (got.dtype() != expected.dtype() || !(got.shape() == expected.shape()))
+      found(Fault::value,
+            fmt::format("{} is {} {}, expected {} {}", what, chainrule::name(got.dtype()), to_string(got.shape()),
+                        chainrule::name(expected.dtype()), to_string(expected.shape())));
+    counts.elements += static_cast<std::uint64_t>(got.size());
+    std::optional<std::int64_t> wrong;
+    for (std::int64_t i = 0; i < got.size() && !wrong; ++i)
+      if (!agrees(step, i, got, expected, 8, 16)) wrong = i;
+    if (!wrong) return;
+    // Rounding may decide it: a closer look at every such element.
+    while (moved_.size() < 24) moved_.push_back(make({4, moved_.size() + 1}));
+    for (std::int64_t i = *wrong; i < got.size(); ++i) {
+      if (agrees(step, i, got, expected, 4, 32)) continue;
+      if (!is_stable(step, i, expected)) {
+        ++counts.unstable;
+        continue;
+      }
+      double spread = 0;
+      for (const auto& m : moved_) spread = std::max(spread, std::abs(value(*m, step)[i] - expected[i]));
+      found(Fault::value, fmt::format("{} is {} at element {} of {} {}, expected {} (rounding moves it by {:.1e})",
+                                      what, element(got, i), i, chainrule::name(got.dtype()), to_string(got.shape()),
+                                      element(expected, i), spread));
+    }
+  }
+
+ private:
+  struct World {
+    Built built;
+    Interpreter interpreter;
+  };
+  std::unique_ptr<World> make(Interpreter::Perturbation perturbation) {
+    Built built = build(recipe_);
+    auto out = std::make_unique<World>(World{built, Interpreter(built.graph, recipe_.mode, sizes_, perturbation)});
+    for (std::size_t i = 0; i < given_.leaves.size(); ++i)
+      out->interpreter.give({built.graph.data().get(), given_.leaves[i].id()}, given_.arrays[i]);
+    return out;
+  }
+  static const Array& value(World& world, std::size_t step) {
+    return world.interpreter.value(world.built.values[step]);
+  }
+
+  static std::string element(const Array& array, std::int64_t i) {
+    return array.dtype() == int64 ? fmt::format("{}", array.data<std::int64_t>()[i]) : fmt::format("{:.17g}", array[i]);
+  }
+
+  bool agrees(std::size_t step, std::int64_t i, const Array& got, const Array& expected, double factor, double ulps) {
+    if (expected.dtype() == int64) return got.data<std::int64_t>()[i] == expected.data<std::int64_t>()[i];
+    const double e = expected[i];
+    const double g = got[i];
+    if (std::isnan(e) || std::isnan(g)) return std::isnan(e) == std::isnan(g);
+    if (std::isinf(e) || std::isinf(g) || expected.dtype() == boolean) return e == g;
+    const double epsilon = expected.dtype() == float32 ? 0x1p-24 : 0x1p-53;
+    const double least = expected.dtype() == float32 ? 0x1p-126 : 0x1p-1022;
+    double spread = 0;
+    for (const auto& m : moved_) spread = std::max(spread, std::abs(value(*m, step)[i] - e));
+    return !(std::abs(g - e) > factor * spread + ulps * epsilon * std::abs(e) + least);
+  }
+
+  // Whether no rounding makes another kind of number of it.
+  bool is_stable(std::size_t step, std::int64_t i, const Array& expected) {
+    const auto kind = [&](const Array& array) {
+      return std::isnan(array[i]) ? 2.0 : std::isinf(array[i]) ? array[i] : 0.0;
+    };
+    for (const auto& m : moved_) {
+      const Array& other = value(*m, step);
+      if (!is_floating(expected.dtype()) ? other[i] != expected[i] : kind(other) != kind(expected)) return false;
+    }
+    return true;
+  }
+
+  const Recipe& recipe_;
+  const Sizes& sizes_;
+  Given given_;
+  std::unique_ptr<World> exact_;
+  std::vector<std::unique_ptr<World>> moved_;
+};
+
+// A State and a Program, and the arrays that it is fed.
+struct Side {
+  Built built;
+  State state;
+  Program program;
+  Side(const Recipe& recipe, std::size_t limit)
+      : built(build(recipe)), state(built.graph), program(state, ask(recipe, limit)) {}
+
+  Request ask(const Recipe& recipe, std::size_t limit) const {
+    Request request = request_of(recipe, built);
+    request.memory_limit = limit;
+    return request;
+  }
+};
+
+std::vector<Array> variables_of(const Recipe& recipe, const Side& side) {
+  std::vector<Array> out;
+  for (std::size_t i = 0; i < recipe.steps.size(); ++i)
+    if (recipe.steps[i].is_variable()) out.push_back(side.state.get(side.built.values[i]));
+  return out;
+}
+
+bool identical(const std::vector<Array>& a, const std::vector<Array>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](const Array& x, const Array& y) { return x.identical(y); });
+}
+
+class Checker {
+ public:
+  Checker(const Recipe& recipe, Counts& counts) : recipe_(recipe), counts_(counts), main_(make(0)) {
+    counts_.nodes += main_->built.graph.size();
+  }
+
+  void run_all() {
+    set_num_threads(1);
+    first_state_ = variables_of(recipe_, *main_);
+    for (const SizeSet& set : recipe_.sizes)
+      if (!is_too_large(set) && !run(set)) return;
+    other_ways();
+    if (recipe_.check_gradients) check_gradients();
+  }
+
+ private:
+  // A graph that is small for one set of sizes may not be for another.
+  [[nodiscard]] bool is_too_large(const SizeSet& set) const {
+    const Sizes sizes = sizes_of(set);
+    double elements = 0;
+    for (const Value value : main_->built.values) {
+      double own = 1;
+      for (const Dimension d : value.shape()) own *= static_cast<double>(d.evaluate(sizes));
+      elements += own;
+    }
+    return elements > 3e6;
+  }
+
+  std::unique_ptr<Side> make(std::size_t limit) {
+    try {
+      return std::make_unique<Side>(recipe_, limit);
+    } catch (const Error& error) {
+      if (limit > 0) return {};  // it cannot be kept
+      found(Fault::compiling, error.what(), gist(error.what()));
+    } catch (const std::exception& error) {
+      found(Fault::compiling, error.what(), gist(error.what()));
+    }
+  }
+
+  [[nodiscard]] std::vector<Array> arrays_of(const Side& side, const Sizes& sizes) const {
+    std::vector<Array> out;
+    for (const Value input : side.program.inputs()) {
+      const Step& step = recipe_.steps[step_of(side, input)];
+      out.push_back(numbers(step.dtype, chainrule::evaluate(step.shape, sizes), step.fill));
+    }
+    return out;
+  }
+  static std::size_t step_of(const Side& side, Value value) {
+    const auto at = std::find(side.built.values.begin(), side.built.values.end(), value);
+    return static_cast<std::size_t>(at - side.built.values.begin());
+  }
+
+  // The outputs of a run; nothing where it throws an Error.
+  std::optional<std::vector<Array>> outputs_of(Side& side, const std::vector<Array>& arrays, std::string& error) {
+    std::vector<Feed> feeds;
+    const Values inputs = side.program.inputs();
+    for (std::size_t i = 0; i < inputs.size(); ++i) feeds.emplace_back(inputs[i], arrays[i]);
+    try {
+      const Results results = side.program.run(std::span<const Feed>(feeds));
+      std::vector<Array> out;
+      for (std::size_t i = 0; i < results.size(); ++i) out.push_back(results[i]);
+      return out;
+    } catch (const Error& e) {
+      error = e.what();
+    } catch (const std::exception& e) {
+      found(Fault::running, e.what(), gist(e.what()));
+    }
+    return {};
+  }
+
+  [[nodiscard]] std::string op_of(std::size_t step) const {
+    return recipe_.steps[step].kind == Step::Kind::op ? recipe_.steps[step].op->name : "";
+  }
+
+  // One run and the same again. False where it throws, as it should.
+  bool run(const SizeSet& set) {
+    const Sizes sizes = sizes_of(set);
+    const std::vector<Array> arrays = arrays_of(*main_, sizes);
+    const std::vector<Array> before = variables_of(recipe_, *main_);
+    const std::int64_t step = main_->state.step();
+    Expectation expectation(recipe_, sizes, given(sizes, before, step));
+
+    std::string error;
+    const auto outputs = outputs_of(*main_, arrays, error);
+    if (!outputs) {
+      if (!identical(before, variables_of(recipe_, *main_)) || main_->state.step() != step)
+        found(Fault::state, fmt::format("a run that threw changed the State: {}", error));
+      if (is_right_to_throw(expectation, error)) {
+        ++counts_.refused;
+        return false;
+      }
+      found(Fault::running, error, gist(error));
+    }
+    const std::vector<Array> after = variables_of(recipe_, *main_);
+    try {
+      compare(expectation, *outputs, before, after);
+    } catch (const Error&) {
+      // An index out of range in what the passes found to be of no use.
+    }
+    if (main_->state.step() != step + (main_->program.has_updates() ? 1 : 0)) found(Fault::state, "a wrong step");
+    runs_.push_back({arrays, *outputs, after});
+
+    if (recipe_.updates.empty()) {
+      const auto again = outputs_of(*main_, arrays, error);
+      if (!again || !identical(*again, *outputs)) found(Fault::bits, "the second run gives other bits");
+      if (!identical(after, variables_of(recipe_, *main_))) found(Fault::state, "a program without updates changed it");
+    }
+    return true;
+  }
+
+  [[nodiscard]] Given given(const Sizes& sizes, const std::vector<Array>& variables, std::int64_t step) const {
+    Given out;
+    std::size_t next = 0;
+    for (std::size_t i = 0; i < recipe_.steps.size(); ++i) {
+      const Step& s = recipe_.steps[i];
+      if (s.kind == Step::Kind::input)
+        out.arrays.push_back(numbers(s.dtype, chainrule::evaluate(s.shape, sizes), s.fill));
+      else if (s.is_variable())
+        out.arrays.push_back(variables[next++]);
+      else if (s.kind == Step::Kind::step)
+        out.arrays.emplace_back(step);
+      else if (s.kind == Step::Kind::epoch)
+        out.arrays.emplace_back(main_->state.epoch());
+      else
+        continue;
+      out.leaves.push_back(main_->built.values[i]);
+    }
+    return out;
+  }
+
+  // Whether the interpreter throws too, or a size is asked for that no input has.
+  bool is_right_to_throw(Expectation& expectation, const std::string& error) {
+    if (error.find("follows from no input") != std::string::npos) {
+      for (const auto& [name, size] : recipe_.sizes[0]) {
+        const Dimension symbol = Dimension::symbol(name);
+        const bool fed = std::any_of(recipe_.steps.begin(), recipe_.steps.end(), [&](const Step& s) {
+          return s.kind == Step::Kind::input && std::find(s.shape.begin(), s.shape.end(), symbol) != s.shape.end();
+        });
+        if (!fed && error.find("'" + name + "'") != std::string::npos) return true;
+      }
+      return false;
+    }
+    return expectation.throws();
+  }
+
+  void compare(Expectation& expectation, const std::vector<Array>& outputs, const std::vector<Array>& before,
+               const std::vector<Array>& after) {
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+      const std::size_t step = recipe_.outputs[i];
+      try {
+        expectation.compare(step, outputs[i], fmt::format("output {} ({})", i, name_of(recipe_, step)), counts_);
+      } catch (Found& f) {
+        f.verdict.op = op_of(step);
+        throw;
+      }
+    }
+    std::size_t next = 0;
+    for (std::size_t i = 0; i < recipe_.steps.size(); ++i) {
+      if (!recipe_.steps[i].is_variable()) continue;
+      const auto update = std::find_if(recipe_.updates.begin(), recipe_.updates.end(),
+                                       [&](const Recipe::Update& u) { return u.variable == i; });
+      if (update == recipe_.updates.end()) {
+        if (!after[next].identical(before[next]))
+          found(Fault::state, fmt::format("{}, which nothing updates, has changed", name_of(recipe_, i)));
+      } else {
+        expectation.compare(update->expression, after[next], fmt::format("{} after its update", name_of(recipe_, i)),
+                            counts_);
+      }
+      ++next;
+    }
+  }
+
+  // The same runs again with more threads and with less memory must give the same bits.
+  void other_ways() {
+    const bool updates = !recipe_.updates.empty();
+    for (const int threads : {2, 3}) {
+      set_num_threads(threads);
+      if (updates) {
+        // Variables as they were at first.
+        const auto side = make(0);
+        repeat(*side, fmt::format("with {} threads", threads));
+      } else {
+        repeat(*main_, fmt::format("with {} threads", threads));
+      }
+    }
+    set_num_threads(1);
+    if (recipe_.limit == 0) return;
+    const auto arena = static_cast<double>(main_->program.memory().arena_bytes);
+    const auto limit = static_cast<std::size_t>(arena * recipe_.limit);
+    if (limit == 0) return;
+    if (const auto side = make(limit)) repeat(*side, fmt::format("with a memory_limit of {}", limit));
+  }
+
+  void repeat(Side& side, const std::string& how) {
+    for (const Run& run : runs_) {
+      std::string error;
+      const auto outputs = outputs_of(side, run.arrays, error);
+      if (!outputs) {
+        // A limit may be too little for these sizes.
+        if (error.find("memory_limit") != std::string::npos) return;
+        found(Fault::running, fmt::format("{}: {}", how, error));
+      }
+      for (std::size_t i = 0; i < outputs->size(); ++i)
+        if (!(*outputs)[i].identical(run.outputs[i]))
+          found(Fault::bits,
+                fmt::format("{} output {} ({}) has other bits", how, i, name_of(recipe_, recipe_.outputs[i])),
+                op_of(recipe_.outputs[i]));
+      if (!recipe_.updates.empty() && !identical(run.variables, variables_of(recipe_, side)))
+        found(Fault::bits, fmt::format("{} a variable has other bits", how));
+    }
+  }
+
+  void check_gradients() {
+    const Value loss = main_->built.values[recipe_.outputs[0]];
+    if (!loss.shape().empty() || !is_floating(loss.dtype())) return;
+    Values leaves;
+    for (std::size_t i = 0; i < recipe_.steps.size(); ++i) {
+      const Step& s = recipe_.steps[i];
+      if (is_floating(s.dtype) && (s.kind == Step::Kind::input || s.is_variable()))
+        leaves.push_back(main_->built.values[i]);
+    }
+    const auto all = arrays_of(*main_, sizes_of(recipe_.sizes[0]));
+    std::vector<Feed> feeds;
+    const Values inputs = main_->program.inputs();
+    for (std::size_t i = 0; i < inputs.size(); ++i) feeds.emplace_back(inputs[i], all[i]);
+    std::erase_if(leaves, [&](Value v) {
+      return recipe_.steps[step_of(*main_, v)].kind == Step::Kind::input &&
+             std::find(inputs.begin(), inputs.end(), v) == inputs.end();
+    });
+    if (leaves.empty()) return;
+    try {
+      CheckOptions options;
+      options.orders = 1;
+      const CheckReport report = chainrule::check_gradients(loss, leaves, main_->state, feeds, options);
+      ++counts_.checked;
+      if (report.verdict() == chainrule::Verdict::inconclusive) ++counts_.inconclusive;
+      if (report.verdict() == chainrule::Verdict::fail) found(Fault::gradient, report.to_string());
+    } catch (const Error&) {
+      // An op on the way has no gradient.
+    } catch (const std::exception& error) {
+      found(Fault::gradient, error.what());
+    }
+  }
+
+  struct Run {
+    std::vector<Array> arrays, outputs, variables;
+  };
+  const Recipe& recipe_;
+  Counts& counts_;
+  std::unique_ptr<Side> main_;
+  std::vector<Array> first_state_;
+  std::vector<Run> runs_;
+};
+
+}  // namespace
+
+std::string_view name(Fault fault) {
+  constexpr std::string_view names[] = {"none", "building", "compiling", "running", "value",
+                                        "bits", "state",    "gradient",  "ending"};
+  return names[static_cast<std::size_t>(fault)];
+}
+
+Verdict check(const Recipe& recipe, Counts& counts, std::vector<char>& reached) {
+  try {
+    const Built built = build(recipe);
+    const auto& all = registry();
+    reached.resize(all.size(), 0);
+    for (std::size_t id = 0; id < built.graph.size(); ++id) {
+      const Op* op = &Node(built.graph.data().get(), static_cast<std::uint32_t>(id)).op();
+      const auto at =
+          std::lower_bound(all.begin(), all.end(), op, [](const Op* a, const Op* b) { return a->name < b->name; });
+      if (at != all.end() && *at == op) reached[static_cast<std::size_t>(at - all.begin())] = 1;
+    }
+  } catch (const Error&) {
+    return {};  // not well-typed: a shrunk one
+  } catch (const std::exception& error) {
+    return {Fault::building, error.what(), {}};
+  }
+  try {
+    Checker(recipe, counts).run_all();
+  } catch (const Found& f) {
+    return f.verdict;
+  } catch (const std::exception& error) {
+    return {Fault::running, fmt::format("in the interpreter: {}", error.what()), gist(error.what())};
+  }
+  return {};
+}
+
+}  // namespace chainrule::fuzz

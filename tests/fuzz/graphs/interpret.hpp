@@ -1,0 +1,62 @@
+// The node-by-node interpreter that compiled programs are compared with.
+//
+// It evaluates each node of the user's graph by itself, as it was built: no passes, no planner, no fused or generated
+// code, no arena, no threads. A micro program is run element by element, by elementwise.hpp's words; a kernel in memory
+// of exactly the size of its operands, with guards around them; a composite by its expansion.
+//
+// How far rounding may take a program from it is found by experiment (Monte Carlo arithmetic, Parker 1997): an
+// interpreter that perturbs moves each rounded result by some units in the last place at random. What a few of these
+// make of the graph shows how far apart two right evaluations can be, and what hangs by a hair (a comparison of nearly
+// equal numbers, the floor of a whole one). Results that no rounding can touch are not moved: copies, and sums and
+// products of coarse numbers.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <chainrule/framework/op.hpp>
+#include <chainrule/framework/program.hpp>
+
+#include "../random.hpp"
+
+namespace chainrule::fuzz {
+
+class Interpreter {
+ public:
+  struct Perturbation {
+    double ulps = 0;
+    std::uint64_t seed = 0;
+  };
+  // Expansions of composites are appended to the graph.
+  Interpreter(Graph graph, Mode mode, Sizes sizes, Perturbation perturbation);
+  Interpreter(Graph graph, Mode mode, Sizes sizes) : Interpreter(std::move(graph), mode, std::move(sizes), {}) {}
+
+  // The numbers of an input or variable.
+  void give(Value leaf, const Array& array);
+  // The numbers of a value. Throws Error where a kernel does (an index out of range, the maximum of nothing), and
+  // std::logic_error where a node is not as the rules of ops want it.
+  const Array& value(Value value);
+
+ private:
+  struct Entry {
+    std::shared_ptr<const Array> array;
+    bool exact = false;
+  };
+  Entry& entry(Value value) { return entries_.size() > value.id() ? entries_[value.id()] : grown(value); }
+  Entry& grown(Value value);
+  void evaluate(Value value);
+  void evaluate_micro(const Node& node, Array& out, bool& exact);
+  void evaluate_kernel(const Node& node, Array& out, bool& exact);
+  void perturb(Array& array, bool& exact);
+  [[nodiscard]] double moved(double x, DType dtype);
+
+  Graph graph_;
+  Mode mode_;
+  Sizes sizes_;
+  double ulps_;
+  Random random_;
+  std::vector<Entry> entries_;
+};
+
+}  // namespace chainrule::fuzz

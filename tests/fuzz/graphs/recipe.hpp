@@ -1,0 +1,77 @@
+// Recipe: a random graph as data, from which the graph is built as often as it is needed, shrunk, and printed.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <chainrule/framework/op.hpp>
+#include <chainrule/framework/program.hpp>
+#include <chainrule/framework/state.hpp>
+
+namespace chainrule::fuzz {
+
+// Numbers that follow from a seed. Coarse ones are multiples of 1/8, on which sums and products are exact.
+struct Fill {
+  double low = -2;
+  double high = 2;
+  int seed = 0;
+  bool coarse = true;
+};
+Array numbers(DType dtype, const Dims& shape, const Fill& fill);
+
+// What one value of the graph is. Its inputs are steps before it.
+struct Step {
+  enum class Kind : std::uint8_t { input, parameter, variable, constant, number, step, epoch, op, gradient };
+  Kind kind = Kind::op;
+  DType dtype = float64;  // of a leaf
+  Shape shape = {};       // of a leaf
+  Fill fill = {};         // the numbers of a leaf; of an input those that it is fed
+  double value = 0;       // of a number
+  const Op* op = nullptr;
+  // Of an op; of a gradient the scalar y and x, or y of any shape, x and the cotangent of y.
+  std::vector<std::size_t> inputs = {};
+  Attributes attributes = {};
+
+  [[nodiscard]] bool is_leaf() const { return kind != Kind::op && kind != Kind::gradient; }
+  [[nodiscard]] bool is_variable() const { return kind == Kind::parameter || kind == Kind::variable; }
+};
+
+// The sizes of the symbols in one run.
+using SizeSet = std::vector<std::pair<std::string, std::int64_t>>;
+
+struct Recipe {
+  struct Update {
+    std::size_t variable, expression;
+  };
+  GraphOptions options = {};
+  std::vector<Step> steps = {};
+  std::vector<std::size_t> outputs = {};
+  std::vector<Update> updates = {};
+  Mode mode = Mode::training;
+  std::vector<SizeSet> sizes = {{}};  // of run after run of one program
+  double limit = 0;                   // memory_limit as a part of the arena that the program takes without one; 0: none
+  bool check_gradients = false;       // of the first output, if it is a scalar, in all floating leaves
+};
+
+std::string name_of(const Recipe& recipe, std::size_t step);
+
+struct Built {
+  Graph graph;
+  Values values;  // by step
+};
+// Throws Error where a step does not fit.
+Built build(const Recipe& recipe);
+Value build_step(Graph graph, const Values& before, const Recipe& recipe, std::size_t step);
+Request request_of(const Recipe& recipe, const Built& built);
+
+Sizes sizes_of(const SizeSet& set);
+// The names of what is set. (Attributes cannot be walked.)
+std::vector<std::string> names_of(const Attributes& attributes);
+// Shapes among the attributes with their symbols replaced by sizes.
+Attributes evaluate(const Attributes& attributes, const Sizes& sizes);
+
+// Without the steps that nothing needs.
+Recipe without_dead_steps(const Recipe& recipe);
+
+}  // namespace chainrule::fuzz
