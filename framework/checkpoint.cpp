@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <bit>
 #include <charconv>
+#include <cmath>
 #include <cstring>
+#include <limits>
 #include <map>
 #include <optional>
 #include <set>
@@ -14,6 +16,7 @@
 
 #include <chainrule/framework/atomic_file.hpp>
 #include <chainrule/framework/file.hpp>
+#include <chainrule/framework/numbers.hpp>
 #include <chainrule/framework/state.hpp>
 #include <chainrule/framework/state_data.hpp>
 
@@ -24,6 +27,7 @@ namespace {
 using detail::File;
 using detail::GraphData;
 using detail::StateData;
+using detail::StoredType;
 using nlohmann::json;
 
 static_assert(std::endian::native == std::endian::little,
@@ -47,10 +51,28 @@ std::vector<std::size_t> stored_variables(const StateData& state) {
   return out;
 }
 
+// The element types of the format that a State can take.
+std::optional<StoredType> stored_type(std::string_view name) {
+  using Kind = StoredType::Kind;
+  static const std::map<std::string_view, StoredType> types = {
+      {"BOOL", {Kind::boolean, 1, false}},         {"F16", {Kind::floating, 2, false}},
+      {"BF16", {Kind::bfloat, 2, false}},          {"F32", {Kind::floating, 4, false}},
+      {"F64", {Kind::floating, 8, false}},         {"I8", {Kind::signed_integer, 1, false}},
+      {"I16", {Kind::signed_integer, 2, false}},   {"I32", {Kind::signed_integer, 4, false}},
+      {"I64", {Kind::signed_integer, 8, false}},   {"U8", {Kind::unsigned_integer, 1, false}},
+      {"U16", {Kind::unsigned_integer, 2, false}}, {"U32", {Kind::unsigned_integer, 4, false}},
+      {"U64", {Kind::unsigned_integer, 8, false}},
+  };
+  const auto found = types.find(name);
+  return found == types.end() ? std::nullopt : std::optional(found->second);
+}
+
 struct Tensor {
+  std::string name;
   std::string dtype;
   std::vector<std::int64_t> shape;
-  std::string_view bytes;
+  std::uint64_t begin = 0;  // of its numbers, within the data
+  std::uint64_t end = 0;
 };
 
 std::string type_of(std::string_view dtype, const std::vector<std::int64_t>& shape) {
@@ -59,44 +81,43 @@ std::string type_of(std::string_view dtype, const std::vector<std::int64_t>& sha
   return fmt::format("{} {{{}}}", dtype, out);
 }
 
-// A whole file, checked to be what the format says.
+// The header of a file, checked to be what the format says; the data follow in its input.
 class Checkpoint {
  public:
-  explicit Checkpoint(const File& file) : file_(file), bytes_(file.read()) {
+  Checkpoint(const File& file, detail::FileInput& input) : file_(file) {
     constexpr std::size_t longest = 100'000'000;  // of a header, as the format has it
-    if (bytes_.size() < 8) file_.fail("truncated within the header");
+    const std::string start = input.read(8);
+    if (start.size() < 8) file_.fail("truncated within the header");
     std::uint64_t length = 0;
-    std::memcpy(&length, bytes_.data(), 8);
-    if (length < 2 || length > longest || (bytes_.size() > 8 && bytes_[8] != '{'))
-      file_.fail(fmt::format("no .safetensors file, it begins with \"{}\"", detail::printable(bytes_, 9)));
-    if (bytes_.size() - 8 < length) file_.fail("truncated within the header");
-    const std::string_view text(bytes_.data() + 8, length);
-    const std::string_view data = std::string_view(bytes_).substr(8 + length);
-    const json header = json::parse(text.begin(), text.end(), nullptr, false);
-    if (!header.is_object()) damaged("its header is no JSON object");
-
-    std::vector<std::pair<std::uint64_t, std::uint64_t>> places;
+    std::memcpy(&length, start.data(), 8);
+    const std::string first = input.read(1);
+    if (length < 2 || length > longest || (!first.empty() && first != "{"))
+      file_.fail(fmt::format("no .safetensors file, it begins with \"{}\"", detail::printable(start + first)));
+    if (input.most() < length - 1) file_.fail("truncated within the header");
+    const std::string text = first + input.read(length - 1);
+    if (text.size() < length) file_.fail("truncated within the header");
+    const std::uint64_t available = input.most();
+    const json header = parse(text);
     for (const auto& [name, entry] : header.items()) {
       if (name == metadata_key) {
         read_metadata(entry);
-        continue;
+      } else {
+        tensors_.push_back(read_tensor(name, entry, available));
       }
-      Tensor& tensor = tensors_[name];
-      const auto [begin, end] = read_tensor(name, entry, data.size(), tensor);
-      tensor.bytes = data.substr(begin, end - begin);
-      places.emplace_back(begin, end);
     }
-    std::sort(places.begin(), places.end());
+    std::sort(tensors_.begin(), tensors_.end(),
+              [](const Tensor& a, const Tensor& b) { return std::pair(a.begin, a.end) < std::pair(b.begin, b.end); });
     std::uint64_t end = 0;
-    for (const auto& [begin, next] : places) {
-      if (begin != end) damaged(fmt::format("its tensors leave gaps or overlap at byte {} of the data", end));
-      end = next;
+    for (const Tensor& tensor : tensors_) {
+      if (tensor.begin != end) damaged(fmt::format("its tensors leave gaps or overlap at byte {} of the data", end));
+      end = tensor.end;
     }
-    if (end != data.size())
-      damaged(fmt::format("its tensors have {} bytes, and {} follow the header", end, data.size()));
+    if (end != available && available != std::numeric_limits<std::uint64_t>::max())
+      damaged(fmt::format("its tensors have {} bytes, and {} follow the header", end, available));
   }
 
-  [[nodiscard]] const std::map<std::string, Tensor>& tensors() const { return tensors_; }
+  // In the order of their numbers.
+  [[nodiscard]] const std::vector<Tensor>& tensors() const { return tensors_; }
 
   // A counter of the metadata, where it is there.
   [[nodiscard]] std::optional<std::int64_t> counter(const std::string& name) const {
@@ -113,6 +134,23 @@ class Checkpoint {
  private:
   [[noreturn]] void damaged(std::string_view why) const { file_.fail(fmt::format("damaged: {}", why)); }
 
+  // The library itself takes the last of several entries of one name.
+  [[nodiscard]] json parse(const std::string& text) const {
+    std::vector<std::set<std::string>> names;  // of the objects that are open
+    std::optional<std::string> doubled;
+    const auto watch = [&](int /*depth*/, json::parse_event_t event, json& parsed) {
+      if (event == json::parse_event_t::object_start) names.emplace_back();
+      if (event == json::parse_event_t::object_end) names.pop_back();
+      if (event == json::parse_event_t::key)
+        if (auto name = parsed.get<std::string>(); !names.back().insert(name).second) doubled = std::move(name);
+      return true;
+    };
+    json header = json::parse(text, watch, false);
+    if (!header.is_object()) damaged("its header is no JSON object");
+    if (doubled) damaged(fmt::format("its header has '{}' twice", detail::printable(*doubled)));
+    return header;
+  }
+
   void read_metadata(const json& entry) {
     if (!entry.is_object()) damaged("its metadata is no object");
     for (const auto& [key, value] : entry.items()) {
@@ -121,9 +159,7 @@ class Checkpoint {
     }
   }
 
-  // Where the tensor's numbers lie in the data.
-  [[nodiscard]] std::pair<std::uint64_t, std::uint64_t> read_tensor(const std::string& name, const json& entry,
-                                                                    std::uint64_t available, Tensor& tensor) const {
+  [[nodiscard]] Tensor read_tensor(const std::string& name, const json& entry, std::uint64_t available) const {
     const auto wrong = [&] { damaged(fmt::format("its header says nothing usable of '{}'", detail::printable(name))); };
     const auto number = [](const json& value) { return value.is_number_unsigned(); };
     const auto numbers = [&](const json& list) {
@@ -133,26 +169,65 @@ class Checkpoint {
         !numbers(entry["shape"]) || !entry.contains("data_offsets") || !numbers(entry["data_offsets"]) ||
         entry["data_offsets"].size() != 2)
       wrong();
-    tensor.dtype = entry["dtype"].get<std::string>();
+    Tensor tensor{name,
+                  entry["dtype"].get<std::string>(),
+                  {},
+                  entry["data_offsets"][0].get<std::uint64_t>(),
+                  entry["data_offsets"][1].get<std::uint64_t>()};
+    const auto type = stored_type(tensor.dtype);
+    std::uint64_t bytes = type ? type->bytes : 1;
+    bool fits = true;
     for (const auto& extent : entry["shape"]) {
       const auto value = extent.get<std::uint64_t>();
       if (value > (std::uint64_t{1} << 62)) wrong();
       tensor.shape.push_back(static_cast<std::int64_t>(value));
+      fits = fits && !__builtin_mul_overflow(bytes, std::max<std::uint64_t>(value, 1), &bytes);
     }
-    const auto begin = entry["data_offsets"][0].get<std::uint64_t>();
-    const auto end = entry["data_offsets"][1].get<std::uint64_t>();
-    if (begin > end) wrong();
-    if (end > available)
+    if (tensor.begin > tensor.end || !fits) wrong();
+    if (std::find(tensor.shape.begin(), tensor.shape.end(), 0) != tensor.shape.end()) bytes = 0;
+    if (tensor.end > available)
       file_.fail(fmt::format("truncated: tensor '{}' ends at byte {} of the data, of which there are {}",
-                             detail::printable(name), end, available));
-    return {begin, end};
+                             detail::printable(name), tensor.end, available));
+    if (type && bytes != tensor.end - tensor.begin)
+      damaged(fmt::format("'{}' has {} bytes, where {} takes {}", detail::printable(name), tensor.end - tensor.begin,
+                          type_of(tensor.dtype, tensor.shape), bytes));
+    return tensor;
   }
 
   const File& file_;
-  std::string bytes_;
-  std::map<std::string, Tensor> tensors_;
+  std::vector<Tensor> tensors_;
   std::map<std::string, std::string> metadata_;
 };
+
+// Whether a State's array can take a tensor of the file.
+bool compatible(const Tensor& tensor, const Array& array, bool convert) {
+  if (!std::equal(tensor.shape.begin(), tensor.shape.end(), array.shape().begin(), array.shape().end())) return false;
+  if (tensor.dtype == stored_name(array.dtype())) return true;
+  const auto type = stored_type(tensor.dtype);
+  if (!convert || !type) return false;
+  return is_floating(type->dtype()) ? is_floating(array.dtype()) : type->dtype() == array.dtype();
+}
+
+// The numbers of a tensor, which follow in `input`.
+Array read(const File& file, detail::FileInput& input, const Tensor& tensor, DType dtype) {
+  const auto where = fmt::format("'{}': ", detail::printable(tensor.name));
+  StoredType type = *stored_type(tensor.dtype);
+  if (dtype == boolean) type.kind = StoredType::Kind::unsigned_integer;  // to see what else than 0 and 1 there is
+  try {
+    const Array stored = detail::decode(file, input, type, Dims(tensor.shape), where);
+    Array out = stored.astype(dtype);
+    for (std::int64_t i = 0; dtype == boolean && i < stored.size(); ++i)
+      if (const auto byte = stored.data<std::int64_t>()[i]; byte > 1)
+        file.fail(fmt::format("damaged: {}the byte {} as a BOOL, which is 0 or 1", where, byte));
+    for (std::int64_t i = 0; dtype == float32 && stored.dtype() == float64 && i < stored.size(); ++i)
+      if (std::isinf(out.data<float>()[i]) && !std::isinf(stored.data<double>()[i]))
+        file.fail(fmt::format("{}the number {}, which is too large for the State's float32", where,
+                              stored.data<double>()[i]));
+    return out;
+  } catch (const detail::Unsupported& reason) {
+    file.fail(fmt::format("{}{}", where, reason.what()));
+  }
+}
 
 // "'W1', 'b1' and 3 more"
 std::string listed(const std::vector<std::string>& names) {
@@ -161,6 +236,57 @@ std::string listed(const std::vector<std::string>& names) {
   for (std::size_t i = 0; i < std::min(names.size(), most); ++i)
     out += fmt::format("{}'{}'", i == 0 ? "" : ", ", detail::printable(names[i]));
   return names.size() > most ? out + fmt::format(" and {} more", names.size() - most) : out;
+}
+
+// All that can fail comes before the State is changed.
+void load_from(const File& file, StateData& state, const LoadOptions& options) {
+  detail::FileInput input(file);
+  const Checkpoint checkpoint(file, input);
+  state.grow();
+
+  std::map<std::string_view, std::size_t> variables;
+  for (const std::size_t i : stored_variables(state)) variables.emplace(state.graph->leaves->variables[i].name, i);
+  std::vector<std::string> unknown;
+  std::set<std::string_view> known;
+  for (const Tensor& tensor : checkpoint.tensors()) {
+    const auto found = variables.find(tensor.name);
+    if (found == variables.end()) {
+      unknown.push_back(tensor.name);
+      continue;
+    }
+    known.insert(tensor.name);
+    const Array& array = state.variables[found->second];
+    if (!compatible(tensor, array, options.convert))
+      file.fail(fmt::format("'{}' is {}, where the State has {}", tensor.name,
+                            type_of(detail::printable(tensor.dtype), tensor.shape),
+                            type_of(stored_name(array.dtype()), {array.shape().begin(), array.shape().end()})));
+  }
+  std::vector<std::string> missing;
+  for (const auto& [name, i] : variables)
+    if (!known.contains(name)) missing.emplace_back(name);
+  if (!missing.empty() && !options.keep_missing)
+    file.fail(fmt::format("it lacks {} of the State (keep_missing would leave these as they are)", listed(missing)));
+  if (!unknown.empty() && !options.ignore_unknown) {
+    std::sort(unknown.begin(), unknown.end());
+    file.fail(fmt::format("it has {}, which the State has not (ignore_unknown would skip these)", listed(unknown)));
+  }
+  const auto step = checkpoint.counter("step");
+  const auto epoch = checkpoint.counter("epoch");
+  std::vector<std::pair<std::size_t, Array>> numbers;
+  for (const Tensor& tensor : checkpoint.tensors()) {
+    if (const auto found = variables.find(tensor.name); found != variables.end()) {
+      numbers.emplace_back(found->second, read(file, input, tensor, state.variables[found->second].dtype()));
+    } else if (input.skip(tensor.end - tensor.begin) < tensor.end - tensor.begin) {
+      file.fail(fmt::format("truncated within tensor '{}'", detail::printable(tensor.name)));
+    }
+  }
+
+  // Nothing else throws from here on.
+  const detail::StateGuard writing(state.lock, detail::StateGuard::For::writing, file.at);
+  for (const auto& [i, array] : numbers) std::memcpy(state.variables[i].raw(), array.raw(), array.bytes());
+  if (step) state.step = *step;
+  if (epoch) state.epoch = *epoch;
+  state.publish_counters();
 }
 
 }  // namespace
@@ -205,48 +331,7 @@ void State::save(const std::string& path, Location at) const {
 
 void State::load(const std::string& path, const LoadOptions& options, Location at) {
   const File file{"state.load", "a checkpoint (.safetensors)", path, at};
-  const Checkpoint checkpoint(file);
-  data_->grow();
-
-  std::vector<std::pair<std::size_t, std::string_view>> found;
-  std::vector<std::string> missing;
-  std::set<std::string_view> known;
-  for (const std::size_t i : stored_variables(*data_)) {
-    const Array& array = data_->variables[i];
-    const std::string& name = data_->graph->leaves->variables[i].name;
-    known.insert(name);
-    const auto tensor = checkpoint.tensors().find(name);
-    if (tensor == checkpoint.tensors().end()) {
-      missing.push_back(name);
-      continue;
-    }
-    const auto& [dtype, shape, bytes] = tensor->second;
-    const std::vector<std::int64_t> wanted(array.shape().begin(), array.shape().end());
-    if (dtype != stored_name(array.dtype()) || shape != wanted)
-      file.fail(fmt::format("'{}' is {}, where the State has {}", name, type_of(detail::printable(dtype), shape),
-                            type_of(stored_name(array.dtype()), wanted)));
-    if (bytes.size() != array.bytes())
-      file.fail(fmt::format("damaged: '{}' has {} bytes, where {} takes {}", name, bytes.size(), type_of(dtype, shape),
-                            array.bytes()));
-    found.emplace_back(i, bytes);
-  }
-  if (!missing.empty() && !options.keep_missing)
-    file.fail(fmt::format("it lacks {} of the State (keep_missing would leave these as they are)", listed(missing)));
-  if (!options.ignore_unknown && checkpoint.tensors().size() > found.size()) {
-    std::vector<std::string> unknown;
-    for (const auto& [name, tensor] : checkpoint.tensors())
-      if (!known.contains(name)) unknown.push_back(name);
-    file.fail(fmt::format("it has {}, which the State has not (ignore_unknown would skip these)", listed(unknown)));
-  }
-  const auto step = checkpoint.counter("step");
-  const auto epoch = checkpoint.counter("epoch");
-
-  // Nothing throws from here on.
-  const detail::StateGuard writing(data_->lock, detail::StateGuard::For::writing, at);
-  for (const auto& [i, bytes] : found) std::memcpy(data_->variables[i].raw(), bytes.data(), bytes.size());
-  if (step) data_->step = *step;
-  if (epoch) data_->epoch = *epoch;
-  data_->publish_counters();
+  file.guard([&] { load_from(file, *data_, options); });
 }
 
 }  // namespace chainrule

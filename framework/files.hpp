@@ -2,11 +2,18 @@
 // that calls them links (the core library needs none of the formats' libraries).
 //
 // Numbers keep their kind: floating ones are float32 or float64 as stored (16-bit ones become float32), integers of
-// all widths become int64, logical values bool. Where a function returns all arrays of a file, what is no array of
-// such numbers (text, structures, complex numbers) is left out; asked for by name it is an error.
+// all widths become int64, logical values bool.
 //
 // A file that is missing, empty, truncated, of another format or damaged throws one Error that names the file, what
-// was required of it and what was found: "load_npy: requires a NumPy file (.npy), got 'x.npy': ...".
+// was required of it and what was found: "load_npy: requires a NumPy file (.npy), got 'x.npy': ...". Where the format
+// has checksums they are compared: gzip's, those of .npz, of compressed variables of .mat files and of HDF5 data sets
+// with Fletcher32; elsewhere a changed byte among the numbers cannot be told. Sizes that a file claims to have are
+// compared with its own size, and with the memory that this process can have, before memory is asked for.
+//
+// What is whole but that no Array can hold - text, structures, complex numbers, more than 8 dimensions, whole numbers
+// beyond int64, links to nothing, more than memory can hold - is an Error where it is asked for by name. Where all
+// arrays of a file are loaded it does not keep the others from being so, and is listed, with the reason, in
+// Arrays::skipped. Of several of one name the last counts, as in NumPy and MATLAB.
 #pragma once
 
 #include <map>
@@ -21,7 +28,16 @@
 namespace chainrule::data {
 
 // Arrays by name, in alphabetical order.
-using Arrays = std::map<std::string, Array>;
+class Arrays : public std::map<std::string, Array> {
+ public:
+  using map::map;
+  // The array of this name. Throws Error where there is none, with the reason if it was skipped.
+  [[nodiscard]] const Array& at(const std::string& name, Location at = Location::here()) const;
+  [[nodiscard]] Array& at(const std::string& name, Location at = Location::here());
+
+  // What the file has besides, and why it is no Array: {"names", "text"}.
+  std::map<std::string, std::string> skipped;
+};
 
 // ---- NumPy
 
@@ -30,29 +46,41 @@ Array load_npy(const std::string& path, Location at = Location::here());
 // Written to a temporary file beside it and renamed, so that there is the old file or the new one, never a part.
 void save_npy(const std::string& path, const Array& array, Location at = Location::here());
 
-// numpy.load of an archive that numpy.savez or savez_compressed made, and numpy.savez. Names are without ".npy".
+// numpy.load of an archive that numpy.savez or savez_compressed made (or any other zip archive of .npy files), and
+// numpy.savez. Names are without ".npy"; members without it are no arrays, and not listed.
 Arrays load_npz(const std::string& path, Location at = Location::here());
 Array load_npz(const std::string& path, const std::string& name, Location at = Location::here());
+// Whole or not at all, as save_npy.
 void save_npz(const std::string& path, const Arrays& arrays, Location at = Location::here());
 
 // ---- MATLAB
 
-// The variables of a .mat file of MATLAB 5 or later (-v6, -v7, -v7.3). All have two dimensions or more. Element (i, j)
-// is MATLAB's (i + 1, j + 1): MATLAB stores columns, an Array rows, and the numbers are reordered.
+// The variables of a .mat file of MATLAB 4 or later (-v4, -v6, -v7, -v7.3). All have two dimensions or more. Element
+// (i, j) is MATLAB's (i + 1, j + 1): MATLAB stores columns, an Array rows, and the numbers are reordered. dtypes are
+// those of MATLAB's classes, however it stored the numbers: all numbers of -v4 are float64.
 Arrays load_mat(const std::string& path, Location at = Location::here());
 Array load_mat(const std::string& path, const std::string& name, Location at = Location::here());
 
 // ---- HDF5
 
-// The data sets of an HDF5 file by their names, those within groups by their paths ("group/name").
+// The data sets of an HDF5 file by their names, those within groups by their paths ("group/name"), under each of the
+// names that they have: links are followed, hard and soft ones, and external ones to files in the same folder or below
+// it (so, too, the sources of virtual data sets and the files of external ones, which must be there). Elements that
+// were never written are the data set's fill value.
+//
+// The HDF5 library may crash on damaged files, or go on for ever. So it is run in a child process (a fork that is gone
+// when the function returns), for HDF5 files and -v7.3 ones: its crash is an Error, as is its use of more than 10
+// seconds and a second for each 10 MB of processor time. Other threads may run meanwhile, but must not be within calls
+// of HDF5 of their own when these functions are called, since its usual build is not made for threads.
 Arrays load_hdf5(const std::string& path, Location at = Location::here());
 Array load_hdf5(const std::string& path, const std::string& name, Location at = Location::here());
 
 // ---- CSV
 
 struct CsvOptions {
-  // Whether the first row holds the columns' names. Without an answer: if none of its fields is a number (and other
-  // rows follow).
+  // Whether the first row holds the columns' names. Without an answer: if one of its fields at least is a name, and
+  // none is a number (not even one beyond float64, such as 1e400). No name is what stands for a missing number: an
+  // empty field, NA, N/A, #N/A, null, none, nil, ?, -, --, . in capitals or not. So a first row of these alone is data.
   std::optional<bool> header = std::nullopt;
   char delimiter = ',';
   // What an empty field is, such as NaN. Without one it is an error.
@@ -80,8 +108,9 @@ struct TrainTest {
 };
 
 // Fashion-MNIST, or any set of the same four files (MNIST, KMNIST): train-images-idx3-ubyte, train-labels-idx1-ubyte,
-// t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, each plain or with .gz, in a folder. One example a row (axis 0):
-// x float32 {examples, pixels}, 0 black to 1 white; y int64 {examples}, the class.
+// t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte (or with a dot: train-images.idx3-ubyte), each plain or with .gz,
+// in a folder. One example a row (axis 0): x float32 {examples, pixels}, 0 black to 1 white; y int64 {examples}, the
+// class.
 TrainTest load_fashion_mnist(const std::string& folder, Location at = Location::here());
 // Where Debian's package dataset-fashion-mnist puts these files.
 std::string fashion_mnist_folder();

@@ -19,6 +19,10 @@ struct LoadOptions {
   bool ignore_unknown = false;
   // Parameters and variables that the file lacks stay as they are: those that are new in a network to be tuned, say.
   bool keep_missing = false;
+  // Floating numbers of another width (F16, BF16, F32, F64) are rounded to the State's, and whole numbers of other
+  // widths taken as int64: the weights of another tool in float32, say, for a graph of the default float64. Numbers
+  // that would become infinite, or whole ones beyond int64, are errors. Without it dtypes must be the State's own.
+  bool convert = true;
 };
 
 // Holds the numbers of a graph's parameters and variables. Several programs share one State. Variables that are added
@@ -64,11 +68,13 @@ class State {
 
   // A checkpoint: all parameters and variables by name, the step and the epoch, as a .safetensors file (numbers
   // exactly; the counters as metadata). It is written beside `path` and renamed, so that an interrupted save leaves the
-  // old file. Training that goes on from it gives the same numbers, bit for bit, as if it had not been interrupted.
-  // (What feeds it, such as a generator that shuffles, is the program's own to restore: fit() does, from the epoch.)
+  // old file, and nothing else. A file that is write-protected is not replaced. Training that goes on from it gives the
+  // same numbers, bit for bit, as if it had not been interrupted. (What feeds it, such as a generator that shuffles, is
+  // the program's own to restore: fit() does, from the epoch.)
   void save(const std::string& path, Location at = Location::here()) const;
   // Throws Error, having changed nothing, for a file that is missing, truncated or damaged, and for one whose names,
-  // dtypes and shapes are not those of the State. Without a step or epoch in the file the State's stay.
+  // kinds of numbers (LoadOptions::convert) and shapes are not those of the State. Without a step or epoch in the file
+  // the State's stay.
   void load(const std::string& path, const LoadOptions& options = {}, Location at = Location::here());
 
   [[nodiscard]] Graph graph() const;

@@ -93,12 +93,13 @@ inline void check_wrong_files(const std::function<void(const std::string&)>& loa
   check(folder / "random", "");
 }
 
-// Cut at every byte, a file is an Error that names it; `tolerated` says for a length that the rest is a file by itself.
+// Cut at every byte (or every `step` bytes), a file is an Error that names it; `tolerated` says for a length that the
+// rest is a file by itself.
 inline void check_truncations(const std::string& bytes, const std::function<void(const std::string&)>& load,
-                              const std::function<bool(std::size_t)>& tolerated = {}) {
+                              const std::function<bool(std::size_t)>& tolerated = {}, std::size_t step = 1) {
   const TemporaryFolder folder;
   const std::string path = folder / "cut";
-  for (std::size_t length = 0; length < bytes.size(); ++length) {
+  for (std::size_t length = 0; length < bytes.size(); length += step) {
     write_file(path, std::string_view(bytes).substr(0, length));
     const std::string text = error_text([&] { load(path); });
     if (tolerated && tolerated(length)) continue;

@@ -129,7 +129,7 @@ TEST_CASE("load_hdf5 reads every kind of number") {
   CHECK_THAT(load_error("too large"),
              ContainsSubstring("'too large': the number 9223372036854775808, which is too large"));
   CHECK_THAT(load_error("nine"), ContainsSubstring("an array of 9 dimensions, where at most 8 are supported"));
-  CHECK_THAT(load_error("huge"), ContainsSubstring(" bytes, and is said to hold 35184372088832 elements"));
+  CHECK_THAT(load_error("huge"), ContainsSubstring("'huge': an array of 281 TB, where this process can have "));
   CHECK_THAT(load_error("complex"),
              ContainsSubstring("data set 'complex': structures (or complex numbers), where numbers"));
   H5Tclose(half);
@@ -143,7 +143,7 @@ TEST_CASE("load_hdf5 names wrong files and data sets") {
   const std::string path = folder / "x.h5";
   write_sample(path);
   const std::string whole = chainrule::test::read_file(path);
-  chainrule::test::check_truncations(whole, load);
+  chainrule::test::check_truncations(whole, load, {}, 41);
   // (Not check_damages: HDF5 1.10 itself divides by zero or loops for ever at a few damaged bytes of its headers.)
   write_file(folder / "other", "no");
   CHECK_THAT(error_text([&] { load(folder / "other"); }),

@@ -97,8 +97,7 @@ TEST_CASE("load_mat reads MATLAB's columns as rows") {
   CHECK(all.at("u64").item() == 64);
   CHECK(load_mat(path, "X").identical(all.at("X")));
   CHECK(load_mat(path, "u64").identical(all.at("u64")));
-  CHECK_THAT(error_text([&] { load_mat(path, "text"); }),
-             ContainsSubstring("variable 'text' is text, where an array of real numbers is required"));
+  CHECK_THAT(error_text([&] { load_mat(path, "text"); }), ContainsSubstring("variable 'text': text"));
 }
 
 TEST_CASE("load_mat says what it cannot take") {
@@ -123,8 +122,8 @@ TEST_CASE("load_mat says what it cannot take") {
   }
   const auto load_error = [&](const std::string& name) { return error_text([&] { load_mat(path, name); }); };
   CHECK_THAT(load_error("large"), ContainsSubstring("the number 9223372036854775808, which is too large for int64"));
-  CHECK_THAT(load_error("z"), ContainsSubstring("variable 'z' is complex numbers"));
-  CHECK_THAT(load_error("s"), ContainsSubstring("variable 's' is a structure"));
+  CHECK_THAT(load_error("z"), ContainsSubstring("variable 'z': complex numbers"));
+  CHECK_THAT(load_error("s"), ContainsSubstring("variable 's': a structure"));
   CHECK_THAT(load_error("w"), ContainsSubstring("load_mat: requires a MATLAB file (.mat), got '" + path +
                                                 "': no variable 'w', only 'large', 'z', 's'"));
 }
@@ -154,10 +153,10 @@ TEST_CASE("load_mat names wrong files") {
     add_sample(file);
   }
   const std::string whole = chainrule::test::read_file(path);
-  chainrule::test::check_truncations(whole, load);
+  chainrule::test::check_truncations(whole, load, {}, 41);
 
   write_file(path, std::string(200, 'x'));
-  CHECK_THAT(error_text([&] { load(path); }), ContainsSubstring("no header of MATLAB's (or one older than version 5)"));
+  CHECK_THAT(error_text([&] { load(path); }), ContainsSubstring("no header of MATLAB's"));
   write_file(path, sample(MAT_COMPRESSION_NONE).substr(0, 100));
   CHECK_THAT(error_text([&] { load(path); }), ContainsSubstring("truncated within the header"));
   const std::string plain = sample(MAT_COMPRESSION_NONE);

@@ -134,7 +134,7 @@ TEST_CASE("load_npy names wrong files") {
              ContainsSubstring("an array of 9 dimensions, where at most 8 are supported"));
   CHECK_THAT(load_error(npy(header("<f8", "(4294967296, 4294967296)"), eight)),
              ContainsSubstring("more elements than any memory holds"));
-  CHECK_THAT(load_error(npy(header("<f8", "(1000000000000,)"), eight)), ContainsSubstring("truncated"));
+  CHECK_THAT(load_error(npy(header("<f8", "(100000000,)"), eight)), ContainsSubstring("truncated"));
   CHECK_THAT(load_error(npy(header("<f8", "(-1,)"), eight)), ContainsSubstring("negative extent"));
   for (const char* const text :
        {"", "{}", "{'descr': '<f8'}", "('<f8')", "{'descr': '<f8', 'shape': (1,)}",

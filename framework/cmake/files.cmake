@@ -1,9 +1,9 @@
-# Makes the targets of the libraries that chainrule::files reads and writes files with: chainrule::hdf5, matio, zip, csv
-# and zlib. chainrule_files_missing becomes the list of those that were not found, each as name:Debian package. Used by
+# Makes the targets of the libraries that chainrule::files reads and writes files with: chainrule::hdf5, zip, csv and
+# zlib. chainrule_files_missing becomes the list of those that were not found, each as name:Debian package. Used by
 # the build and, for a static library, by the installed chainrule-config.cmake.
 #
 # By header and library, not by the CMake packages that some of them bring: libzip's and HDF5's look for command line
-# tools as well, matio and libcsv have none.
+# tools as well, libcsv has none.
 set(chainrule_files_missing "")
 function(chainrule_find_library name package header)
   cmake_parse_arguments(find "" "" "LIBRARIES;INCLUDE_SUFFIXES;LIBRARY_SUFFIXES" ${ARGN})
@@ -23,7 +23,6 @@ endfunction()
 
 chainrule_find_library(hdf5 libhdf5-dev hdf5.h LIBRARIES hdf5_serial hdf5 INCLUDE_SUFFIXES hdf5/serial
                        LIBRARY_SUFFIXES hdf5/serial)
-chainrule_find_library(matio libmatio-dev matio.h LIBRARIES matio)
 chainrule_find_library(zip libzip-dev zip.h LIBRARIES zip)
 chainrule_find_library(csv libcsv-dev csv.h LIBRARIES csv)
 chainrule_find_library(zlib zlib1g-dev zlib.h LIBRARIES z)

@@ -1,7 +1,10 @@
 #include <csv.h>
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
+#include <memory>
+#include <new>
 #include <string_view>
 
 #include <fmt/core.h>
@@ -16,11 +19,29 @@ namespace {
 using detail::File;
 
 // Whether the whole field is a number, as C++ and NumPy write them ("-1.5e3", "nan", "inf"); a leading + is allowed.
-bool parse(std::string_view field, double& number) {
+std::from_chars_result parse_start(std::string_view& field, double& number) {
   if (field.starts_with('+') && !field.starts_with("+-")) field.remove_prefix(1);
-  const char* const end = field.data() + field.size();
-  const auto [stop, error] = std::from_chars(field.data(), end, number);
-  return error == std::errc() && stop == end;
+  return std::from_chars(field.data(), field.data() + field.size(), number);
+}
+bool parse(std::string_view field, double& number) {
+  const auto [stop, error] = parse_start(field, number);
+  return error == std::errc() && stop == field.data() + field.size();
+}
+
+// What a field of the first row may say of it.
+enum class Field : std::uint8_t { number, mark, name };
+
+Field kind_of(std::string_view text) {
+  double number = 0;
+  std::string_view field = text;
+  const auto [stop, error] = parse_start(field, number);
+  // One beyond float64 is a number as well.
+  if (error != std::errc::invalid_argument && stop == field.data() + field.size()) return Field::number;
+  std::string lower(text);
+  std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return std::tolower(c); });
+  for (const std::string_view mark : {"", "na", "n/a", "#n/a", "null", "none", "nil", "?", "-", "--", "."})
+    if (lower == mark) return Field::mark;
+  return Field::name;
 }
 
 // Takes libcsv's fields and rows. Its callbacks are called from C, so they throw nothing; the first error is kept.
@@ -31,9 +52,12 @@ class Table {
   static void field(void* text, std::size_t length, void* table) {
     static_cast<Table*>(table)->add_field({static_cast<const char*>(text), length});
   }
-  static void row(int /*ending*/, void* table) { static_cast<Table*>(table)->end_row(); }
+  static void row(int /*ending*/, void* table) {
+    static_cast<Table*>(table)->guarded([&] { static_cast<Table*>(table)->end_row(); });
+  }
 
   Csv finish() {
+    if (no_memory_) throw std::bad_alloc();
     if (!error_.empty()) file_.fail(error_);
     if (width_ == 0) file_.fail("no number");
     // A text of any kind could be a header, so only the caller can say that there are no rows.
@@ -55,7 +79,18 @@ class Table {
  private:
   void add_field(std::string_view text) {
     if (!error_.empty()) return;
-    fields_.emplace_back(text);
+    guarded([&] { fields_.emplace_back(text); });
+  }
+
+  // From C, even the want of memory is only noted.
+  template <class F>
+  void guarded(F f) {
+    try {
+      f();
+    } catch (const std::bad_alloc&) {
+      no_memory_ = true;
+      error_ = "it takes more memory than there is";
+    }
   }
 
   void end_row() {
@@ -63,7 +98,7 @@ class Table {
     ++rows_;
     if (rows_ == 1) {
       width_ = fields_.size();
-      if (options_.header.value_or(no_number())) {
+      if (options_.header.value_or(names_columns())) {
         header_ = std::move(fields_);
         fields_.clear();
         return;
@@ -88,9 +123,14 @@ class Table {
     fields_.clear();
   }
 
-  [[nodiscard]] bool no_number() const {
-    double number = 0;
-    return std::none_of(fields_.begin(), fields_.end(), [&](const auto& field) { return parse(field, number); });
+  [[nodiscard]] bool names_columns() const {
+    bool named = false;
+    for (const std::string& field : fields_) {
+      const Field kind = kind_of(field);
+      if (kind == Field::number) return false;
+      named = named || kind == Field::name;
+    }
+    return named;
   }
 
   const File& file_;
@@ -101,7 +141,42 @@ class Table {
   std::size_t width_ = 0;
   std::size_t rows_ = 0;
   std::string error_;
+  bool no_memory_ = false;
 };
+
+// Reads a whole table, piece by piece.
+Csv read(const File& file, const CsvOptions& options) {
+  detail::FileInput input(file);
+  const char delimiter = options.delimiter;
+  csv_parser parser;
+  if (csv_init(&parser, CSV_STRICT | CSV_STRICT_FINI) != 0) throw std::bad_alloc();
+  const std::unique_ptr<csv_parser, void (*)(csv_parser*)> free(&parser, &csv_free);
+  csv_set_delim(&parser, static_cast<unsigned char>(delimiter));
+  if (delimiter == ' ' || delimiter == '\t')  // the other of the two may still stand around fields
+    csv_set_space_func(
+        &parser, delimiter == ' ' ? [](unsigned char c) -> int { return c == '\t'; } : [](unsigned char c) -> int {
+          return c == ' ';
+        });
+  Table table(file, options);
+  const auto failed = [&] {
+    table.fail(fmt::format("row {}: {}", table.rows() + 1,
+                           csv_error(&parser) == CSV_EPARSE ? "a quote that is misplaced or not closed"
+                                                            : csv_strerror(csv_error(&parser))));
+  };
+  constexpr std::size_t piece = std::size_t{1} << 16;
+  bool first = true;
+  for (std::string bytes = input.read(piece); !bytes.empty() && table.error().empty(); bytes = input.read(piece)) {
+    std::string_view text = bytes;
+    if (first && text.starts_with("\xef\xbb\xbf"))
+      text.remove_prefix(3);  // a byte order mark, as spreadsheets write it
+    first = false;
+    if (text.find('\0') != std::string_view::npos)
+      table.fail(fmt::format("row {}: a zero byte, so it is no text", table.rows() + 1));
+    if (csv_parse(&parser, text.data(), text.size(), &Table::field, &Table::row, &table) != text.size()) failed();
+  }
+  if (table.error().empty() && csv_fini(&parser, &Table::field, &Table::row, &table) != 0) failed();
+  return table.finish();
+}
 
 }  // namespace
 
@@ -112,26 +187,7 @@ Csv load_csv(const std::string& path, const CsvOptions& options, Location at) {
     throw Error(at, "load_csv",
                 fmt::format("requires a delimiter that is no quote and ends no line, got \"{}\"",
                             detail::printable({&delimiter, 1})));
-  const std::string all = file.read();
-  std::string_view text = all;
-  if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);  // a byte order mark, as spreadsheets write it
-
-  csv_parser parser;
-  if (csv_init(&parser, CSV_STRICT | CSV_STRICT_FINI) != 0) file.fail("not enough memory");
-  csv_set_delim(&parser, static_cast<unsigned char>(delimiter));
-  if (delimiter == ' ' || delimiter == '\t')  // the other of the two may still stand around fields
-    csv_set_space_func(
-        &parser, delimiter == ' ' ? [](unsigned char c) -> int { return c == '\t'; } : [](unsigned char c) -> int {
-          return c == ' ';
-        });
-  Table table(file, options);
-  if (csv_parse(&parser, text.data(), text.size(), &Table::field, &Table::row, &table) != text.size() ||
-      csv_fini(&parser, &Table::field, &Table::row, &table) != 0)
-    table.fail(fmt::format("row {}: {}", table.rows() + 1,
-                           csv_error(&parser) == CSV_EPARSE ? "a quote that is misplaced or not closed"
-                                                            : csv_strerror(csv_error(&parser))));
-  csv_free(&parser);
-  return table.finish();
+  return file.guard([&] { return read(file, options); });
 }
 
 }  // namespace chainrule::data

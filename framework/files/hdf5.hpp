@@ -1,34 +1,21 @@
-// What the loaders of HDF5 files, MATLAB's among them, have in common. Not installed.
+// HDF5 files, MATLAB's among them. Not installed.
 #pragma once
 
-#include <hdf5.h>
-
+#include <cstdint>
 #include <string>
 
 #include <chainrule/framework/file.hpp>
+#include <chainrule/framework/files.hpp>
 
 namespace chainrule::detail {
 
-// While one lives, HDF5 prints no errors of this thread.
-class QuietHdf5 {
- public:
-  QuietHdf5() {
-    H5Eget_auto2(H5E_DEFAULT, &print_, &data_);
-    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
-  }
-  ~QuietHdf5() { H5Eset_auto2(H5E_DEFAULT, print_, data_); }
-  QuietHdf5(const QuietHdf5&) = delete;
-  QuietHdf5& operator=(const QuietHdf5&) = delete;
-
- private:
-  H5E_auto2_t print_ = nullptr;
-  void* data_ = nullptr;
+enum class Hdf5Kind : std::uint8_t {
+  plain,   // the data sets at all depths, as they are
+  matlab,  // the variables of a -v7.3 file: what has a MATLAB_class, in the root group
 };
 
-// Opens a file for reading, or fails.
-hid_t open_hdf5(const File& file);
-
-// What the last failed call said at its origin.
-std::string hdf5_error();
+// All arrays of a file, or one; read in a child process.
+data::Arrays read_hdf5(const File& file, Hdf5Kind kind);
+Array read_hdf5(const File& file, Hdf5Kind kind, const std::string& name);
 
 }  // namespace chainrule::detail

@@ -11,7 +11,7 @@
 #include <fmt/core.h>
 
 #include <chainrule/framework/files.hpp>
-#include <chainrule/framework/files/numbers.hpp>
+#include <chainrule/framework/numbers.hpp>
 
 namespace chainrule::data {
 
@@ -21,52 +21,63 @@ using detail::File;
 using detail::StoredType;
 
 // A file that is compressed by gzip, or is not: zlib reads both.
-class Stream {
+class Stream : public detail::Input {
  public:
-  explicit Stream(const File& file) : file_(file) {
-    file.require();
+  explicit Stream(const File& file) : file_(file), left_(file.require()) {
     errno = 0;
     stream_.reset(gzopen(file.path.c_str(), "rb"));
     if (!stream_) file.fail(errno != 0 ? std::strerror(errno) : "not enough memory");
+    if (gzdirect(stream_.get()) == 0) left_ = detail::inflated_at_most(left_);
   }
 
-  // Appends up to `bytes` bytes: fewer at the end of the file.
-  void read(std::string& to, std::size_t bytes) {
-    constexpr std::size_t chunk = std::size_t{1} << 22;  // what a wrong header asks for is not allocated at once
-    while (bytes > 0) {
-      const std::size_t before = to.size();
-      const std::size_t wanted = std::min(bytes, chunk);
-      to.resize(before + wanted);
-      const int got = gzread(stream_.get(), to.data() + before, static_cast<unsigned>(wanted));
+  using Input::read;
+  std::size_t read(char* to, std::size_t bytes) override {
+    constexpr std::size_t chunk = std::size_t{1} << 22;
+    std::size_t done = 0;
+    while (done < bytes) {
+      const std::size_t wanted = std::min(bytes - done, chunk);
+      const int got = gzread(stream_.get(), to + done, static_cast<unsigned>(wanted));
       int error = Z_OK;
       const char* const text = gzerror(stream_.get(), &error);
       if (error == Z_BUF_ERROR) file_.fail("truncated: its compressed data ends too early");
       if (got < 0 || error < Z_OK)
         file_.fail(error == Z_ERRNO ? std::strerror(errno) : fmt::format("damaged compressed data ({})", text));
-      to.resize(before + static_cast<std::size_t>(got));
-      bytes -= static_cast<std::size_t>(got);
-      if (static_cast<std::size_t>(got) < wanted) return;
+      done += static_cast<std::size_t>(got);
+      if (static_cast<std::size_t>(got) < wanted) break;
     }
+    left_ -= std::min<std::uint64_t>(left_, done);
+    return done;
   }
+  [[nodiscard]] std::uint64_t most() const override { return left_; }
 
  private:
   struct Close {
     void operator()(gzFile_s* stream) const { gzclose(stream); }
   };
   const File& file_;
+  std::uint64_t left_;
   std::unique_ptr<gzFile_s, Close> stream_;
 };
 
+// An open file whose elements follow.
 struct Idx {
-  StoredType type;
+  explicit Idx(const File& named) : file(named), stream(named) {}
+  // Reads them all, as a dtype. At the end of the file zlib compares the checksum.
+  Array read(DType dtype) {
+    Array out = detail::decode(file, stream, type, shape, {}, dtype);
+    detail::require_end(file, stream, type, shape);
+    return out;
+  }
+
+  const File& file;
+  Stream stream;
+  StoredType type{};
   Dims shape;
-  std::string elements;
 };
 
-Idx read_idx(const File& file) {
-  Stream stream(file);
-  std::string head;
-  stream.read(head, 4);
+void read_header(Idx& idx) {
+  const File& file = idx.file;
+  const std::string head = idx.stream.read(4);
   const auto byte = [](const std::string& bytes, std::size_t i) {
     return static_cast<std::uint32_t>(static_cast<unsigned char>(bytes[i]));
   };
@@ -74,62 +85,63 @@ Idx read_idx(const File& file) {
   if (byte(head, 0) != 0 || byte(head, 1) != 0)
     file.fail(fmt::format("no IDX file, it begins with \"{}\" instead of two zero bytes", detail::printable(head)));
   using Kind = StoredType::Kind;
-  Idx out;
   switch (byte(head, 2)) {
-    case 0x08: out.type = {Kind::unsigned_integer, 1, true}; break;
-    case 0x09: out.type = {Kind::signed_integer, 1, true}; break;
-    case 0x0b: out.type = {Kind::signed_integer, 2, true}; break;
-    case 0x0c: out.type = {Kind::signed_integer, 4, true}; break;
-    case 0x0d: out.type = {Kind::floating, 4, true}; break;
-    case 0x0e: out.type = {Kind::floating, 8, true}; break;
+    case 0x08: idx.type = {Kind::unsigned_integer, 1, true}; break;
+    case 0x09: idx.type = {Kind::signed_integer, 1, true}; break;
+    case 0x0b: idx.type = {Kind::signed_integer, 2, true}; break;
+    case 0x0c: idx.type = {Kind::signed_integer, 4, true}; break;
+    case 0x0d: idx.type = {Kind::floating, 4, true}; break;
+    case 0x0e: idx.type = {Kind::floating, 8, true}; break;
     default: file.fail(fmt::format("elements of the unknown type 0x{:02x}", byte(head, 2)));
   }
   const std::size_t rank = byte(head, 3);
-  std::string sizes;
-  stream.read(sizes, 4 * rank);
+  const std::string sizes = idx.stream.read(4 * rank);
   if (sizes.size() < 4 * rank) file.fail("truncated within the header");
   std::vector<std::int64_t> extents;
   for (std::size_t i = 0; i < rank; ++i)
     extents.push_back(static_cast<std::int64_t>(byte(sizes, 4 * i) << 24 | byte(sizes, 4 * i + 1) << 16 |
                                                 byte(sizes, 4 * i + 2) << 8 | byte(sizes, 4 * i + 3)));
-  const std::int64_t count = detail::checked_count(file, extents);
-  out.shape = Dims(extents);
-  const std::size_t wanted = static_cast<std::size_t>(count) * out.type.bytes;
-  stream.read(out.elements, wanted + 1);  // and the end of the file, where zlib compares the checksum
-  if (out.elements.size() != wanted)
-    file.fail(fmt::format("{}: its header says {} elements of {} bytes, shape {}, but {} follow",
-                          out.elements.size() < wanted ? "truncated" : "too long", count, out.type.bytes,
-                          to_string(out.shape),
-                          out.elements.size() < wanted ? fmt::format("{} bytes", out.elements.size()) : "more"));
-  return out;
+  idx.shape = detail::checked_shape(file, extents, idx.type.bytes);
 }
 
 Array load_idx(const File& file) {
-  const Idx idx = read_idx(file);
-  return detail::decode(file, idx.type, idx.elements.data(), idx.shape);
+  return file.guard([&] {
+    Idx idx(file);
+    read_header(idx);
+    return idx.read(idx.type.dtype());
+  });
 }
 
 // One half of a set of MNIST's form.
 Dataset load_images(const std::string& folder, const std::string& half, Location at) {
-  const auto find = [&](const std::string& name) {
-    const std::string plain = folder + "/" + name;
-    return access(plain.c_str(), F_OK) == 0 || access((plain + ".gz").c_str(), F_OK) != 0 ? plain : plain + ".gz";
+  // The name as the set was published; with a dot, as some unpack it.
+  const auto find = [&](const std::string& what, const std::string& kind) {
+    const std::string usual = folder + "/" + half + "-" + what + "-" + kind;
+    for (const std::string& path : {usual, folder + "/" + half + "-" + what + "." + kind})
+      for (const char* const suffix : {"", ".gz"})
+        if (access((path + suffix).c_str(), F_OK) == 0) return path + suffix;
+    return usual;
   };
   const File images{"load_fashion_mnist", "an IDX file of images (Debian's package dataset-fashion-mnist has it)",
-                    find(half + "-images-idx3-ubyte"), at};
+                    find("images", "idx3-ubyte"), at};
   const File labels{"load_fashion_mnist", "an IDX file of labels (Debian's package dataset-fashion-mnist has it)",
-                    find(half + "-labels-idx1-ubyte"), at};
-  const Idx pixels = read_idx(images);
-  if (pixels.shape.rank() != 3 || pixels.type.bytes != 1 || pixels.shape[0] == 0)
-    images.fail(
-        fmt::format("elements of {} bytes in shape {}, where images have one byte a pixel and shape {{images, "
-                    "rows, columns}}",
-                    pixels.type.bytes, to_string(pixels.shape)));
+                    find("labels", "idx1-ubyte"), at};
   Dataset out;
   out.axis = 0;
-  out.x = Array(float32, {pixels.shape[0], pixels.shape[1] * pixels.shape[2]});
-  std::transform(pixels.elements.begin(), pixels.elements.end(), out.x.data<float>(),
-                 [](char pixel) { return static_cast<float>(static_cast<unsigned char>(pixel)) / 255.0F; });
+  out.x = images.guard([&] {
+    Idx pixels(images);
+    read_header(pixels);
+    const Dims shape = pixels.shape;
+    if (shape.rank() != 3 || pixels.type.bytes != 1 || shape[0] == 0)
+      images.fail(
+          fmt::format("elements of {} bytes in shape {}, where images have one byte a pixel and shape {{images, "
+                      "rows, columns}}",
+                      pixels.type.bytes, to_string(shape)));
+    pixels.type.kind = StoredType::Kind::unsigned_integer;
+    Array shades = pixels.read(float32).reshape({shape[0], shape[1] * shape[2]});
+    for (float* shade = shades.data<float>(); shade != shades.data<float>() + shades.size(); ++shade) *shade /= 255.0F;
+    return shades;
+  });
   out.y = load_idx(labels);
   if (out.y.dtype() != int64 || !(out.y.shape() == Dims{out.x.shape()[0]}))
     labels.fail(fmt::format("{} {}, where {} whole numbers go with the images", name(out.y.dtype()),

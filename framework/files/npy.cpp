@@ -28,14 +28,13 @@ struct Header {
   std::string descr;
   bool fortran_order = false;
   std::vector<std::int64_t> shape;
-  std::size_t bytes = 0;  // before the elements
 };
 
 // Reads the dictionary. Its values are of few kinds: a string, True or False, a tuple of integers; a list where the
 // elements are structures, whose text is kept as it is.
 class Dictionary {
  public:
-  Dictionary(const File& file, const std::string& where, std::string_view text)
+  Dictionary(const File& file, std::string_view where, std::string_view text)
       : file_(file), where_(where), all_(text), rest_(text) {}
 
   Header read() {
@@ -130,31 +129,31 @@ class Dictionary {
   }
 
   const File& file_;
-  const std::string& where_;
+  std::string_view where_;
   std::string_view all_;
   std::string_view rest_;
 };
 
-Header read_header(const File& file, std::string_view bytes, const std::string& where) {
-  const auto byte = [&](std::size_t i) { return static_cast<std::size_t>(static_cast<unsigned char>(bytes[i])); };
-  if (bytes.substr(0, magic.size()) != magic.substr(0, bytes.size()))
-    file.fail(fmt::format("{}no NumPy array, it begins with \"{}\"", where, printable(bytes, 8)));
+Header read_header(const File& file, Input& from, std::string_view where) {
+  std::string start = from.read(10);
+  if (start.substr(0, magic.size()) != magic.substr(0, start.size()))
+    file.fail(fmt::format("{}no NumPy array, it begins with \"{}\"", where, printable(start, 8)));
+  const auto byte = [&](std::size_t i) { return static_cast<std::size_t>(static_cast<unsigned char>(start[i])); };
   const auto truncated = [&] { file.fail(fmt::format("{}truncated within the header", where)); };
-  if (bytes.size() < 10) truncated();
+  if (start.size() < 10) truncated();
   const std::size_t version = byte(6);
   if (version < 1 || version > 3 || byte(7) != 0)
     file.fail(fmt::format("{}version {}.{} of the format, where 1.0 to 3.0 are known", where, version, byte(7)));
   std::size_t length = byte(8) | byte(9) << 8;
-  std::size_t start = 10;
   if (version > 1) {
-    if (bytes.size() < 12) truncated();
+    start += from.read(2);
+    if (start.size() < 12) truncated();
     length |= byte(10) << 16 | byte(11) << 24;
-    start = 12;
   }
-  if (bytes.size() - start < length) truncated();
-  Header out = Dictionary(file, where, bytes.substr(start, length)).read();
-  out.bytes = start + length;
-  return out;
+  if (from.most() < length) truncated();
+  const std::string text = from.read(length);
+  if (text.size() < length) truncated();
+  return Dictionary(file, where, text).read();
 }
 
 // NumPy's array-protocol types: byte order, kind, size. "=" is this machine's order, "|" that of single bytes.
@@ -173,25 +172,16 @@ std::optional<StoredType> stored_type(std::string_view descr) {
 
 }  // namespace
 
-bool npy_holds_numbers(const File& file, std::string_view bytes, const std::string& where) {
-  return stored_type(read_header(file, bytes, where).descr).has_value();
-}
-
-Array parse_npy(const File& file, std::string_view bytes, const std::string& where) {
-  const Header header = read_header(file, bytes, where);
+Array read_npy(const File& file, Input& from, std::string_view where) {
+  const Header header = read_header(file, from, where);
   const auto type = stored_type(header.descr);
   if (!type)
-    file.fail(
-        fmt::format("{}elements of NumPy's type {}, where bool, integers and floating numbers of up to 64 bits "
-                    "are supported",
-                    where, printable(header.descr)));
-  const std::int64_t count = checked_count(file, header.shape);
-  const std::size_t wanted = static_cast<std::size_t>(count) * type->bytes;
-  const Dims shape(header.shape);
-  if (const std::size_t got = bytes.size() - header.bytes; got != wanted)
-    file.fail(fmt::format("{}{}: its header says {} elements of {} bytes, shape {}, but {} bytes follow", where,
-                          got < wanted ? "truncated" : "too long", count, type->bytes, to_string(shape), got));
-  Array out = decode(file, *type, bytes.data() + header.bytes, shape);
+    throw Unsupported(fmt::format(
+        "elements of NumPy's type {}, where bool, integers and floating numbers of up to 64 bits are supported",
+        printable(header.descr)));
+  const Dims shape = checked_shape(file, header.shape, type->bytes);
+  Array out = decode(file, from, *type, shape, where);
+  require_end(file, from, *type, shape, where);
   return header.fortran_order && shape.rank() > 1 ? from_column_major(out) : out;
 }
 
@@ -221,7 +211,10 @@ namespace data {
 
 Array load_npy(const std::string& path, Location at) {
   const detail::File file{"load_npy", "a NumPy file (.npy)", path, at};
-  return detail::parse_npy(file, file.read());
+  return file.guard([&] {
+    detail::FileInput input(file);
+    return detail::read_npy(file, input);
+  });
 }
 
 void save_npy(const std::string& path, const Array& array, Location at) {

@@ -1,11 +1,17 @@
-// NumPy's .npz: a zip archive of .npy files.
+// NumPy's .npz: a zip archive of .npy files. Source of the archive's form: PKWARE's APPNOTE.TXT, 6.3.
 #include <zip.h>
+#include <zlib.h>
 
+#include <algorithm>
+#include <fstream>
 #include <memory>
+#include <utility>
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/atomic_file.hpp>
 #include <chainrule/framework/files.hpp>
+#include <chainrule/framework/files/container.hpp>
 #include <chainrule/framework/files/npy.hpp>
 
 namespace chainrule::data {
@@ -24,16 +30,101 @@ std::string text_of(int code) {
   return out;
 }
 
+std::uint64_t number_at(std::string_view bytes, std::size_t at, std::size_t size) {
+  std::uint64_t out = 0;
+  for (std::size_t i = size; i-- > 0;) out = out << 8 | static_cast<unsigned char>(bytes[at + i]);
+  return out;
+}
+
+// A name stands in the archive's directory and before the member itself, and has no checksum. Fails where they differ.
+// (libzip's own check of this refuses archives that were written to a pipe. What is wrong with the directory otherwise
+// is left to it.)
+void check_names(const File& file) {
+  constexpr std::size_t end_size = 22;
+  constexpr std::size_t directory_size = 46;
+  constexpr std::size_t local_size = 30;
+  std::ifstream stream(file.path, std::ios::binary);
+  const auto read = [&](std::uint64_t at, std::size_t bytes) {
+    std::string out(bytes, '\0');
+    stream.clear();
+    stream.seekg(static_cast<std::streamoff>(at));
+    stream.read(out.data(), static_cast<std::streamsize>(bytes));
+    out.resize(static_cast<std::size_t>(stream.gcount()));
+    return out;
+  };
+  const std::uint64_t size = file.require();
+  const std::uint64_t tail = std::min<std::uint64_t>(size, end_size + 0xffff);
+  const std::string last = read(size - tail, tail);
+  const std::size_t end = last.rfind("PK\5\6");
+  if (end == std::string::npos || last.size() - end < end_size) return;
+  const std::uint64_t bytes = number_at(last, end + 12, 4);
+  const std::uint64_t start = number_at(last, end + 16, 4);
+  if (start > size || bytes > size - start) return;  // above 4 GB they stand elsewhere
+  const std::string directory = read(start, bytes);
+  for (std::size_t at = 0; directory.size() - at >= directory_size;) {
+    const std::size_t length = number_at(directory, at + 28, 2);
+    const std::size_t next =
+        at + directory_size + length + number_at(directory, at + 30, 2) + number_at(directory, at + 32, 2);
+    if (next > directory.size()) return;
+    const std::string name = directory.substr(at + directory_size, length);
+    const std::string local = read(number_at(directory, at + 42, 4), local_size + length);
+    if (local.starts_with("PK\3\4") && local.size() == local_size + length &&
+        (local.substr(local_size) != name || number_at(local, 26, 2) != length))
+      file.fail(
+          fmt::format("a damaged zip archive (a member is called '{}' in its directory, and '{}' where it begins)",
+                      detail::printable(name), detail::printable(local.substr(local_size))));
+    at = next;
+  }
+}
+
+// A member's bytes, uncompressed. At their end libzip compares the checksum.
+class Member : public detail::Input {
+ public:
+  Member(const File& file, zip_t* zip, std::uint64_t index, std::string where)
+      : file_(file), where_(std::move(where)), stream_(zip_fopen_index(zip, index, 0), &zip_fclose) {
+    if (!stream_) damaged(zip_strerror(zip));
+    zip_stat_t status;
+    if (zip_stat_index(zip, index, 0, &status) != 0) damaged(zip_strerror(zip));
+    // bzip2 and the others make some ten thousand of one byte at most.
+    most_ = status.comp_method == ZIP_CM_STORE     ? status.comp_size
+            : status.comp_method == ZIP_CM_DEFLATE ? detail::inflated_at_most(status.comp_size)
+                                                   : 64 * detail::inflated_at_most(status.comp_size);
+    most_ = std::min({most_, static_cast<std::uint64_t>(status.size), 64 * detail::inflated_at_most(file.require())});
+  }
+
+  using Input::read;
+  std::size_t read(char* to, std::size_t bytes) override {
+    std::size_t done = 0;
+    while (done < bytes) {
+      const auto got = zip_fread(stream_.get(), to + done, bytes - done);
+      if (got < 0) damaged(zip_file_strerror(stream_.get()));
+      if (got == 0) break;
+      done += static_cast<std::size_t>(got);
+    }
+    return done;
+  }
+  [[nodiscard]] std::uint64_t most() const override { return most_; }
+
+ private:
+  [[noreturn]] void damaged(const std::string& why) { file_.fail(fmt::format("{}cannot be read ({})", where_, why)); }
+
+  const File& file_;
+  std::string where_;
+  std::unique_ptr<zip_file_t, int (*)(zip_file_t*)> stream_;
+  std::uint64_t most_ = 0;
+};
+
 class Archive {
  public:
   Archive(std::string_view op, const std::string& path, Location at)
       : file_{op, "an archive of NumPy arrays (.npz)", path, at} {
     file_.require();
     int error = 0;
-    zip_.reset(zip_open(path.c_str(), ZIP_RDONLY | ZIP_CHECKCONS, &error));
+    zip_.reset(zip_open(path.c_str(), ZIP_RDONLY, &error));
     if (!zip_)
       file_.fail(error == ZIP_ER_NOZIP ? std::string("no zip archive, or truncated")
                                        : fmt::format("a damaged zip archive ({})", text_of(error)));
+    check_names(file_);
   }
 
   [[nodiscard]] const File& file() const { return file_; }
@@ -46,27 +137,11 @@ class Archive {
     return std::string(name.ends_with(suffix) ? name.substr(0, name.size() - suffix.size()) : "");
   }
 
-  // The bytes of a member, uncompressed and with the right checksum.
-  [[nodiscard]] std::string read(std::uint64_t index) const {
-    const auto damaged = [&](const std::string& why) {
-      file_.fail(fmt::format("{}cannot be read ({})", where(index), why));
-    };
-    const std::unique_ptr<zip_file_t, int (*)(zip_file_t*)> member(zip_fopen_index(zip_.get(), index, 0), &zip_fclose);
-    if (!member) damaged(zip_strerror(zip_.get()));
-    // The size that the archive claims may be wrong: memory grows with what there is.
-    std::string out;
-    constexpr std::size_t chunk = std::size_t{1} << 20;
-    for (;;) {
-      const std::size_t before = out.size();
-      out.resize(before + chunk);
-      const auto got = zip_fread(member.get(), out.data() + before, chunk);
-      if (got < 0) damaged(zip_file_strerror(member.get()));
-      out.resize(before + static_cast<std::size_t>(got));
-      if (got == 0) return out;
-    }
+  [[nodiscard]] Array read(std::uint64_t index) const {
+    const std::string where = fmt::format("member '{}': ", name(index));
+    Member member(file_, zip_.get(), index, where);
+    return detail::read_npy(file_, member, where);
   }
-
-  [[nodiscard]] std::string where(std::uint64_t index) const { return fmt::format("member '{}': ", name(index)); }
 
  private:
   struct Discard {
@@ -76,60 +151,132 @@ class Archive {
   std::unique_ptr<zip_t, Discard> zip_;
 };
 
+// ---- writing
+
+// Appends a number of `size` bytes, little-endian.
+void append(std::string& to, std::uint64_t number, std::size_t size) {
+  for (std::size_t i = 0; i < size; ++i) to += static_cast<char>(number >> 8 * i & 255);
+}
+
+struct Stored {
+  std::string name;
+  std::uint64_t bytes = 0;
+  std::uint64_t checksum = 0;
+  std::uint64_t offset = 0;
+};
+
+// What a member's header and its entry of the directory have in common. Sizes of 64 bits stand in an extra field, which
+// numpy.savez writes for small arrays as well. (Stored, as numpy.savez does: random numbers, as weights are, hardly
+// shrink.)
+void append_entry(std::string& to, const Stored& member, bool directory) {
+  append(to, 45, 2);          // version 4.5: 64 bits
+  append(to, 0x0800, 2);      // names in UTF-8
+  append(to, 0, 2);           // stored
+  append(to, 0x21 << 16, 4);  // 1 January 1980, as NumPy has it
+  append(to, member.checksum, 4);
+  append(to, 0xffffffff, 4);
+  append(to, 0xffffffff, 4);
+  append(to, member.name.size(), 2);
+  append(to, directory ? 28 : 20, 2);
+  if (directory) {
+    append(to, 0, 2);  // no comment
+    append(to, 0, 2);
+    append(to, 0, 2);
+    append(to, 0644 << 16, 4);  // permissions
+    append(to, 0xffffffff, 4);
+  }
+  to += member.name;
+  append(to, 1, 2);
+  append(to, directory ? 24 : 16, 2);
+  append(to, member.bytes, 8);
+  append(to, member.bytes, 8);
+  if (directory) append(to, member.offset, 8);
+}
+
+// The archive's directory, at `offset`.
+std::string directory_of(const std::vector<Stored>& members, std::uint64_t offset) {
+  std::string out;
+  for (const Stored& member : members) {
+    out += "PK\1\2";
+    append(out, 3 << 8 | 45, 2);  // made by Unix
+    append_entry(out, member, true);
+  }
+  const std::uint64_t size = out.size();
+  out += "PK\6\6";
+  append(out, 44, 8);
+  append(out, 3 << 8 | 45, 2);
+  append(out, 45, 2);
+  append(out, 0, 8);  // of one disk
+  append(out, members.size(), 8);
+  append(out, members.size(), 8);
+  append(out, size, 8);
+  append(out, offset, 8);
+  out += "PK\6\7";
+  append(out, 0, 4);
+  append(out, offset + size, 8);
+  append(out, 1, 4);
+  out += "PK\5\6";
+  append(out, 0, 4);
+  append(out, std::min<std::uint64_t>(members.size(), 0xffff), 2);
+  append(out, std::min<std::uint64_t>(members.size(), 0xffff), 2);
+  append(out, std::min<std::uint64_t>(size, 0xffffffff), 4);
+  append(out, std::min<std::uint64_t>(offset, 0xffffffff), 4);
+  append(out, 0, 2);
+  return out;
+}
+
 }  // namespace
 
 Arrays load_npz(const std::string& path, Location at) {
   const Archive archive("load_npz", path, at);
-  Arrays out;
-  for (std::uint64_t i = 0; i < archive.size(); ++i) {
-    const std::string name = archive.name(i);
-    if (name.empty()) continue;
-    const std::string bytes = archive.read(i);
-    if (detail::npy_holds_numbers(archive.file(), bytes, archive.where(i)))
-      out[name] = detail::parse_npy(archive.file(), bytes, archive.where(i));
-  }
-  return out;
+  return archive.file().guard([&] {
+    Arrays out;
+    for (std::uint64_t i = 0; i < archive.size(); ++i)
+      if (const std::string name = archive.name(i); !name.empty())
+        detail::add(out, name, [&] { return archive.read(i); });
+    return out;
+  });
 }
 
 Array load_npz(const std::string& path, const std::string& name, Location at) {
   const Archive archive("load_npz", path, at);
-  std::string names;
-  for (std::uint64_t i = 0; i < archive.size(); ++i) {
-    if (archive.name(i) == name) return detail::parse_npy(archive.file(), archive.read(i), archive.where(i));
-    if (!archive.name(i).empty()) names += fmt::format("{}'{}'", names.empty() ? "" : ", ", archive.name(i));
-  }
-  archive.file().fail(fmt::format("no array '{}', only {}", name, names.empty() ? "others than arrays" : names));
+  return archive.file().guard([&] {
+    std::vector<std::string> names;
+    for (std::uint64_t i = archive.size(); i-- > 0;) {  // of several the last
+      if (archive.name(i) == name)
+        return detail::require(archive.file(), fmt::format("member '{}'", name), [&] { return archive.read(i); });
+      if (!archive.name(i).empty()) names.insert(names.begin(), archive.name(i));
+    }
+    detail::fail_missing(archive.file(), "array", name, names);
+  });
 }
 
 void save_npz(const std::string& path, const Arrays& arrays, Location at) {
-  const auto fail = [&](const std::string& why) {
-    throw Error(at, "save_npz", fmt::format("requires a file that can be written, got '{}': {}", path, why));
-  };
-  // libzip writes a temporary file and renames it, but deletes the file where the archive is empty.
   for (const auto& [name, array] : arrays)
-    if (name.empty()) throw Error(at, "save_npz", "requires names of arrays, got an empty one");
+    if (name.empty() || name.size() > 65000)
+      throw Error(at, "save_npz", fmt::format("requires names of arrays of 1 to 65000 bytes, got {}", name.size()));
   if (arrays.empty()) throw Error(at, "save_npz", "requires at least one array, got none");
-  int error = 0;
-  zip_t* const zip = zip_open(path.c_str(), ZIP_CREATE | ZIP_TRUNCATE, &error);
-  if (zip == nullptr) fail(text_of(error));
-  std::unique_ptr<zip_t, void (*)(zip_t*)> discard(zip, &zip_discard);
-  std::vector<std::string> members;  // libzip reads them when it closes the archive
-  members.reserve(arrays.size());
+  detail::AtomicFile file(path, "save_npz", at);
+  std::vector<Stored> members;
+  std::uint64_t offset = 0;
   for (const auto& [name, array] : arrays) {
-    std::string& bytes = members.emplace_back(detail::npy_header(array));
-    bytes.append(static_cast<const char*>(array.raw()), array.bytes());
-    zip_source_t* const source = zip_source_buffer(zip, bytes.data(), bytes.size(), 0);
-    const zip_int64_t index =
-        source == nullptr ? -1 : zip_file_add(zip, (name + std::string(suffix)).c_str(), source, ZIP_FL_ENC_UTF_8);
-    if (index < 0) {
-      zip_source_free(source);
-      fail(zip_strerror(zip));
-    }
-    // Stored, as numpy.savez does: random numbers, as weights are, hardly shrink.
-    if (zip_set_file_compression(zip, static_cast<zip_uint64_t>(index), ZIP_CM_STORE, 0) != 0) fail(zip_strerror(zip));
+    const std::string header = detail::npy_header(array);
+    const auto* const elements = static_cast<const unsigned char*>(array.raw());
+    const auto checksum =
+        crc32_z(crc32_z(0, nullptr, 0), reinterpret_cast<const unsigned char*>(header.data()), header.size());
+    const Stored member{name + std::string(suffix), header.size() + array.bytes(),
+                        crc32_z(checksum, elements, array.bytes()), offset};
+    std::string start = "PK\3\4";
+    append_entry(start, member, false);
+    start += header;
+    file.write(start.data(), start.size());
+    file.write(elements, array.bytes());
+    offset += start.size() + array.bytes();
+    members.push_back(member);
   }
-  if (zip_close(zip) != 0) fail(zip_strerror(zip));
-  discard.release();  // NOLINT: closed
+  const std::string directory = directory_of(members, offset);
+  file.write(directory.data(), directory.size());
+  file.commit();
 }
 
 }  // namespace chainrule::data
