@@ -522,7 +522,7 @@ z = input  float64 {4, 3}
 %7 = sum(%6, axes=(1), keepdims=true)  float64 {4, 1}  net.cpp:7
 %8 = log(%7)  float64 {4, 1}  net.cpp:7
 %9 = sub(%5, %8)  float64 {4, 3}  net.cpp:7
-%10 = clip(%9, high=1, low=-1)  float64 {4, 3}  net.cpp:7
+%10 = clip(%9, low=-1, high=1)  float64 {4, 3}  net.cpp:7
 %11 = where(%2, %10, %9)  float64 {4, 3}  net.cpp:7
 %12 = mul(y, %11)  float64 {4, 3}  net.cpp:7
 %13 = sum(%12, axes=(1), keepdims=false)  float64 {4}  net.cpp:7
@@ -598,8 +598,10 @@ TEST_CASE("fuse_elementwise groups what runs as one step") {
   line(5);
   const auto back = y * m;  // waits for the mean, which waits for y
   line(6);
-  const auto late = (z - 3.0) * m;  // only the last group reads z - 3
-  const Computation c = expand_composites({graph, {single, back, late, flags}});
+  const auto late = (z - 3.0) * m;  // only the last group reads z - 3, for which z had to be kept instead
+  line(7);
+  const auto later = (y - 3.0) * m;  // y is kept for the last groups anyway, so y - 3 is made there
+  const Computation c = expand_composites({graph, {single, back, late, later, flags}});
   CHECK(listing_of_groups(c) == R"(
 x = input  float64 {batch, 3}
 %2 = mul(x, 2)  float64 {batch, 3}  net.cpp:1  group 1
@@ -618,8 +620,10 @@ b = parameter  float64 {2}
 %17 = extent(shape={batch, 2}, dtype=float64)  float64 {}  net.cpp:4
 %18 = div(%16, %17)  float64 {}  net.cpp:4  group 5
 %19 = mul(%14, %18)  float64 {batch, 2}  net.cpp:5  group 6
-%21 = sub(%9, 3)  float64 {batch, 2}  net.cpp:6  group 7
+%21 = sub(%9, 3)  float64 {batch, 2}  net.cpp:6  group 2
 %22 = mul(%21, %18)  float64 {batch, 2}  net.cpp:6  group 7
+%24 = sub(%14, 3)  float64 {batch, 2}  net.cpp:7  group 8
+%25 = mul(%24, %18)  float64 {batch, 2}  net.cpp:7  group 8
 )");
 }
 
