@@ -40,10 +40,9 @@ Value number_of(const Node& node) { return extent(node.input(0).graph(), node.in
 
 constexpr double inf = std::numeric_limits<double>::infinity();
 
-// weight * cost, and 0 for an infinite cost of no weight: what cannot happen costs nothing.
-Value weighed(Value weight, Value cost) {
-  return where(logical_and(equal(weight, 0.0), equal(abs(cost), inf)), 0.0, weight * cost);
-}
+// weight * cost, and 0 for an infinite cost of no weight: what cannot happen costs nothing. (Of no weight, any finite
+// cost will do; a NaN stays.)
+Value weighed(Value weight, Value cost) { return weight * where(equal(weight, 0.0), clip(cost, -1, 1), cost); }
 
 CHAINRULE_EARLY const BuiltinOp sigmoid_cross_entropy_op = register_op({
     .name = "sigmoid_cross_entropy",

@@ -321,6 +321,9 @@ TEST_CASE("allclose is NumPy's") {
 
 TEST_CASE("arrays print as NumPy's do") {
   CHECK(Array(2.5).to_string() == "2.5");
+  // NaN has no sign.
+  CHECK(Array({std::copysign(std::nan(""), -1.0), std::nan("")}).to_string() == "[nan, nan]");
+  CHECK(!std::signbit(Array(std::copysign(std::nan(""), -1.0)).item()));
   CHECK(Array(3).to_string() == "3");
   CHECK(Array({1.0, 0.5, -2.0}).to_string() == "[1, 0.5, -2]");
   CHECK(Array({1.0 / 3, 1e20}).to_string(3) == "[0.333, 1e+20]");

@@ -522,17 +522,15 @@ z = input  float64 {4, 3}
 %7 = sum(%6, axes=(1), keepdims=true)  float64 {4, 1}  net.cpp:7
 %8 = log(%7)  float64 {4, 1}  net.cpp:7
 %9 = sub(%5, %8)  float64 {4, 3}  net.cpp:7
-%10 = abs(%9)  float64 {4, 3}  net.cpp:7
-%12 = equal(%10, inf)  bool {4, 3}  net.cpp:7
-%13 = logical_and(%2, %12)  bool {4, 3}  net.cpp:7
-%15 = mul(y, %9)  float64 {4, 3}  net.cpp:7
-%16 = where(%13, 0, %15)  float64 {4, 3}  net.cpp:7
-%17 = sum(%16, axes=(1), keepdims=false)  float64 {4}  net.cpp:7
-%18 = sum(%17, axes=(0), keepdims=false)  float64 {}  net.cpp:7
-%19 = extent(shape={4}, dtype=float64)  float64 {}  net.cpp:7
-%20 = div(%18, %19)  float64 {}  net.cpp:7
-%21 = neg(%20)  float64 {}  net.cpp:7
-results: %21
+%10 = clip(%9, low=-1, high=1)  float64 {4, 3}  net.cpp:7
+%11 = where(%2, %10, %9)  float64 {4, 3}  net.cpp:7
+%12 = mul(y, %11)  float64 {4, 3}  net.cpp:7
+%13 = sum(%12, axes=(1), keepdims=false)  float64 {4}  net.cpp:7
+%14 = sum(%13, axes=(0), keepdims=false)  float64 {}  net.cpp:7
+%15 = extent(shape={4}, dtype=float64)  float64 {}  net.cpp:7
+%16 = div(%14, %15)  float64 {}  net.cpp:7
+%17 = neg(%16)  float64 {}  net.cpp:7
+results: %17
 )");
   const Computation plain{graph, {z + y}};
   CHECK(listing(expand_composites(plain)) == listing(plain));
@@ -600,8 +598,10 @@ TEST_CASE("fuse_elementwise groups what runs as one step") {
   line(5);
   const auto back = y * m;  // waits for the mean, which waits for y
   line(6);
-  const auto late = (z - 3.0) * m;  // only the last group reads z - 3
-  const Computation c = expand_composites({graph, {single, back, late, flags}});
+  const auto late = (z - 3.0) * m;  // only the last group reads z - 3, for which z had to be kept instead
+  line(7);
+  const auto later = (y - 3.0) * m;  // y is kept for the last groups anyway, so y - 3 is made there
+  const Computation c = expand_composites({graph, {single, back, late, later, flags}});
   CHECK(listing_of_groups(c) == R"(
 x = input  float64 {batch, 3}
 %2 = mul(x, 2)  float64 {batch, 3}  net.cpp:1  group 1
@@ -620,8 +620,10 @@ b = parameter  float64 {2}
 %17 = extent(shape={batch, 2}, dtype=float64)  float64 {}  net.cpp:4
 %18 = div(%16, %17)  float64 {}  net.cpp:4  group 5
 %19 = mul(%14, %18)  float64 {batch, 2}  net.cpp:5  group 6
-%21 = sub(%9, 3)  float64 {batch, 2}  net.cpp:6  group 7
+%21 = sub(%9, 3)  float64 {batch, 2}  net.cpp:6  group 2
 %22 = mul(%21, %18)  float64 {batch, 2}  net.cpp:6  group 7
+%24 = sub(%14, 3)  float64 {batch, 2}  net.cpp:7  group 8
+%25 = mul(%24, %18)  float64 {batch, 2}  net.cpp:7  group 8
 )");
 }
 
@@ -696,6 +698,52 @@ results: %5
                                       {square(w - matmul(x, y))}, {sin(x) + matmul(x, y)}, {row + matmul(x, y)},
                                       {v - matmul(small, x)},     {u - matmul(x, narrow)}, {w * matmul(x, y)}};
   for (const Values& results : others) CHECK(passed(results) == listing({graph, results}));
+  // So is a product by 0, which BLAS leaves out, NaN and all, or by what is no number.
+  for (const double factor : {0.0, -0.0, HUGE_VAL, -HUGE_VAL, std::nan("")}) {
+    const Values results{w - factor * matmul(x, y)};
+    CHECK(passed(results) == listing({graph, results}));
+  }
+}
+
+TEST_CASE("a product with NaN is NaN in every size, whatever its factor") {
+  for (const DType dtype : {float32, float64})
+    for (const std::int64_t n : {1, 8, 64, 130})
+      for (const double factor : {0.0, 1.0, 1e-60}) {  // the last is 0 in float32
+        Graph graph({.dtype = dtype});
+        const auto x = graph.input("x", {n, n});
+        const auto w = graph.parameter("w", ones({n, n}));
+        State state(graph);
+        Program program(state, {.updates = {{w, w - factor * matmul(x, x)}}});
+        Array numbers = Array::full(dtype, {n, n}, 1);
+        numbers.set(0, std::nan(""));
+        program.run({{x, numbers}});
+        std::int64_t nans = 0;
+        for (std::int64_t i = 0; i < n * n; ++i) nans += std::isnan(state[w][i]) ? 1 : 0;
+        INFO(name(dtype) << " {" << n << ", " << n << "}, factor " << factor);
+        CHECK(nans == 2 * n - 1);  // the first row and column
+      }
+}
+
+TEST_CASE("fuse_elementwise: a slope that needs an activation's operand is stored in its place") {
+  Graph graph;
+  Line line;
+  const auto x = graph.input("x", {4, 64}, Location{});
+  const auto w = graph.parameter("w", zeros({64, 64}), Location{});
+  const auto b = graph.parameter("b", zeros({64}), Location{});
+  line(1);
+  const auto h = tanh(matmul(x, w) + b);
+  line(2);
+  const auto loss = sum(square(matmul(h, w)));
+  const Computation c = optimize({graph, {loss, gradients(loss, {w})[0]}}, Mode::training);
+  const Groups groups = fuse_elementwise(c);
+  std::uint32_t of_tanh = 0;
+  std::uint32_t of_slope = 1;
+  for (std::uint32_t id = 0; id < groups.size(); ++id) {
+    const auto& op = c.graph.data()->node(id).op->name;
+    if (op == "tanh") of_tanh = groups[id];
+    if (op == "sech2") of_slope = groups[id];
+  }
+  CHECK(of_tanh == of_slope);
 }
 
 TEST_CASE("optimize logs each pass in order") {

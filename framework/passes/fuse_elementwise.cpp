@@ -7,7 +7,8 @@
 // everything belongs to their group: it is made tile by tile as its elements are.
 //
 // A node whose readers all come at a later level moves up to them: what only the backward pass needs of the forward
-// pass is then computed there, and not stored in between.
+// pass is then computed there, and not stored in between. Unless something else had to be stored for it: a slope that
+// is made of an activation's operand is stored itself, where code that it shares with the activation makes it.
 #include <algorithm>
 #include <limits>
 #include <map>
@@ -33,6 +34,8 @@ struct Fusion {
   std::vector<char> elementwise;
   std::vector<char> summing;  // sums over elementwise nodes, in whose groups they run
   std::vector<int> level;
+  std::vector<std::uint32_t> readers;  // how many
+  std::vector<int> last_reader;        // the level of the last
 
   explicit Fusion(const GraphData& g)
       : graph(g), elementwise(g.nodes.size()), summing(g.nodes.size()), level(g.nodes.size(), 0) {
@@ -56,12 +59,41 @@ struct Fusion {
         level[v] = std::max(level[v], level[u] + ((elementwise[u] || summing[u]) && !joins(u, v) ? 1 : 0));
   }
 
+  // How many readers each node has, and the level of the last.
+  void find_last_readers() {
+    readers.assign(level.size(), 0);
+    last_reader.assign(level.size(), 0);
+    for (NodeId v = 0; v < level.size(); ++v)
+      for (const NodeId u : graph.node(v).inputs) {
+        ++readers[u];
+        last_reader[u] = std::max(last_reader[u], level[v]);
+      }
+  }
+
+  // Whether an array as large as that of v, which nothing else needs that long, would have to be stored if v were
+  // computed at a later level: an operand, or one of an operand that moves with v.
+  [[nodiscard]] bool keeps_another(NodeId v, int later) const {
+    std::vector<NodeId> moving{v};
+    for (std::size_t i = 0; i < moving.size() && moving.size() < 16; ++i)
+      for (const NodeId u : graph.node(moving[i]).inputs) {
+        const detail::NodeData& node = graph.node(u);
+        const bool is_array = !node.inputs.empty() && !node.op->forward.generator;
+        if (!is_array || last_reader[u] >= later || !(node.type.shape == graph.node(v).type.shape)) continue;
+        if (!joins(u, v) || readers[u] > 1) return true;
+        moving.push_back(u);
+      }
+    return false;
+  }
+
   void move_up(const Values& results) {
     constexpr int none = std::numeric_limits<int>::max();
     std::vector<int> reader(level.size(), none);  // the lowest level of a reader; -1 once the node must stay
     for (const Value r : results) reader[r.id()] = -1;
     for (auto v = static_cast<NodeId>(level.size()); v-- > 0;) {
-      if (elementwise[v] && reader[v] > level[v] && reader[v] != none) level[v] = reader[v];
+      // A mask is made again for little, and storing it takes as long as all else of its group.
+      if (elementwise[v] && reader[v] > level[v] && reader[v] != none &&
+          (graph.node(v).type.dtype == boolean || !keeps_another(v, reader[v])))
+        level[v] = reader[v];
       for (const NodeId u : graph.node(v).inputs) {
         if (!joins(u, v)) {
           reader[u] = -1;
@@ -80,6 +112,7 @@ Groups fuse_elementwise(const Computation& c) {
   const std::size_t n = graph.nodes.size();
   Fusion fusion(graph);
   fusion.assign_levels();
+  fusion.find_last_readers();
   fusion.move_up(c.results);
 
   std::vector<NodeId> parent(n);

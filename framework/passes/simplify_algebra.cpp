@@ -57,21 +57,22 @@ Value root(Value x) {
   return abs(sqrt(where(equal(x, -inf), inf, x)));
 }
 
-// Powers that are a few products: of a whole exponent, or of a half one as those of the root, up to this. Of a negative
-// one they are those of 1 / x, which overflows and underflows where the power does.
-constexpr int most_factors = 8;
+// Powers of whole and half exponents up to this are a few products. Those of a negative one are products of 1 / x,
+// which overflows and underflows only where the power does.
+constexpr double most_factors = 8;
 
 Value pow(const Node& node, const Values& in) {
   const Array* exponent = detail::constant_value(in[1]);
   if (!exponent || exponent->size() != 1 || !(in[0].shape() == node.shape())) return {};
-  const double whole = (*exponent)[0];
-  if (whole == 0) return broadcast_to(in[0].graph().constant(1.0, node.dtype()), node.shape());
-  const double halves = 2 * whole;
-  const bool is_whole = whole == std::trunc(whole);
-  const double factors = std::abs(is_whole ? whole : halves);
-  if (!(factors <= most_factors) || halves != std::trunc(halves)) return {};
-  const Value base = is_whole ? in[0] : root(in[0]);
-  return whole_power(whole < 0 ? 1.0 / base : base, static_cast<int>(factors));
+  const double b = (*exponent)[0];
+  if (b == 0) return broadcast_to(in[0].graph().constant(1.0, node.dtype()), node.shape());
+  if (!(std::abs(b) <= most_factors) || 2 * b != std::trunc(2 * b)) return {};
+  const auto factor = [b](Value x) { return b < 0 ? 1.0 / x : x; };
+  const int whole = static_cast<int>(std::abs(b));
+  if (whole == std::abs(b)) return whole_power(factor(in[0]), whole);
+  const Value half = factor(root(in[0]));
+  // The power of -infinity and -0 has no sign; of other negative numbers it is NaN.
+  return whole == 0 ? half : abs(whole_power(factor(in[0]), whole) * half);
 }
 
 Value neg(const Node&, const Values& in) {
