@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include <fmt/core.h>
 #include <nlohmann/json.hpp>
@@ -16,6 +17,9 @@ namespace {
 bool is_gradient(const CheckRow& row) { return row.check == "gradient" || row.check == "second order"; }
 bool has_numbers(const CheckRow& row) { return is_gradient(row) || row.check == "float32" || row.check == "adjoint"; }
 bool is_comparison(const CheckRow& row) { return has_numbers(row) || row.check == "Taylor"; }
+
+// NaN without its sign, which says nothing.
+double shown(double x) { return std::isnan(x) ? std::numeric_limits<double>::quiet_NaN() : x; }
 
 std::string painted(std::string text, Verdict verdict, bool colour) {
   if (!colour) return text;
@@ -77,8 +81,8 @@ std::string CheckReport::to_string(bool colour) const {
     if (has_numbers(row)) {
       const bool whole = row.check == "adjoint";
       text += fmt::format("{:<12} {:>8.1e}  {:<9} {:>22.15g} {:>22.15g} {:>8}  ",
-                          whole ? "" : chainrule::to_string(row.shape), row.distance,
-                          whole ? "" : chainrule::to_string(row.worst), row.analytic, row.numeric,
+                          whole ? "" : chainrule::to_string(row.shape), shown(row.distance),
+                          whole ? "" : chainrule::to_string(row.worst), shown(row.analytic), shown(row.numeric),
                           is_gradient(row) ? fmt::format("{:.1e}", row.error) : "");
     }
     text += painted(std::string(name(row.verdict)), row.verdict, colour);
@@ -93,7 +97,7 @@ std::string CheckReport::to_string(bool colour) const {
 
 std::string CheckReport::to_json() const {
   const auto number = [](double x) -> nlohmann::json {  // JSON has no NaN
-    return std::isfinite(x) ? nlohmann::json(x) : nlohmann::json(fmt::format("{}", x));
+    return std::isfinite(x) ? nlohmann::json(x) : nlohmann::json(fmt::format("{}", shown(x)));
   };
   nlohmann::json json = {{"title", title},
                          {"line", line},
