@@ -3,6 +3,9 @@
 
 #include <cmath>
 #include <cstring>
+#include <functional>
+#include <memory>
+#include <stdexcept>
 #include <string>
 
 #include <nlohmann/json.hpp>
@@ -241,6 +244,396 @@ TEST_CASE("a check leaves graph, State and feeds as they were", "[check]") {
   CHECK(net.graph.size() == nodes);
   for (std::size_t i = 0; i < before.size(); ++i) CHECK(state[net.parameters()[i]].identical(before[i]));
   CHECK(state.step() == 0);
+}
+
+// ---- jumps
+
+namespace {
+
+struct Fraction {
+  auto operator()(auto x) const { return x - cr::simd::floor(x); }
+};
+
+// x - floor(x), whose derivative is 1 wherever it has one.
+cr::Op fraction(double slope, const cr::Initial& at) {
+  cr::Op op;
+  op.name = "fraction";
+  op.doc = "x - floor(x).";
+  op.shape = cr::same_shape;
+  op.forward = cr::elementwise<Fraction>();
+  op.gradient = [slope](const cr::Node&, cr::Value dy) -> cr::Values { return {slope * dy}; };
+  op.samples = {{.inputs = {at}}};
+  return op;
+}
+
+}  // namespace
+
+TEST_CASE("a jump is no kink: no gradient is one between slopes that grow without bound", "[check]") {
+  const cr::Array jumps({1.0, 2.0, 3.0});
+  const auto wrong = cr::check_gradients(fraction(-1000, jumps));
+  INFO(wrong.to_string());
+  CHECK(wrong.verdict() == cr::Verdict::fail);
+  const auto& row = row_of(wrong, "gradient");
+  CHECK(row.note.find("jump at element {") != std::string::npos);
+  CHECK(row.note.find("no derivative exists") != std::string::npos);
+  CHECK(row_of(wrong, "Taylor").verdict >= cr::Verdict::inconclusive);
+
+  const auto right = cr::check_gradients(fraction(1, jumps));
+  INFO(right.to_string());
+  CHECK(right.verdict() == cr::Verdict::inconclusive);
+
+  const auto between = cr::check_gradients(fraction(1, cr::Array({1.25, 2.5, -3.7})));
+  INFO(between.to_string());
+  CHECK(between.verdict() == cr::Verdict::pass);
+  CHECK(cr::check_gradients(fraction(-1000, cr::Array({1.25, 2.5, -3.7}))).verdict() == cr::Verdict::fail);
+  // One jump among smooth elements.
+  CHECK_FALSE(cr::check_gradients(fraction(1, cr::Array({1.25, 2.0, -3.7}))).passed());
+}
+
+TEST_CASE("a Taylor remainder that does not shrink like h^2 does not pass", "[check]") {
+  cr::Op wrong = with_samples("tanh", {{.inputs = {cr::uniform({2, 3}, -1, 1)}}});
+  wrong.gradient = [rule = wrong.gradient](const cr::Node& node, cr::Value dy) -> cr::Values {
+    return {1.001 * rule(node, dy)[0]};
+  };
+  const auto report = cr::check_gradients(wrong, gradients_only);
+  INFO(report.to_string());
+  const auto& row = row_of(report, "Taylor");
+  CHECK(row.verdict == cr::Verdict::fail);
+  CHECK(row.numeric == Approx(1).margin(0.1));
+}
+
+TEST_CASE("a loss that is NaN does not pass", "[check]") {
+  cr::Graph graph;
+  const auto w = graph.parameter("w", cr::Array({-1.0, 0.5}));
+  const cr::State state(graph);
+  for (const cr::Value loss : {cr::sum(cr::log(w)), cr::sum(cr::stop_gradient(cr::log(w))) + cr::sum(0.0 * w)}) {
+    const auto report = cr::check_gradients(loss, {w}, state);
+    INFO(report.to_string());
+    CHECK_FALSE(report.passed());
+    CHECK(row_of(report, "Taylor").verdict >= cr::Verdict::inconclusive);
+  }
+}
+
+// ---- kernels
+
+namespace {
+
+template <class T>
+using In = std::vector<cr::Tensor<const T>>;
+
+// 2 x by this kernel.
+template <class F>
+cr::Op twice(F kernel, double slope = 2) {
+  cr::Op op;
+  op.name = "twice";
+  op.doc = "2 x.";
+  op.shape = cr::same_shape;
+  op.forward = cr::kernel(kernel);
+  op.gradient = [slope](const cr::Node&, cr::Value dy) -> cr::Values { return {slope * dy}; };
+  op.samples = {{.inputs = {cr::uniform({4}, 1, 2)}}};
+  return op;
+}
+
+template <class T>
+void double_it(const In<T>& x, cr::Tensor<T> y) {
+  for (std::int64_t i = 0; i < y.size(); ++i) y[i] = 2 * x[0][i];
+}
+
+}  // namespace
+
+TEST_CASE("a kernel that keeps something from run to run fails, whatever its gradient", "[check]") {
+  for (const double size : {1e-3, 1e-9}) {
+    for (const double slope : {2.0, 200.0}) {
+      const auto op = twice(
+          [n = 0, size]<class T>(const In<T>& x, cr::Tensor<T> y, const cr::Attributes&) mutable {
+            double_it(x, y);
+            y[0] += static_cast<T>(++n * size);
+          },
+          slope);
+      const auto report = cr::check_gradients(op);
+      INFO(report.to_string());
+      CHECK(report.verdict() == cr::Verdict::fail);
+      CHECK(row_of(report, "repeatable").note.find("kept from run to run") != std::string::npos);
+    }
+  }
+}
+
+TEST_CASE("a network with a kernel that changes from run to run fails, and says why", "[check]") {
+  static const cr::Op op = twice([n = 0]<class T>(const In<T>& x, cr::Tensor<T> y, const cr::Attributes&) mutable {
+    double_it(x, y);
+    y[0] += static_cast<T>(1e-3) * static_cast<T>(++n);
+  });
+  cr::Graph graph;
+  const auto w = graph.parameter("w", cr::Array({1.0, 2.0}));
+  const auto loss = cr::sum(cr::apply(op, {w}));
+  const cr::State state(graph);
+  const auto report = cr::check_gradients(loss, {w}, state);
+  INFO(report.to_string());
+  CHECK(report.verdict() == cr::Verdict::fail);
+  CHECK(row_of(report, "repeatable").note.find("from run to run") != std::string::npos);
+}
+
+TEST_CASE("a kernel that writes or reads beside its operands fails", "[check]") {
+  const auto note_of = [](const cr::Op& op) {
+    const auto report = cr::check_gradients(op);
+    INFO(report.to_string());
+    CHECK(report.verdict() == cr::Verdict::fail);
+    return row_of(report, "repeatable").note;
+  };
+  using Catch::Matchers::ContainsSubstring;
+  CHECK_THAT(note_of(twice([]<class T>(const In<T>& x, cr::Tensor<T> y, const cr::Attributes&) {
+               double_it(x, y);
+               y.data[y.size()] = 7;
+             })),
+             ContainsSubstring("past the end of the output"));
+  CHECK_THAT(note_of(twice([]<class T>(const In<T>& x, cr::Tensor<T> y, const cr::Attributes&) {
+               double_it(x, y);
+               y.data[-1] = 7;
+             })),
+             ContainsSubstring("before the output"));
+  CHECK_THAT(note_of(twice([]<class T>(const In<T>& x, cr::Tensor<T> y, const cr::Attributes&) {
+               double_it(x, y);
+               const_cast<T*>(x[0].data)[y.size()] = 7;
+             })),
+             ContainsSubstring("past the end of input 0"));
+  CHECK_THAT(note_of(twice([]<class T>(const In<T>& x, cr::Tensor<T> y, const cr::Attributes&) {
+               double_it(x, y);
+               if (x[0].data[y.size()] > 0) y[0] += 1;
+             })),
+             ContainsSubstring("beside an operand"));
+  // In float32 alone.
+  CHECK_THAT(note_of(twice([]<class T>(const In<T>& x, cr::Tensor<T> y, const cr::Attributes&) {
+               double_it(x, y);
+               if (sizeof(T) == 4) y.data[y.size()] = 7;
+             })),
+             ContainsSubstring("in float32"));
+}
+
+TEST_CASE("a kernel that throws makes the check fail with what it said", "[check]") {
+  const auto report = cr::check_gradients(twice(
+      []<class T>(const In<T>&, cr::Tensor<T>, const cr::Attributes&) { throw std::runtime_error("out of luck"); }));
+  CHECK(report.verdict() == cr::Verdict::fail);
+  REQUIRE(report.errors.size() == 1);
+  CHECK(report.errors[0].find("out of luck") != std::string::npos);
+}
+
+TEST_CASE("float32 values are compared with those of float64", "[check]") {
+  for (const double by : {1.0, 1e-4}) {
+    const auto report =
+        cr::check_gradients(twice([by]<class T>(const In<T>& x, cr::Tensor<T> y, const cr::Attributes&) {
+          double_it(x, y);
+          if (sizeof(T) == 4) y[1] += static_cast<T>(by);
+        }));
+    INFO(report.to_string());
+    CHECK(report.verdict() == cr::Verdict::fail);
+    const auto& row = row_of(report, "float32");
+    CHECK(row.input == "values");
+    CHECK(row.verdict == cr::Verdict::fail);
+    CHECK(row.worst == cr::Dims{1});
+  }
+  CHECK(cr::check_gradients(twice([]<class T>(const In<T>& x, cr::Tensor<T> y, const cr::Attributes&) {
+          double_it(x, y);
+        })).passed());
+}
+
+// ---- rounding
+
+TEST_CASE("gradients below what differences resolve pass by scale, and do not lead the summary", "[check]") {
+  cr::Op swish;
+  swish.name = "swish";
+  swish.doc = "x sigmoid(x).";
+  swish.shape = cr::same_shape;
+  swish.forward = cr::expand([](const cr::Node& node) { return node.input(0) * cr::sigmoid(node.input(0)); });
+  swish.gradient = [](const cr::Node& node, cr::Value dy) -> cr::Values {
+    const cr::Value s = cr::sigmoid(node.input(0));
+    return {dy * (s + node.input(0) * s * cr::sigmoid(-node.input(0)))};
+  };
+  swish.samples = {{.inputs = {cr::uniform({3, 4}, -1e3, 1e3)}}};
+  for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+    const auto report = cr::check_gradients(swish, {.float32 = false, .preconditions = false, .seed = seed});
+    INFO(report.to_string());
+    CHECK(report.passed());
+    CHECK(report.distance() < 1e-6);
+  }
+}
+
+TEST_CASE("right gradients of cancelling sums do not fail", "[check]") {
+  for (const int n : {7, 5000}) {
+    for (std::uint64_t seed = 1; seed <= (n == 7 ? 400 : 40); ++seed) {
+      cr::Graph graph({.seed = seed});
+      const auto w = graph.parameter("w", cr::zeros({n}));
+      const auto x = graph.variable("x", cr::normal({n}));
+      const auto loss = cr::sum(w * x);
+      const cr::State state(graph);
+      const auto report = cr::check_gradients(loss, {w}, state, {}, {.orders = 1, .seed = seed});
+      INFO(report.to_string());
+      REQUIRE(report.passed());
+    }
+  }
+}
+
+TEST_CASE("an element close to a pole is moved in proportion to itself", "[check]") {
+  cr::Graph graph;
+  const auto w = graph.parameter("w", cr::Array({0.7, 1e-9}));
+  const auto loss = cr::sum(1.0 / cr::square(w));
+  const cr::State state(graph);
+  const auto report = cr::check_gradients(loss, {w}, state);
+  INFO(report.to_string());
+  CHECK(report.verdict() == cr::Verdict::pass);
+}
+
+TEST_CASE("the second derivative at a kink is checked beside it", "[check]") {
+  cr::Graph graph;
+  const auto w = graph.parameter("w", cr::Array({0.0, 1.0}));
+  const auto loss = cr::sum(cr::exp(cr::abs(w)));
+  const cr::State state(graph);
+  const auto report = cr::check_gradients(loss, {w}, state);
+  INFO(report.to_string());
+  CHECK(report.verdict() == cr::Verdict::subgradient);
+  CHECK(row_of(report, "second order").note.find("no slope at 1 element, right beside") != std::string::npos);
+}
+
+namespace {
+
+// A loss of random ops on parameters of a random graph.
+cr::Value random_loss(cr::Graph& graph, cr::numpy::RandomState& rng, cr::Values& parameters) {
+  const auto pick = [&](int n) { return static_cast<int>(rng.rand(1)[0] * n); };
+  cr::Values values;
+  for (int i = 0; i <= pick(3); ++i) {
+    const cr::Shape shape = pick(3) == 0 ? cr::Shape{4} : pick(5) == 0 ? cr::Shape{3, 1} : cr::Shape{3, 4};
+    parameters.push_back(graph.parameter("p" + std::to_string(i), cr::uniform(shape, -2, 2)));
+    values.push_back(parameters.back());
+  }
+  for (int i = 0; i <= pick(8); ++i) {
+    const auto any = [&] {
+      return values[values.size() - 1 - static_cast<std::size_t>(pick(static_cast<int>(values.size())))];
+    };
+    const cr::Value a = any();
+    const cr::Value b = any();
+    const std::vector<std::function<cr::Value()>> ops = {
+        [&] { return a + b; },
+        [&] { return a - b; },
+        [&] { return a * b; },
+        [&] { return a / (1.0 + cr::square(b)); },
+        [&] { return cr::tanh(a); },
+        [&] { return cr::sigmoid(a); },
+        [&] { return cr::relu(a); },
+        [&] { return cr::exp(cr::clip(a, -5, 5)); },
+        [&] { return cr::log(1.0 + cr::square(a)); },
+        [&] { return cr::sqrt(0.5 + cr::square(a)); },
+        [&] { return cr::softplus(a); },
+        [&] { return cr::elu(a, 1); },
+        [&] { return cr::abs(a); },
+        [&] { return cr::sin(a); },
+        [&] { return cr::maximum(a, b * 0.7 + 0.1); },
+        [&] { return cr::softmax(a); },
+        [&] { return cr::log_softmax(a); },
+        [&] { return cr::sum(a, -1, true); },
+        [&] { return cr::mean(a, 0, true); },
+        [&] { return cr::max(a, -1, true); },
+        [&] { return cr::where(a > 0.3, a, b * 0.5); },
+        [&] { return a - cr::mean(a); },
+    };
+    values.push_back(ops[static_cast<std::size_t>(pick(static_cast<int>(ops.size())))]());
+  }
+  return pick(2) == 0 ? cr::sum(values.back()) : cr::mean(cr::square(values.back()));
+}
+
+}  // namespace
+
+TEST_CASE("random compositions of right ops pass: none fails, under a hundredth is undecided", "[check]") {
+  constexpr int graphs = 600;
+  int undecided = 0;
+  for (std::uint64_t seed = 1; seed <= graphs; ++seed) {
+    cr::Graph graph({.seed = seed});
+    cr::numpy::RandomState rng(static_cast<std::uint32_t>(seed));
+    cr::Values parameters;
+    const cr::Value loss = random_loss(graph, rng, parameters);
+    const cr::State state(graph);
+    const auto report = cr::check_gradients(loss, parameters, state, {}, {.seed = seed});
+    INFO("seed " << seed << "\n" << report.to_string());
+    CHECK(report.verdict() != cr::Verdict::fail);
+    if (report.verdict() == cr::Verdict::inconclusive) ++undecided;
+  }
+  CHECK(undecided < graphs / 100);
+}
+
+// ---- many elements
+
+namespace {
+
+// x, with a slope of 1.02 at one element of one of the arrays that it is used on.
+const cr::Op& wrong_at(const cr::Dims& shape, std::int64_t element) {
+  static std::vector<std::unique_ptr<cr::Op>> made;
+  auto op = std::make_unique<cr::Op>();
+  op->name = "identity";
+  op->doc = "x.";
+  op->shape = cr::same_shape;
+  op->forward = cr::elementwise([](auto x) { return x * 1.0; });
+  op->gradient = [shape, element](const cr::Node&, cr::Value dy) -> cr::Values {
+    cr::Array factor = cr::Array::full(dy.dtype(), shape, 1);
+    factor.set(element, 1.02);
+    return {dy * factor};
+  };
+  made.push_back(std::move(op));
+  return *made.back();
+}
+
+}  // namespace
+
+TEST_CASE("more elements than full_below in all values together are checked along directions of all", "[check]") {
+  for (const bool wrong : {false, true}) {
+    cr::Graph graph({.seed = 7});
+    const auto x = graph.input("x", {16, 30});
+    const auto w1 = graph.parameter("W1", cr::normal({30, 12}, 0, 0.3));
+    const auto b1 = graph.parameter("b1", cr::zeros({12}));
+    const auto w2 = graph.parameter("W2", cr::normal({12, 14}, 0, 0.3));
+    const auto used = wrong ? cr::apply(wrong_at({12, 14}, 5 * 14 + 9), {w2}) : w2;
+    const auto loss = cr::mean(cr::square(cr::matmul(cr::relu(cr::matmul(x, w1) + b1), used)));
+    const cr::State state(graph);
+    const cr::Array numbers = cr::normal({16, 30}).draw(cr::float64, 3, 3);
+    const auto report = cr::check_gradients(loss, {w1, b1, w2}, state, {{x, numbers}}, {.orders = 1});
+    INFO(report.to_string());
+    CHECK(report.passed() == !wrong);
+    const auto& all = row_of(report, "gradient", 3);
+    CHECK(all.input == "all");
+    CHECK(all.shape == cr::Shape{30 * 12 + 12 + 12 * 14});
+    CHECK(all.verdict == (wrong ? cr::Verdict::fail : cr::Verdict::pass));
+    if (!wrong) continue;
+    const auto& row = row_of(report, "gradient", 2);
+    CHECK(row.input == "W2");
+    CHECK(row.verdict == cr::Verdict::fail);
+    CHECK(row.worst == cr::Dims{5, 9});
+    CHECK(all.note.find("W2 at {5, 9}") != std::string::npos);
+  }
+}
+
+// ---- where
+
+TEST_CASE("a NaN from the side that where does not choose is named, with what to write", "[check]") {
+  cr::Graph graph;
+  const auto x = graph.parameter("x", cr::Array({4.0, 1000.0}));
+  const cr::State state(graph);
+  const auto plain = cr::where(x > 100.0, 0.0, cr::exp(x));
+  const auto report = cr::check_gradients(cr::sum(plain), {x}, state);
+  INFO(report.to_string());
+  CHECK(report.verdict() == cr::Verdict::fail);
+  const auto& note = row_of(report, "gradient").note;
+  CHECK(note.find("`where` (" + plain.location().to_string() + ")") != std::string::npos);
+  CHECK(note.find("where(ok, f(where(ok, x, safe)), other)") != std::string::npos);
+
+  const auto ok = x <= 100.0;
+  const auto doubled = cr::where(ok, cr::exp(cr::where(ok, x, 0.0)), 0.0);
+  CHECK(cr::check_gradients(cr::sum(doubled), {x}, state).passed());
+}
+
+TEST_CASE("errors of a check name the line of the op, not the library's", "[check]") {
+  cr::Op op = twice([]<class T>(const In<T>& x, cr::Tensor<T> y, const cr::Attributes&) { double_it(x, y); });
+  op.gradient = [](const cr::Node&, cr::Value dy) -> cr::Values { return {cr::reshape(dy, {7})}; };
+  const auto unregistered = cr::check_gradients(op);
+  REQUIRE(unregistered.errors.size() == 1);
+  CHECK(unregistered.errors[0].find("test_check_gradients.cpp:") != std::string::npos);
+  CHECK(unregistered.errors[0].find("function.cpp") == std::string::npos);
 }
 
 TEST_CASE("reports: a table, JSON, and the line of the program", "[check]") {

@@ -17,9 +17,9 @@ Kinks::Kinks(const Function& f) {
 }
 
 bool Kinks::any() const {
-  return along_directions || jumps || std::any_of(elements.begin(), elements.end(), [](const std::vector<char>& of) {
-           return std::find(of.begin(), of.end(), char{1}) != of.end();
-         });
+  return along_directions || jumps || unsettled ||
+         std::any_of(elements.begin(), elements.end(),
+                     [](const std::vector<char>& of) { return std::find(of.begin(), of.end(), char{1}) != of.end(); });
 }
 
 namespace {
@@ -77,7 +77,9 @@ class Comparison {
     const Move move{v, i, 1};
     const auto [evidence, finding] = looked_at_twice(std::span(&move, 1), first_step(f_.points[v][i], typical_[v]),
                                                      [&] { return judges_[v].evidence(i, slope_at(v, i)); });
-    if (evidence.numeric.form != Form::smooth) found_.elements[v][static_cast<std::size_t>(i)] = 1;
+    const bool unsettled = finding.reason == Reason::unsettled;
+    if (evidence.numeric.form != Form::smooth || unsettled) found_.elements[v][static_cast<std::size_t>(i)] = 1;
+    if (unsettled) found_.unsettled = true;
     if (evidence.numeric.form == Form::jump) found_.jumps = true;
     judges_[v].add(i, evidence, finding);
     return finding;

@@ -7,12 +7,14 @@
 
 namespace chainrule::check {
 
-// Where the function has no gradient, but kinks: elements by variable, and whether random directions meet any.
+// Where the function has no slope: elements by variable, whether random directions meet any, and whether there is more
+// than kinks.
 struct Kinks {
   explicit Kinks(const Function& f);
   std::vector<std::vector<char>> elements;
   bool along_directions = false;
   bool jumps = false;
+  bool unsettled = false;  // no difference is finite
   [[nodiscard]] bool any() const;
 };
 

@@ -101,9 +101,14 @@ void check_taylor(Probe& probe, std::string_view subject, const CheckOptions& op
     std::erase_if(moves, [&](const Move& move) {
       return kinks.elements[move.variable][static_cast<std::size_t>(move.element)] != 0;
     });
+    if (moves.empty() && !kinks.any()) {
+      found = {Verdict::pass, found.power, "no elements"};
+      break;
+    }
     if (moves.empty()) {
       found = {Verdict::subgradient, found.power, "every element is at a kink"};
-      if (kinks.jumps) found = {Verdict::inconclusive, found.power, "undecided: every element is at a jump or a kink"};
+      if (kinks.jumps || kinks.unsettled)
+        found = {Verdict::inconclusive, found.power, "undecided: no element has slopes to both sides"};
       break;
     }
     found = opinion(probe, moves, options);

@@ -26,7 +26,7 @@ Function function_of(const Op& op, const Sample& sample, DType dtype, const Chec
              {},           s.floating,
              s.names,      std::vector<std::string>(s.names.size()),
              s.points,     {},
-             options.mode, op.location};
+             options.mode, detail::scoped(op.location)};
   if (!is_floating(y.dtype())) return f;
   f.weights.push_back(weights_for(evaluate(y.shape(), Sizes{}), options.seed, 0).astype(dtype));
   f.sum = sum(y * f.weights[0]);
@@ -276,6 +276,8 @@ Differences Probe::along(std::span<const Move> moves, double h) {
   Differences d;
   double rounding = 0;
   double largest = 0;  // where nothing moves at all, what is too small to move it is not known to be 0
+  bool moved = false;
+  bool unknown = false;  // a term that is not a number wherever the points are
   for (std::size_t t = 0; t < middle_.size(); ++t) {
     const auto* w = function().weights[t].data<double>();
     const auto* a = above_[t].data<double>();
@@ -285,11 +287,18 @@ Differences Probe::along(std::span<const Move> moves, double h) {
     for (std::int64_t k = 0; k < middle_[t].size(); ++k) {
       largest = std::max(largest, std::abs(w[k] * r[k]));
       if (a[k] == m[k] && m[k] == b[k]) continue;
+      if (std::isnan(a[k]) && std::isnan(m[k]) && std::isnan(b[k])) {
+        unknown = true;
+        continue;
+      }
+      moved = true;
       d.above += w[k] * (a[k] - m[k]);
       d.below += w[k] * (m[k] - b[k]);
       rounding += std::abs(w[k] * r[k]);
     }
   }
+  // Other outputs' terms may be looked at beside it, but nothing says that it does not move.
+  if (unknown && !moved) d.above = d.below = std::numeric_limits<double>::quiet_NaN();
   d.above *= h / up;
   d.below *= h / down;
   d.noise = 2 * (rounding > 0 ? rounding : largest) + epsilon * h * magnitude_along(moves);

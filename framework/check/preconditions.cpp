@@ -146,8 +146,13 @@ CheckRow row_of(std::string_view check, std::string_view subject, bool holds, st
   return row;
 }
 
-// What is wrong with a kernel that runs several times; "" for one that is right.
-std::string fault_of_runs(const SampleGraph& s, Value y) {
+struct Fault {
+  std::string what;  // "" for none
+  bool writes_outside = false;
+};
+
+// What is wrong with a kernel that runs several times.
+Fault fault_of_runs(const SampleGraph& s, Value y) {
   constexpr std::string_view state = "two runs differ: something is kept from run to run";
   constexpr std::string_view fresh = "two runs differ: a kernel that is made again gives other numbers";
   constexpr std::string_view memory =
@@ -158,8 +163,8 @@ std::string fault_of_runs(const SampleGraph& s, Value y) {
     Program program(values, {.outputs = {y}});
     const auto feeds = feeds_of(s);
     const Array first = program.run(std::span<const Feed>(feeds))[0];
-    if (!first.identical(program.run(std::span<const Feed>(feeds))[0])) return std::string(state);
-    return first.identical(value_of(s, y, Mode::training)) ? "" : std::string(fresh);
+    if (!first.identical(program.run(std::span<const Feed>(feeds))[0])) return {std::string(state)};
+    return {first.identical(value_of(s, y, Mode::training)) ? "" : std::string(fresh)};
   }
   std::vector<Array> inputs;
   std::size_t next = 0;
@@ -175,20 +180,23 @@ std::string fault_of_runs(const SampleGraph& s, Value y) {
   const Array other = kernel.run(inputs, large);
   const Array third = kernel.run(inputs, nan);
   const Array afresh = again.run(inputs, nan);
-  if (!kernel.fault().empty()) return kernel.fault();
-  if (!first.identical(third)) return std::string(state);
-  if (!first.identical(other)) return std::string(memory);
-  return first.identical(afresh) ? "" : std::string(fresh);
+  if (!kernel.fault().empty()) return {kernel.fault(), true};
+  if (!first.identical(third)) return {std::string(state)};
+  if (!first.identical(other)) return {std::string(memory)};
+  return {first.identical(afresh) ? "" : std::string(fresh)};
 }
 
 // Runs of one kernel and of another that is made for the same agree bit for bit, whatever lies in memory, and write
 // their output alone; in float32 too.
-CheckRow repeatable(const Op& op, const Sample& sample, std::string_view subject, const CheckOptions& options) {
+CheckRow repeatable(const Op& op, const Sample& sample, std::string_view subject, const CheckOptions& options,
+                    bool& writes_outside) {
   for (const DType dtype : {float64, float32}) {
     if (dtype == float32 && !options.float32) continue;
     const SampleGraph s = graph_of(sample, dtype, options);
-    const std::string fault = fault_of_runs(s, apply(s.graph, op, s.inputs, s.attributes));
-    if (!fault.empty()) return row_of("repeatable", subject, false, dtype == float32 ? fault + " (in float32)" : fault);
+    const Fault fault = fault_of_runs(s, apply(s.graph, op, s.inputs, s.attributes));
+    writes_outside = fault.writes_outside;
+    if (!fault.what.empty())
+      return row_of("repeatable", subject, false, dtype == float32 ? fault.what + " (in float32)" : fault.what);
   }
   return row_of("repeatable", subject, true,
                 "runs agree, inputs unwritten, outputs whole, nothing beside them written");
@@ -292,14 +300,17 @@ CheckRow threads(const SampleGraph& s, const Op& op, std::string_view subject, M
 
 }  // namespace
 
-void check_preconditions(const Op& op, const Sample& sample, std::string_view subject, const CheckOptions& options,
+bool check_preconditions(const Op& op, const Sample& sample, std::string_view subject, const CheckOptions& options,
                          std::vector<CheckRow>& rows) {
   const SampleGraph s = graph_of(sample, float64, options);
-  rows.push_back(repeatable(op, sample, subject, options));
+  bool writes_outside = false;
+  rows.push_back(repeatable(op, sample, subject, options, writes_outside));
+  if (writes_outside) return false;
   rows.push_back(reuse(s, op, subject, options.mode));
   aliases(s, op, subject, options.mode, rows);
   sizes(s, op, subject, options.mode, rows);
   rows.push_back(threads(s, op, subject, options.mode));
+  return true;
 }
 
 }  // namespace chainrule::check

@@ -9,8 +9,8 @@
 namespace chainrule::check {
 
 // Appends a row for each property of a sample: "repeatable", "reuse", "aliases", "sizes", "threads". Throws Error as
-// the op does.
-void check_preconditions(const Op& op, const Sample& sample, std::string_view subject, const CheckOptions& options,
+// the op does. Returns whether the kernel can be run at all: one that writes beside its output is not run again.
+bool check_preconditions(const Op& op, const Sample& sample, std::string_view subject, const CheckOptions& options,
                          std::vector<CheckRow>& rows);
 
 // The sample's inputs as values of a graph: floating ones as inputs, which are appended to `floating` with their
