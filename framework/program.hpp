@@ -61,13 +61,17 @@ class Results {
  private:
   const Values* outputs_;
   const std::vector<Array>* arrays_;
+
+ protected:
+  std::shared_ptr<const detail::Executable> program_;  // none where the program lives by itself
 };
 
-// The outputs of a temporary program's run: they keep the program.
+// The results of a temporary program, which keep it.
 class KeptResults : public Results {
  public:
-  KeptResults(const Results& results, std::shared_ptr<const detail::Executable> program)
-      : Results(results), program_(std::move(program)) {}
+  KeptResults(const Results& results, std::shared_ptr<const detail::Executable> program) : Results(results) {
+    program_ = std::move(program);
+  }
 
   // As of Results. Of a temporary a copy: `const Array& y = Program(state, request).run(feeds)[0]`.
   [[nodiscard]] const Array& operator[](std::size_t i) const& { return Results::operator[](i); }
@@ -78,9 +82,6 @@ class KeptResults : public Results {
   [[nodiscard]] const Array& at(Value output, Location at = Location::here()) const& { return Results::at(output, at); }
   [[nodiscard]] Array at(std::size_t i, Location at = Location::here()) && { return Results::at(i, at); }
   [[nodiscard]] Array at(Value output, Location at = Location::here()) && { return Results::at(output, at); }
-
- private:
-  std::shared_ptr<const detail::Executable> program_;
 };
 
 // Where the time of a program's runs went.

@@ -207,10 +207,12 @@ TEST_CASE("the results of a temporary program keep what it computed") {
   const auto results = Program(state, {.outputs = {x * 2.0, sum(x)}}).run({{x, {1.0, 2.0}}});
   const Array& element = Program(state, {.outputs = {x * 3.0}}).run({{x, {1.0, 2.0}}})[0];
   const Array& by_value = Program(state, {.outputs = {x}}).run({{x, {7.0, 8.0}}}).at(x);
+  const Results plain = Program(state, {.outputs = {x}}).run({{x, {9.0, 9.0}}});
   const std::vector<Array> reused(10, Array({-1.0, -1.0}));
   CHECK(results.size() == 2);
   CHECK(results[0].identical(Array({2.0, 4.0})));
   CHECK(results.scalar(1) == 3);
+  CHECK(plain[x].identical(Array({9.0, 9.0})));
   CHECK(element.identical(Array({3.0, 6.0})));
   CHECK(by_value.identical(Array({7.0, 8.0})));
   Program program(state, {.outputs = {x}});

@@ -325,6 +325,34 @@ TEST_CASE("whole numbers beside int64 values are exact") {
   }
 }
 
+// As Python's range(10)[start:stop:step].
+TEST_CASE("slices with places and steps as large as int64 has") {
+  constexpr auto most = std::numeric_limits<std::int64_t>::max();
+  constexpr auto least = std::numeric_limits<std::int64_t>::min();
+  Graph graph;
+  std::vector<double> counted(10);
+  for (std::size_t i = 0; i < counted.size(); ++i) counted[i] = static_cast<double>(i);
+  const auto x = graph.constant(Array(counted).reshape({10, 1}));
+  State state(graph);
+  const auto of = [&](Slice range) {
+    const Array got = Program(state, {.outputs = {slice(x, 0, range)}}).run()[0];
+    return std::vector<double>(got.reshape({got.size()}));
+  };
+  using List = std::vector<double>;
+  CHECK(of({.step = most}) == List{0});
+  CHECK(of({.step = most - 1}) == List{0});
+  CHECK(of({.step = least}) == List{9});
+  CHECK(of({.start = 3, .step = most}) == List{3});
+  CHECK(of({.start = least, .stop = most, .step = 5}) == List{0, 5});
+  CHECK(of({.start = most, .stop = least, .step = -4}) == List{9, 5, 1});
+  CHECK(of({.start = most}) == List{});
+  CHECK(of({.start = -3, .stop = -5}) == List{});
+  const auto batch = graph.input("batch", {graph.dimension("n")});
+  CHECK(slice(batch, 0, {.start = -3, .stop = -5}).shape() == Shape{0});
+  CHECK(slice(batch, 0, {.start = -5, .stop = -3}).shape() == Shape{2});
+  CHECK_THROWS_AS(slice(batch, 0, {.start = least}), Error);
+}
+
 TEST_CASE("values of another graph and empty values are refused") {
   Graph graph;
   Graph other;
