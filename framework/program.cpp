@@ -293,7 +293,6 @@ class Executable {
   struct InputSlot {
     NodeId node = no_node;
     bool needed = false;
-    bool compound = false;              // an extent is neither a number nor a symbol, but "batch + 1"
     std::vector<std::int64_t> symbols;  // of its extents; -1 for others
   };
 
@@ -358,7 +357,7 @@ class Executable {
       slots_[i].node = user.leaves->inputs[i].node;
       for (const Dimension d : user.node(slots_[i].node).type.shape) {
         slots_[i].symbols.push_back(d.symbol_id());
-        slots_[i].compound = slots_[i].compound || (!d.is_number() && slots_[i].symbols.back() < 0);
+        compound_ = compound_ || (!d.is_number() && slots_[i].symbols.back() < 0);
       }
     }
     pointers_.assign(slots_.size(), nullptr);
@@ -381,6 +380,7 @@ class Executable {
     const GraphData& graph = *user_graph_.data();
     sizes_.clear();
     std::fill(pointers_.begin(), pointers_.end(), nullptr);
+    Dims room;
     for (const Feed& feed : feeds) {
       const std::size_t number = slot_of(feed, at);
       const InputSlot& slot = slots_[number];
@@ -389,7 +389,7 @@ class Executable {
       if (pointers_[number])
         throw Error(at, "run", fmt::format("requires one feed for each input, got two for '{}'", input));
       const Shape& shape = node.type.shape;
-      const Block fed = feed.block();
+      const Feed::Numbers fed = feed.numbers(room);
       const auto wrong = [&](std::string_view why) {
         throw Error(
             at, "run",
@@ -410,7 +410,7 @@ class Executable {
       pointers_[number] = fed.data ? fed.data : static_cast<const void*>(&no_elements_);
       if (fed.dtype == node.type.dtype) continue;
       std::string why;
-      pointers_[number] = converted(fed, number, node.type.dtype, why);
+      pointers_[number] = converted({fed.dtype, fed.shape, fed.data}, number, node.type.dtype, why);
       if (!why.empty()) wrong(why);
     }
     for (std::size_t i = 0; i < slots_.size(); ++i) {
@@ -425,10 +425,10 @@ class Executable {
 
   // Extents of inputs that are sums ("batch + 1") are checked when all symbols are known.
   void check_compound(std::span<const Feed> feeds, Location at) const {
+    if (!compound_) return;
     const GraphData& graph = *user_graph_.data();
     for (const Feed& feed : feeds) {
       const std::size_t number = slot_of(feed, at);
-      if (!slots_[number].compound) continue;
       const Shape& shape = graph.node(slots_[number].node).type.shape;
       const Dims fed = feed.shape();
       for (std::size_t i = 0; i < shape.rank(); ++i)
@@ -454,7 +454,7 @@ class Executable {
       if (graph->leaves->inputs[i].name == feed.name()) return i;
     const Value input = feed.name().empty() ? feed.input() : user_graph_.find(feed.name(), at);
     if (!input.defined()) throw Error(at, "run", "requires feeds of inputs, got one of an empty Value");
-    if (input.data() != graph)
+    if (!(input == Value(user_graph_.data().get(), input.id())))
       throw Error(at, "run",
                   fmt::format("requires feeds of inputs of the program's graph, got '{}' of another", input.name()));
     const NodeData& node = graph->node(input.id());
@@ -493,6 +493,7 @@ class Executable {
   bool updating_ = false;
   bool symbolic_ = false;
   bool profiling_ = false;
+  bool compound_ = false;  // an input has an extent that is neither a number nor a symbol, but "batch + 1"
 
   std::vector<InputSlot> slots_;  // by an input's number
   Sizes sizes_;
