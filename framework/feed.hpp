@@ -14,16 +14,17 @@
 
 namespace chainrule {
 
-// {input, numbers} or {"name", numbers}. Numbers are an Array, what converts to one (array_traits.hpp), or a C++ number.
+// {input, numbers} or {"name", numbers}. Numbers are an Array, what converts to one (array_traits.hpp), or a C++
+// number.
 //
-// A named Array or container is referred to: it must live as long as the feed, and each run reads what it is then, where
-// it lies. Of a named view, and of a std::span, the elements are referred to where they are one row-major block in
-// memory. Anything else, and every temporary, is copied into the feed. So may the name be: only a literal and a
+// A named Array or container is referred to: it must live as long as the feed, and each run reads what it is then,
+// where it lies. Of a named view, and of a std::span, the elements are referred to where they are one row-major block
+// in memory. Anything else, and every temporary, is copied into the feed. So may the name be: only a literal and a
 // std::string_view are referred to.
 //
-// A run takes feeds of another dtype than the input's too, and converts them if every number keeps its meaning: floating
-// and whole numbers become floating ones, rounded; whole ones of int64's range and of whatever type become int64; 0 and 1
-// become bool.
+// A run takes feeds of another dtype than the input's too, and converts them if every number keeps its meaning:
+// floating and whole numbers become floating ones, rounded; whole ones of int64's range and of whatever type become
+// int64; 0 and 1 become bool.
 class Feed {
  public:
   // What is fed: an input, or its name.
@@ -32,8 +33,8 @@ class Feed {
     template <class T>
     requires std::convertible_to<const T&, Value> Input(const T& input) : value_(input) {}
     template <class T>
-    requires(std::convertible_to<T, std::string_view> &&
-             !std::convertible_to<const std::remove_cvref_t<T>&, Value>) Input(T&& name) {
+    requires(std::convertible_to<T, std::string_view> && !std::convertible_to<const std::remove_cvref_t<T>&, Value>)
+        Input(T&& name) {
       using Name = std::remove_reference_t<T>;
       // An array of const char is a literal.
       if constexpr (std::same_as<std::remove_cv_t<Name>, std::string_view> ||
@@ -54,8 +55,7 @@ class Feed {
   };
 
   template <std::convertible_to<Input> I>
-  Feed(I&& input, const Array& array)
-      : input_(std::forward<I>(input)), object_(&array), look_(look_at<Array>) {}
+  Feed(I&& input, const Array& array) : input_(std::forward<I>(input)), object_(&array), look_(look_at<Array>) {}
   template <std::convertible_to<Input> I>
   Feed(I&& input, Array&& array) : input_(std::forward<I>(input)) {
     own(std::move(array));

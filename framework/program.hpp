@@ -118,8 +118,8 @@ class Program {
   Program(Program&&) noexcept;
   Program& operator=(Program&&) noexcept;
 
-  // Throws Error, having changed nothing, for a missing, unknown, doubled or empty feed, and for one of the wrong shape,
-  // whose sizes contradict another's, or whose numbers the input's dtype cannot have (class Feed).
+  // Throws Error, having changed nothing, for a missing, unknown, doubled or empty feed, and for one of the wrong
+  // shape, whose sizes contradict another's, or whose numbers the input's dtype cannot have (class Feed).
   Results run(std::initializer_list<Feed> feeds = {}, Location at = Location::here()) &;
   Results run(std::span<const Feed> feeds, Location at = Location::here()) &;
   KeptResults run(std::initializer_list<Feed> feeds = {}, Location at = Location::here()) &&;

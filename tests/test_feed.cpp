@@ -62,9 +62,7 @@ TEST_CASE("floating inputs take numbers of every type") {
 
 TEST_CASE("int64 inputs take whole numbers of int64's range") {
   Echo e({1, 2}, int64);
-  const auto run = [&](double a, double b) {
-    return Array(e.program.run({{e.x, Array({{a, b}})}})[0]);
-  };
+  const auto run = [&](double a, double b) { return Array(e.program.run({{e.x, Array({{a, b}})}})[0]); };
   CHECK(run(3, -4).identical(array_of<std::int64_t>({3, -4}).reshape({1, 2})));
   CHECK(run(-0x1p63, 0x1p62).at<std::int64_t>(0) == std::numeric_limits<std::int64_t>::min());
   CHECK(e.program.run({{e.x, array_of<float>({1, 2}).reshape({1, 2})}})[0][1] == 2);
@@ -76,7 +74,8 @@ TEST_CASE("int64 inputs take whole numbers of int64's range") {
     CHECK_THROWS_WITH(scalar.program.run({{scalar.x, wrong}}), ContainsSubstring("int64 cannot have"));
   }
   constexpr std::uint64_t beyond = std::uint64_t{1} << 63;
-  CHECK_THROWS_WITH((Feed{e.x, beyond}), ContainsSubstring("test_feed.cpp") && ContainsSubstring("9223372036854775808"));
+  CHECK_THROWS_WITH((Feed{e.x, beyond}),
+                    ContainsSubstring("test_feed.cpp") && ContainsSubstring("9223372036854775808"));
   CHECK_THROWS_AS((Feed{e.x, std::vector<std::uint64_t>{1, beyond}}), Error);
 }
 

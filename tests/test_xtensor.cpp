@@ -499,7 +499,8 @@ TEST_CASE("arrays are written into containers of every layout, views and adaptor
   using Square = xt::xtensor_fixed<double, xt::xshape<3, 3>>;
   CHECK_THROWS_WITH(Square(a), ContainsSubstring("requires a container that can have shape {2, 3}"));
   using Bytes = xt::xarray<std::uint8_t>;
-  CHECK_THROWS_WITH(Bytes(Array({256.0})), ContainsSubstring("number: requires one that a whole number of 8 bits can be"));
+  CHECK_THROWS_WITH(Bytes(Array({256.0})),
+                    ContainsSubstring("number: requires one that a whole number of 8 bits can be"));
 
   xt::xtensor<double, 2> whole = xt::zeros<double>({4, 5});
   a.copy_to(xt::view(whole, xt::range(1, 3), xt::range(2, 5)));
