@@ -76,17 +76,17 @@ class Feed {
   requires(!std::is_arithmetic_v<std::remove_cvref_t<T>> && !std::same_as<std::remove_cvref_t<T>, Array> &&
            std::convertible_to<T, Array>) Feed(I&& input, T&& numbers)
       : input_(std::forward<I>(input)) {
-    using Numbers = std::remove_cvref_t<T>;
+    using Given = std::remove_cvref_t<T>;
     constexpr bool named = std::is_lvalue_reference_v<T>;
-    if constexpr (detail::ForeignBlock<Numbers> && detail::is_owning<Numbers> && named) {
+    if constexpr (detail::ForeignBlock<Given> && detail::is_owning<Given> && named) {
       object_ = std::addressof(numbers);
-      look_ = look_at<Numbers>;
-    } else if constexpr (detail::ForeignBlock<Numbers> && !detail::is_owning<Numbers> &&
-                         (named || detail::is_borrowed<Numbers>)) {
-      const Dims shape = ArrayTraits<Numbers>::shape(numbers);
-      const void* data = ArrayTraits<Numbers>::block(numbers);
+      look_ = look_at<Given>;
+    } else if constexpr (detail::ForeignBlock<Given> && !detail::is_owning<Given> &&
+                         (named || detail::is_borrowed<Given>)) {
+      const Dims shape = ArrayTraits<Given>::shape(numbers);
+      const void* data = ArrayTraits<Given>::block(numbers);
       if (data || count(shape) == 0) {
-        block_ = {detail::foreign_dtype<Numbers>(), shape, data};
+        block_ = {detail::foreign_dtype<Given>(), shape, data};
       } else {
         own(Array(numbers));
       }

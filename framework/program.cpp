@@ -407,6 +407,7 @@ class Executable {
           wrong(fmt::format(": {} is {} in another input", shape[i].to_string(), *sizes_.find(slot.symbols[i])));
       }
       // An array of no elements has no numbers to point to.
+      if (!fed.data) invariant(count(fed.shape) == 0, "a feed of elements that lie nowhere");
       pointers_[number] = fed.data ? fed.data : static_cast<const void*>(&no_elements_);
       if (fed.dtype == node.type.dtype) continue;
       std::string why;
