@@ -42,8 +42,11 @@ namespace detail {
 
 // An element whose number may be missing: has_value(), or visible() in a masked view, says whether value() is there.
 template <class E>
-concept MaybeMissing = (requires(const E& e) { e.has_value(); } || requires(const E& e) { e.visible(); }) &&
-                       requires(const E& e) { e.value(); };
+concept MaybeMissing = (
+                           requires(const E& e) { e.has_value(); } || requires(const E& e) { e.visible(); }) &&
+                       requires(const E& e) {
+  e.value();
+};
 
 template <class E>
 struct NumberOf {
@@ -106,8 +109,8 @@ StorageType<E> stored(const E& element, Location at = {}) {
 
 // Whether memory that holds E is memory as Arrays have it.
 template <class E>
-concept StoredElement = std::is_arithmetic_v<E> && (std::same_as<E, StorageType<E>> ||
-                                                    (std::signed_integral<E> && sizeof(E) == sizeof(std::int64_t)));
+concept StoredElement = std::is_arithmetic_v<E> &&
+    (std::same_as<E, StorageType<E>> || (std::signed_integral<E> && sizeof(E) == sizeof(std::int64_t)));
 
 // ---- xtensor's, and what is like them
 
@@ -118,8 +121,7 @@ struct MetBy {
 };
 template <class T>
 requires(!NumberElement<std::remove_cvref_t<decltype(*std::declval<const T&>().begin())>> &&
-         std::convertible_to<decltype(*std::declval<const T&>().begin()), typename T::value_type>)
-struct MetBy<T> {
+         std::convertible_to<decltype(*std::declval<const T&>().begin()), typename T::value_type>) struct MetBy<T> {
   using type = typename T::value_type;
 };
 
@@ -163,9 +165,10 @@ inline constexpr bool is_row_major = requires {
 
 // data() of an adaptor of iterators has a pointer's type, and does not compile.
 template <class T>
-concept PointsToElements = !requires(const T& t) { t.storage(); } || requires(const T& t) {
-  requires std::is_pointer_v<decltype(t.storage().data())>;
-};
+concept PointsToElements = !requires(const T& t) {
+  t.storage();
+}
+|| requires(const T& t) { requires std::is_pointer_v<decltype(t.storage().data())>; };
 
 template <class T>
 concept Strided = PointsToElements<T> && requires(const T& t) {
@@ -254,7 +257,8 @@ struct InnermostOf {
 };
 template <class T>
 requires is_sequence<T>
-struct InnermostOf<T> : InnermostOf<InnerType<T>> {};
+struct InnermostOf<T> : InnermostOf<InnerType<T>> {
+};
 
 template <class T>
 concept Sequence = is_sequence<T> && std::is_arithmetic_v<typename InnermostOf<T>::type>;
@@ -296,15 +300,13 @@ struct ArrayTraits<T> {
   }
 
   static auto block(const T& from) requires detail::StoredElement<Inner> && requires { std::data(from); }
-  {
-    return std::data(from);
-  }
+  { return std::data(from); }
   static constexpr bool owning = !detail::is_span<T>;
   static constexpr bool borrowed = detail::is_span<T>;
 
   template <class Made = T>
-  requires(!detail::is_span<Made> && !std::is_array_v<Made> && !detail::is_sequence<Inner>)
-  static Made make(const Dims& shape) {
+  requires(!detail::is_span<Made> && !std::is_array_v<Made> && !detail::is_sequence<Inner>) static Made
+      make(const Dims& shape) {
     Made out{};
     if constexpr (requires { out.resize(1); })
       if (shape.rank() == 1) out.resize(static_cast<std::size_t>(shape[0]));
@@ -324,7 +326,9 @@ struct ArrayTraits<T> {
 namespace detail {
 
 template <class T>
-concept Foreign = requires(const T& t) { ArrayTraits<T>::shape(t); };
+concept Foreign = requires(const T& t) {
+  ArrayTraits<T>::shape(t);
+};
 
 template <Foreign T>
 constexpr DType foreign_dtype() {
@@ -338,12 +342,18 @@ concept ForeignBlock = requires(const T& t) {
 };
 
 template <class T>
-concept ForeignContainer = requires(const Dims& shape) { ArrayTraits<T>::make(shape); };
+concept ForeignContainer = requires(const Dims& shape) {
+  ArrayTraits<T>::make(shape);
+};
 
 template <class T>
-inline constexpr bool is_owning = requires { requires ArrayTraits<T>::owning; };
+inline constexpr bool is_owning = requires {
+  requires ArrayTraits<T>::owning;
+};
 template <class T>
-inline constexpr bool is_borrowed = requires { requires ArrayTraits<T>::borrowed; };
+inline constexpr bool is_borrowed = requires {
+  requires ArrayTraits<T>::borrowed;
+};
 
 }  // namespace detail
 

@@ -1,12 +1,12 @@
-// Eigen's dense matrices, vectors, arrays, maps, blocks and expressions as arrays: to be included, by a program that has
-// Eigen, beside <chainrule/chainrule.hpp>.
+// Eigen's dense matrices, vectors, arrays, maps, blocks and expressions as arrays: to be included, by a program that
+// has Eigen, beside <chainrule/chainrule.hpp>.
 //
 //   Eigen::MatrixXd x = ...;                       // column-major: an input of shape {rows, columns} gets a copy
 //   Eigen::MatrixXd y = program.run({{input, x}})[0];
 //
-// A matrix has the shape {rows, columns}; what is a vector by its type, row or column, has {size}. Row-major matrices and
-// vectors are fed without a copy; so are named maps and blocks where they are one row-major block in memory. Sparse and
-// triangular ones are no arrays: make them dense first.
+// A matrix has the shape {rows, columns}; what is a vector by its type, row or column, has {size}. Row-major matrices
+// and vectors are fed without a copy; so are named maps and blocks where they are one row-major block in memory. Sparse
+// and triangular ones are no arrays: make them dense first.
 #pragma once
 
 #include <concepts>

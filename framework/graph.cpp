@@ -68,7 +68,7 @@ const Op& constant_op() {
 
 namespace {
 
-// The graphs that live. A thread that asks for the same one again needs no lock while none has died.
+// The graphs that live.
 class LivingGraphs {
  public:
   static LivingGraphs& instance() {
@@ -83,25 +83,36 @@ class LivingGraphs {
   void remove(std::uint32_t number) {
     const std::lock_guard lock(mutex_);
     numbers_.erase(number);
-    deaths_.fetch_add(1, std::memory_order_release);
+    deaths.fetch_add(1, std::memory_order_release);
   }
-  bool has(std::uint32_t number) {
-    thread_local std::uint32_t found = 0;
-    thread_local std::uint64_t found_after = 0;  // as many deaths
-    if (found == number && found_after == deaths_.load(std::memory_order_acquire)) return true;
-    const std::lock_guard lock(mutex_);
-    if (!numbers_.contains(number)) return false;
-    found = number;
-    found_after = deaths_.load(std::memory_order_relaxed);
-    return true;
+  // A thread that asks for some of them again and again, as passes do that read one and write another, needs no lock
+  // while none dies.
+  static bool have(std::uint32_t number) {
+    Found& found = recent[number % recent.size()];
+    return (found.number == number && found.deaths == deaths.load(std::memory_order_acquire)) ||
+           instance().find(number, found);
   }
 
  private:
+  struct Found {
+    std::uint32_t number = 0;
+    std::uint64_t deaths = 0;  // until then
+  };
+  bool find(std::uint32_t number, Found& found) {
+    const std::lock_guard lock(mutex_);
+    if (!numbers_.contains(number)) return false;
+    found = {number, deaths.load(std::memory_order_relaxed)};
+    return true;
+  }
+
+  static constinit std::atomic<std::uint64_t> deaths;
+  static constinit thread_local std::array<Found, 8> recent;
   std::mutex mutex_;
   std::unordered_set<std::uint32_t> numbers_;
   std::uint32_t last_ = 0;
-  std::atomic<std::uint64_t> deaths_ = 0;
 };
+constinit std::atomic<std::uint64_t> LivingGraphs::deaths = 0;
+constinit thread_local std::array<LivingGraphs::Found, 8> LivingGraphs::recent{};
 
 }  // namespace
 
@@ -207,7 +218,7 @@ Value::Value(GraphData* graph, std::uint32_t id)
     : graph_(graph), id_(id), graph_number_(graph ? std::uint32_t{graph->number_in_process} : 0) {}
 
 GraphData* Value::data() const {
-  if (graph_ && !detail::LivingGraphs::instance().has(graph_number_))
+  if (graph_ && !detail::LivingGraphs::have(graph_number_))
     throw Error("value", fmt::format("requires a value of a graph that there is, got %{} of one that is gone", id_));
   return graph_;
 }

@@ -78,8 +78,8 @@ class Number {
   }
   // An enumerator, or what wraps a number.
   template <class T>
-  requires(!std::is_arithmetic_v<T> && std::convertible_to<const T&, double>)
-  constexpr Number(const T& value) : floating_(static_cast<double>(value)) {}  // NOLINT
+  requires(!std::is_arithmetic_v<T> && std::convertible_to<const T&, double>) constexpr Number(const T& value)
+      : floating_(static_cast<double>(value)) {}  // NOLINT
 
   // Calls f with the std::int64_t or the double.
   template <class F>

@@ -452,7 +452,6 @@ class Executable {
     NodeId node = no_node;
     bool needed = false;
     bool gives_size = false;            // that no needed one has
-    bool compound = false;              // an extent is neither a number nor a symbol, but "batch + 1"
     std::vector<std::int64_t> symbols;  // of its extents; -1 for others
     [[nodiscard]] bool has(std::int64_t symbol) const {
       return std::find(symbols.begin(), symbols.end(), symbol) != symbols.end();
@@ -586,7 +585,7 @@ class Executable {
       slots_[i].node = user.leaves->inputs[i].node;
       for (const Dimension d : user.node(slots_[i].node).type.shape) {
         slots_[i].symbols.push_back(d.symbol_id());
-        slots_[i].compound = slots_[i].compound || (!d.is_number() && slots_[i].symbols.back() < 0);
+        compound_ = compound_ || (!d.is_number() && slots_[i].symbols.back() < 0);
       }
     }
     pointers_.assign(slots_.size(), nullptr);
@@ -610,6 +609,7 @@ class Executable {
     const GraphData& graph = *user_graph_.data();
     sizes_.clear();
     std::fill(pointers_.begin(), pointers_.end(), nullptr);
+    Dims room;
     for (const Feed& feed : feeds) {
       const std::size_t number = slot_of(feed, at);
       const InputSlot& slot = slots_[number];
@@ -618,7 +618,7 @@ class Executable {
       if (pointers_[number])
         throw Error(at, "run", fmt::format("requires one feed for each input, got two for '{}'", input));
       const Shape& shape = node.type.shape;
-      const Block fed = feed.block();
+      const Feed::Numbers fed = feed.numbers(room);
       const auto wrong = [&](std::string_view why) {
         throw Error(
             at, "run",
@@ -636,10 +636,11 @@ class Executable {
           wrong(fmt::format(": {} is {} in another input", shape[i].to_string(), *sizes_.find(slot.symbols[i])));
       }
       // An array of no elements has no numbers to point to.
+      if (!fed.data) invariant(count(fed.shape) == 0, "a feed of elements that lie nowhere");
       pointers_[number] = fed.data ? fed.data : static_cast<const void*>(&no_elements_);
       if (fed.dtype == node.type.dtype) continue;
       std::string why;
-      pointers_[number] = converted(fed, number, node.type.dtype, why);
+      pointers_[number] = converted({fed.dtype, fed.shape, fed.data}, number, node.type.dtype, why);
       if (!why.empty()) wrong(why);
     }
     for (std::size_t i = 0; i < slots_.size(); ++i)
@@ -661,10 +662,10 @@ class Executable {
 
   // Extents of inputs that are sums ("batch + 1") are checked when all symbols are known.
   void check_compound(std::span<const Feed> feeds, Location at) const {
+    if (!compound_) return;
     const GraphData& graph = *user_graph_.data();
     for (const Feed& feed : feeds) {
       const std::size_t number = slot_of(feed, at);
-      if (!slots_[number].compound) continue;
       const Shape& shape = graph.node(slots_[number].node).type.shape;
       const Dims fed = feed.shape();
       for (std::size_t i = 0; i < shape.rank(); ++i)
@@ -690,7 +691,7 @@ class Executable {
       if (graph->leaves->inputs[i].name == feed.name()) return i;
     const Value input = feed.name().empty() ? feed.input() : user_graph_.find(feed.name(), at);
     if (!input.defined()) throw Error(at, "run", "requires feeds of inputs, got one of an empty Value");
-    if (input.data() != graph)
+    if (!(input == Value(user_graph_.data().get(), input.id())))
       throw Error(at, "run",
                   fmt::format("requires feeds of inputs of the program's graph, got '{}' of another", input.name()));
     const NodeData& node = graph->node(input.id());
@@ -773,6 +774,7 @@ class Executable {
   bool updating_ = false;
   bool symbolic_ = false;
   bool profiling_ = false;
+  bool compound_ = false;  // an input has an extent that is neither a number nor a symbol, but "batch + 1"
 
   std::vector<InputSlot> slots_;  // by an input's number
   std::vector<SizeInput> size_inputs_;

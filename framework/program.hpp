@@ -65,13 +65,17 @@ class Results {
  private:
   const Values* outputs_;
   const std::vector<Array>* arrays_;
+
+ protected:
+  std::shared_ptr<const detail::Executable> program_;  // none where the program lives by itself
 };
 
-// The outputs of a temporary program's run: they keep the program.
+// The results of a temporary program, which keep it.
 class KeptResults : public Results {
  public:
-  KeptResults(const Results& results, std::shared_ptr<const detail::Executable> program)
-      : Results(results), program_(std::move(program)) {}
+  KeptResults(const Results& results, std::shared_ptr<const detail::Executable> program) : Results(results) {
+    program_ = std::move(program);
+  }
 
   // As of Results. Of a temporary a copy: `const Array& y = Program(state, request).run(feeds)[0]`.
   [[nodiscard]] const Array& operator[](std::size_t i) const& { return Results::operator[](i); }
@@ -82,9 +86,6 @@ class KeptResults : public Results {
   [[nodiscard]] const Array& at(Value output, Location at = Location::here()) const& { return Results::at(output, at); }
   [[nodiscard]] Array at(std::size_t i, Location at = Location::here()) && { return Results::at(i, at); }
   [[nodiscard]] Array at(Value output, Location at = Location::here()) && { return Results::at(output, at); }
-
- private:
-  std::shared_ptr<const detail::Executable> program_;
 };
 
 // Where the time of a program's runs went.
@@ -130,9 +131,10 @@ class Program {
   Program(Program&&) noexcept;
   Program& operator=(Program&&) noexcept;
 
-  // Throws Error, having changed nothing, for a missing, unknown, doubled or empty feed, and for one of the wrong shape,
-  // whose sizes contradict another's, or whose numbers the input's dtype cannot have (class Feed); and where another
-  // thread is running the program. What a failed run throws, be it for want of memory, leaves the State as it was.
+  // Throws Error, having changed nothing, for a missing, unknown, doubled or empty feed, and for one of the wrong
+  // shape, whose sizes contradict another's, or whose numbers the input's dtype cannot have (class Feed); and where
+  // another thread is running the program. What a failed run throws, be it for want of memory, leaves the State as it
+  // was.
   Results run(std::initializer_list<Feed> feeds = {}, Location at = Location::here()) &;
   Results run(std::span<const Feed> feeds, Location at = Location::here()) &;
   KeptResults run(std::initializer_list<Feed> feeds = {}, Location at = Location::here()) &&;

@@ -231,7 +231,8 @@ void Dimension::throw_negative(std::int64_t extent) {
 }
 
 void Dimension::throw_too_large(std::uint64_t extent) {
-  throw Error("shape", fmt::format("requires extents below 2^63, got {} (a negative number as an unsigned one?)", extent));
+  throw Error("shape",
+              fmt::format("requires extents below 2^63, got {} (a negative number as an unsigned one?)", extent));
 }
 
 std::int64_t Dimension::extent(Location at) const {

@@ -148,8 +148,8 @@ using Dims = Extents<std::int64_t>;
 std::string to_string(const Shape& shape);
 std::string to_string(const Dims& dims);
 
-// The product of the extents; 1 for a scalar. Throws Error where that of those that are not 0 has no place in 2^63 bytes,
-// whatever the dtype: so sizes in bytes and strides need no check of their own.
+// The product of the extents; 1 for a scalar. Throws Error where that of those that are not 0 has no place in 2^63
+// bytes, whatever the dtype: so sizes in bytes and strides need no check of their own.
 std::int64_t count(const Dims& dims);
 Dimension count(const Shape& shape);
 

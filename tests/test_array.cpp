@@ -206,7 +206,8 @@ TEST_CASE("numbers that a type cannot have are errors") {
   CHECK_THROWS_AS(Array::full(int64, {1}, beyond), Error);
   Array n(int64, {1});
   CHECK_THROWS_AS(n.set(0, beyond), Error);
-  CHECK_THROWS_WITH(n.set(0, 1e300), ContainsSubstring("number: requires one that a whole number of 64 bits can be, got 1e+300"));
+  CHECK_THROWS_WITH(n.set(0, 1e300),
+                    ContainsSubstring("number: requires one that a whole number of 64 bits can be, got 1e+300"));
   CHECK_THROWS_AS(n.set(0, not_a_number), Error);
   CHECK_THROWS_AS(n.set(0, 0x1p63), Error);
   n.set(0, -0x1p63);
@@ -230,8 +231,9 @@ TEST_CASE("sizes that no memory has are errors") {
   CHECK_THROWS_AS(Array(boolean, {most, 2}), Error);
   CHECK_THROWS_AS(Array(float64, {0, most, most}), Error);
   CHECK_THROWS_AS(Array({1.0}).reshape({1, most, 2}), Error);
-  CHECK_THROWS_WITH(Array(float64, {std::int64_t{1} << 59}),
-                    ContainsSubstring("array: requires 4611686018427387968 bytes of memory for float64 {576460752303423488}"));
+  CHECK_THROWS_WITH(
+      Array(float64, {std::int64_t{1} << 59}),
+      ContainsSubstring("array: requires 4611686018427387968 bytes of memory for float64 {576460752303423488}"));
 }
 
 TEST_CASE("identical: dtype, shape and bits") {
@@ -386,7 +388,8 @@ TEST_CASE("the standard library's containers become arrays and back") {
   CHECK(Array(std::array<std::array<double, 2>, 3>{{{1, 2}, {3, 4}, {5, 6}}}).identical(rows));
   CHECK(Array(std::vector<std::vector<double>>{{1, 2}, {3, 4}, {5, 6}}).identical(rows));
   CHECK(Array(std::vector<std::array<double, 2>>{}).shape() == Dims{0, 2});
-  CHECK(Array(std::vector<std::vector<bool>>{{true}, {false}}).identical(Array(std::vector<bool>{true, false}).reshape({2, 1})));
+  CHECK(Array(std::vector<std::vector<bool>>{{true}, {false}})
+            .identical(Array(std::vector<bool>{true, false}).reshape({2, 1})));
   CHECK(Array(std::vector<std::vector<std::vector<int>>>{{{1}, {2}}}).shape() == Dims{1, 2, 1});
   using Table = std::vector<std::vector<double>>;
   CHECK_THROWS_WITH(Array(Table{{1, 2}, {3}}), ContainsSubstring("array: requires rows of one length, got 2 and 1"));

@@ -62,9 +62,7 @@ TEST_CASE("floating inputs take numbers of every type") {
 
 TEST_CASE("int64 inputs take whole numbers of int64's range") {
   Echo e({1, 2}, int64);
-  const auto run = [&](double a, double b) {
-    return Array(e.program.run({{e.x, Array({{a, b}})}})[0]);
-  };
+  const auto run = [&](double a, double b) { return Array(e.program.run({{e.x, Array({{a, b}})}})[0]); };
   CHECK(run(3, -4).identical(array_of<std::int64_t>({3, -4}).reshape({1, 2})));
   CHECK(run(-0x1p63, 0x1p62).at<std::int64_t>(0) == std::numeric_limits<std::int64_t>::min());
   CHECK(e.program.run({{e.x, array_of<float>({1, 2}).reshape({1, 2})}})[0][1] == 2);
@@ -76,7 +74,8 @@ TEST_CASE("int64 inputs take whole numbers of int64's range") {
     CHECK_THROWS_WITH(scalar.program.run({{scalar.x, wrong}}), ContainsSubstring("int64 cannot have"));
   }
   constexpr std::uint64_t beyond = std::uint64_t{1} << 63;
-  CHECK_THROWS_WITH((Feed{e.x, beyond}), ContainsSubstring("test_feed.cpp") && ContainsSubstring("9223372036854775808"));
+  CHECK_THROWS_WITH((Feed{e.x, beyond}),
+                    ContainsSubstring("test_feed.cpp") && ContainsSubstring("9223372036854775808"));
   CHECK_THROWS_AS((Feed{e.x, std::vector<std::uint64_t>{1, beyond}}), Error);
 }
 
@@ -207,10 +206,12 @@ TEST_CASE("the results of a temporary program keep what it computed") {
   const auto results = Program(state, {.outputs = {x * 2.0, sum(x)}}).run({{x, {1.0, 2.0}}});
   const Array& element = Program(state, {.outputs = {x * 3.0}}).run({{x, {1.0, 2.0}}})[0];
   const Array& by_value = Program(state, {.outputs = {x}}).run({{x, {7.0, 8.0}}}).at(x);
+  const Results plain = Program(state, {.outputs = {x}}).run({{x, {9.0, 9.0}}});
   const std::vector<Array> reused(10, Array({-1.0, -1.0}));
   CHECK(results.size() == 2);
   CHECK(results[0].identical(Array({2.0, 4.0})));
   CHECK(results.scalar(1) == 3);
+  CHECK(plain[x].identical(Array({9.0, 9.0})));
   CHECK(element.identical(Array({3.0, 6.0})));
   CHECK(by_value.identical(Array({7.0, 8.0})));
   Program program(state, {.outputs = {x}});

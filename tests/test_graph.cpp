@@ -175,7 +175,8 @@ TEST_CASE("a value whose graph is gone, and a graph that was moved from, are err
   }
   Graph next;  // which may lie where the other one did
   const auto y = next.input("y", {2});
-  CHECK_THROWS_WITH(x.shape(), ContainsSubstring("value: requires a value of a graph that there is, got %2 of one that is gone"));
+  CHECK_THROWS_WITH(x.shape(),
+                    ContainsSubstring("value: requires a value of a graph that there is, got %2 of one that is gone"));
   CHECK_THROWS_AS(x.name(), Error);
   CHECK_THROWS_AS(x.graph(), Error);
   CHECK_THROWS_AS(x + 1.0, Error);
@@ -199,7 +200,8 @@ TEST_CASE("a value whose graph is gone, and a graph that was moved from, are err
 
   Graph moved = std::move(next);
   CHECK(y.name() == "y");
-  CHECK_THROWS_WITH(next.input("z", {1}), ContainsSubstring("graph: requires a graph that holds something, got one that was moved from"));
+  CHECK_THROWS_WITH(next.input("z", {1}),
+                    ContainsSubstring("graph: requires a graph that holds something, got one that was moved from"));
   CHECK_THROWS_AS(next.size(), Error);
   CHECK_THROWS_AS(State(next), Error);
   next = moved;
@@ -273,10 +275,15 @@ TEST_CASE("numbers take the dtype of the value beside them") {
         graph, [&] { static_cast<void>(f()); }, line, message);
   };
   refuse([&] { return n * 0.5; }, __LINE__, "operand: requires a whole number beside an int64 value, got 0.5");
-  refuse([&] { return n * 1e300; }, __LINE__, "operand: requires a number of its range beside an int64 value, got 1e+300");
-  refuse([&] { return n * (std::uint64_t{1} << 63); }, __LINE__, "number: requires whole numbers up to 9223372036854775807");
-  refuse([&] { return n * Array({1.0, 0.5}); }, __LINE__,
-         "operand: requires whole numbers of its range beside an int64 value, got 0.5 at {1}");
+  refuse([&] { return n * 1e300; }, __LINE__,
+         "operand: requires a number of its range beside an int64 value, got 1e+300");
+  refuse([&] { return n * (std::uint64_t{1} << 63); }, __LINE__,
+         "number: requires whole numbers up to 9223372036854775807");
+  refuse(
+      [&] {
+        return n * Array({1.0, 0.5});
+      },
+      __LINE__, "operand: requires whole numbers of its range beside an int64 value, got 0.5 at {1}");
   refuse([&] { return x + d; }, __LINE__, "add: requires inputs of one dtype, got float32 and float64");
   refuse([&] { return x + n; }, __LINE__, "add: requires inputs of one dtype, got float32 and int64");
   refuse([&] { return n / n; }, __LINE__, "div: requires float32 or float64, got int64");
@@ -323,6 +330,34 @@ TEST_CASE("whole numbers beside int64 values are exact") {
     CHECK(drawn.at<std::int64_t>(i) >= most - 3);
     CHECK(drawn.at<std::int64_t>(i) < most);
   }
+}
+
+// As Python's range(10)[start:stop:step].
+TEST_CASE("slices with places and steps as large as int64 has") {
+  constexpr auto most = std::numeric_limits<std::int64_t>::max();
+  constexpr auto least = std::numeric_limits<std::int64_t>::min();
+  Graph graph;
+  std::vector<double> counted(10);
+  for (std::size_t i = 0; i < counted.size(); ++i) counted[i] = static_cast<double>(i);
+  const auto x = graph.constant(Array(counted).reshape({10, 1}));
+  State state(graph);
+  const auto of = [&](Slice range) {
+    const Array got = Program(state, {.outputs = {slice(x, 0, range)}}).run()[0];
+    return std::vector<double>(got.reshape({got.size()}));
+  };
+  using List = std::vector<double>;
+  CHECK(of({.step = most}) == List{0});
+  CHECK(of({.step = most - 1}) == List{0});
+  CHECK(of({.step = least}) == List{9});
+  CHECK(of({.start = 3, .step = most}) == List{3});
+  CHECK(of({.start = least, .stop = most, .step = 5}) == List{0, 5});
+  CHECK(of({.start = most, .stop = least, .step = -4}) == List{9, 5, 1});
+  CHECK(of({.start = most}) == List{});
+  CHECK(of({.start = -3, .stop = -5}) == List{});
+  const auto batch = graph.input("batch", {graph.dimension("n")});
+  CHECK(slice(batch, 0, {.start = -3, .stop = -5}).shape() == Shape{0});
+  CHECK(slice(batch, 0, {.start = -5, .stop = -3}).shape() == Shape{2});
+  CHECK_THROWS_AS(slice(batch, 0, {.start = least}), Error);
 }
 
 TEST_CASE("values of another graph and empty values are refused") {

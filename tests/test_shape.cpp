@@ -200,13 +200,15 @@ TEST_CASE("random dimensions: equal forms are equal numbers, and print different
     const Made& a = pool[static_cast<std::size_t>(below(static_cast<int>(pool.size())))];
     const Made& b = pool[static_cast<std::size_t>(below(static_cast<int>(pool.size())))];
     const int what = below(3);
-    Made made{what == 0 ? a.d + b.d : what == 1 ? a.d + 1000 - b.d : a.d * b.d, {}};
+    Made made;
     bool fits = true;
     for (int i = 0; i < 3; ++i) {
-      made.at[i] = what == 0 ? a.at[i] + b.at[i] : what == 1 ? a.at[i] - b.at[i] + 1000 : a.at[i] * b.at[i];
+      made.at[i] = what == 0 ? a.at[i] + b.at[i] : what == 1 ? a.at[i] + 1000 - b.at[i] : a.at[i] * b.at[i];
       fits = fits && made.at[i] >= 0 && made.at[i] < 1'000'000'000;
     }
-    if (fits) pool.push_back(made);
+    if (!fits) continue;
+    made.d = what == 0 ? a.d + b.d : what == 1 ? a.d + 1000 - b.d : a.d * b.d;
+    pool.push_back(made);
   }
   for (const Made& a : pool) {
     for (int i = 0; i < 3; ++i) REQUIRE(a.d.evaluate(points[i]) == a.at[i]);

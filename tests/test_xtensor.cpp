@@ -352,7 +352,6 @@ TEST_CASE_METHOD(Arrays, "views are what they show") {
   SHOWS(xt::view(t, xt::all(), xt::range(1, 3)));
   SHOWS(xt::view(t, xt::range(0, 3, 2)));
   SHOWS(xt::view(t, xt::range(1, 1)));
-  SHOWS(xt::view(t, xt::newaxis(), 1, xt::all()));
   SHOWS(xt::view(t, xt::all(), xt::newaxis(), xt::all()));
   SHOWS(xt::view(t, xt::keep(2, 0), xt::all()));
   SHOWS(xt::view(t, xt::drop(0), xt::all()));
@@ -367,6 +366,10 @@ TEST_CASE_METHOD(Arrays, "views are what they show") {
   SHOWS(xt::view(dynamic, xt::range(1, 3), xt::all()));
   SHOWS(xt::view(xt::xarray<double>(a), xt::range(1, 3)));
   SHOWS(xt::view(a + 1, xt::range(1, 3)));
+  // (Of this one xtensor's own access by an index is wrong.)
+  const auto row = xt::view(t, xt::newaxis(), 1, xt::all());
+  CHECK(Array(row).identical(Array({{5.0, 6.0, 7.0, 8.0}})));
+  CHECK(fed(Feed("x", row)).identical(Array(row)));
   const auto rows = xt::view(t, xt::range(1, 3), xt::all());
   SHOWS(xt::view(rows, 1, xt::all()));
   SHOWS(xt::strided_view(rows, {1}));
@@ -496,7 +499,8 @@ TEST_CASE("arrays are written into containers of every layout, views and adaptor
   using Square = xt::xtensor_fixed<double, xt::xshape<3, 3>>;
   CHECK_THROWS_WITH(Square(a), ContainsSubstring("requires a container that can have shape {2, 3}"));
   using Bytes = xt::xarray<std::uint8_t>;
-  CHECK_THROWS_WITH(Bytes(Array({256.0})), ContainsSubstring("number: requires one that a whole number of 8 bits can be"));
+  CHECK_THROWS_WITH(Bytes(Array({256.0})),
+                    ContainsSubstring("number: requires one that a whole number of 8 bits can be"));
 
   xt::xtensor<double, 2> whole = xt::zeros<double>({4, 5});
   a.copy_to(xt::view(whole, xt::range(1, 3), xt::range(2, 5)));
