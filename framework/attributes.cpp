@@ -20,6 +20,12 @@ Overloaded(F...) -> Overloaded<F...>;
 
 }  // namespace
 
+// The copy constructor of libstdc++ 12's variant crashes where that of an alternative throws, so the alternative is
+// copied first.
+Attribute::Attribute(const Attribute& other) : value_(false) {
+  std::visit([this](auto value) { value_.emplace<decltype(value)>(std::move(value)); }, other.value_);
+}
+
 std::string Attribute::to_string() const {
   return std::visit(Overloaded{
                         [](bool v) { return std::string(v ? "true" : "false"); },

@@ -30,6 +30,11 @@ class Attribute {
   Attribute(const char* v) : value_(std::string(v)) {}
   Attribute(Axes v) : value_(std::move(v)) {}
   Attribute(const Shape& v) : value_(v) {}
+  Attribute(const Attribute& other);
+  Attribute(Attribute&& other) noexcept = default;
+  Attribute& operator=(const Attribute& other) { return *this = Attribute(other); }
+  Attribute& operator=(Attribute&& other) noexcept = default;
+  ~Attribute() = default;
 
   [[nodiscard]] const Variant& variant() const { return value_; }
   [[nodiscard]] std::string to_string() const;

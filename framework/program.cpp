@@ -1,18 +1,19 @@
 #include <chainrule/framework/program.hpp>
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstring>
 #include <iterator>
 #include <list>
 #include <new>
+#include <optional>
 #include <unordered_map>
 #include <unordered_set>
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/fused/generate.hpp>
 #include <chainrule/framework/kernels/vector_table.hpp>
 #include <chainrule/framework/memory_limit.hpp>
 #include <chainrule/framework/state_data.hpp>
@@ -342,6 +343,7 @@ class Executable {
  public:
   Executable(State& state, const Request& request, Location at)
       : state_(state.data()),
+        seat_(&state_->lock.take_seat()),
         user_graph_(state.graph()),
         outputs_(request.outputs),
         mode_(request.mode),
@@ -379,12 +381,14 @@ class Executable {
   }
 
   Results run(std::span<const Feed> feeds, Location at) {
-    const InUse in_use(*this, "run", at);
+    const InUse in_use(*this, "run", at, updating_ ? Seat::Use::busy : Seat::Use::reading);
+    std::optional<StateGuard> held;
+    if (!updating_) held.emplace(state_->lock, *seat_);
     bind(feeds, at);
     Instance& instance = instance_for_sizes(at);
     if (arena_user_ != &instance) give_arena(instance);
     instance.used = ++runs_;
-    const StateGuard held(state_->lock, updating_ ? StateGuard::For::writing : StateGuard::For::reading, at);
+    if (updating_) held.emplace(state_->lock, StateGuard::For::writing, at);
     copy_what_is_written(instance);
     instance.run(pointers_);
     if (updating_) state_->count_step();
@@ -447,6 +451,11 @@ class Executable {
   }
 
  private:
+  using Seat = StateLock::Seat;
+  struct GiveBack {
+    void operator()(Seat* seat) const { StateLock::give_back(*seat); }
+  };
+
   // What a run must be told of an input of the graph.
   struct InputSlot {
     NodeId node = no_node;
@@ -466,18 +475,19 @@ class Executable {
   // While one lives, a call from another thread is an Error.
   class InUse {
    public:
-    InUse(Executable& executable, std::string_view call, Location at) : executable_(executable) {
-      if (executable.in_use_.exchange(true, std::memory_order_acquire))
+    InUse(Executable& executable, std::string_view call, Location at, Seat::Use use = Seat::Use::busy)
+        : seat_(*executable.seat_) {
+      if (!seat_.sit(use))
         throw Error(at, call,
                     "requires a program that is not running, got one that runs in another thread (each thread needs a "
                     "Program of its own; they can share a State)");
     }
-    ~InUse() { executable_.in_use_.store(false, std::memory_order_release); }
+    ~InUse() { seat_.stand_up(); }
     InUse(const InUse&) = delete;
     InUse& operator=(const InUse&) = delete;
 
    private:
-    Executable& executable_;
+    Seat& seat_;
   };
 
   // Of variables that say nothing of use: before anything is made, rather than in the middle of a run.
@@ -485,6 +495,7 @@ class Executable {
     try {
       static_cast<void>(num_threads());
       static_cast<void>(kernels::tables());
+      static_cast<void>(can_generate());
     } catch (const Error& error) {
       throw Error(at_, "", error.what());
     }
@@ -763,6 +774,7 @@ class Executable {
   }
 
   std::shared_ptr<StateData> state_;
+  std::unique_ptr<Seat, GiveBack> seat_;
   Graph user_graph_;
   Values outputs_;
   Mode mode_;
@@ -791,7 +803,6 @@ class Executable {
   std::int64_t runs_ = 0;
   Memory arena_;
   Instance* arena_user_ = nullptr;  // whose values lie in it
-  std::atomic<bool> in_use_{false};
 };
 
 }  // namespace detail

@@ -1,5 +1,6 @@
 #include <chainrule/framework/state_lock.hpp>
 
+#include <chrono>
 #include <thread>
 
 namespace chainrule::detail {
@@ -9,74 +10,107 @@ namespace {
 // Of this thread: the one that was made last.
 constinit thread_local const StateGuard* innermost = nullptr;
 
-constexpr int most_spins = 200;
+// What waits: others may run first, then for some time.
+class Patience {
+ public:
+  void wait() {
+    if (looks_++ < 200) {
+      std::this_thread::yield();
+    } else {
+      std::this_thread::sleep_for(std::chrono::microseconds(20));
+    }
+  }
+
+ private:
+  int looks_ = 0;
+};
 
 }  // namespace
 
-void StateLock::wait_for_change(int& spins, std::uint64_t from) {
-  if (spins++ < most_spins) {
-    std::this_thread::yield();
-    return;
+StateLock::~StateLock() {
+  for (Seat* seat = seats_.load(); seat;) {
+    Seat* const next = seat->next_;
+    delete seat;
+    seat = next;
   }
-  sleepers_.fetch_add(1, std::memory_order_seq_cst);
-  word_.wait(from, std::memory_order_seq_cst);
-  sleepers_.fetch_sub(1, std::memory_order_seq_cst);
 }
 
-void StateLock::wait_to_read() {
-  std::uint64_t now = word_.load(std::memory_order_relaxed);
-  for (;;) {
-    const bool must_wait = (now & (writer | all_waiting_writers)) != 0;
-    if (!word_.compare_exchange_weak(now, now + (must_wait ? waiting_reader : reader), std::memory_order_acquire,
-                                     std::memory_order_relaxed))
-      continue;
-    if (!must_wait) return;
-    break;
+StateLock::Seat& StateLock::take_seat() {
+  for (Seat* seat = seats_.load(std::memory_order_acquire); seat; seat = seat->next_)
+    if (bool taken = false; seat->taken_.compare_exchange_strong(taken, true)) return *seat;
+  auto* seat = new Seat;
+  seat->next_ = seats_.load(std::memory_order_relaxed);
+  while (!seats_.compare_exchange_weak(seat->next_, seat, std::memory_order_seq_cst)) {
   }
-  // The writer that ends this phase counts it among the readers.
-  const std::uint64_t joined = now & phase;
-  int spins = 0;
-  while (((now = word_.load(std::memory_order_acquire)) & phase) == joined) wait_for_change(spins, now);
+  return *seat;
 }
 
-void StateLock::wait_to_write() {
-  word_.fetch_add(waiting_writer, std::memory_order_relaxed);
-  int spins = 0;
-  for (;;) {
-    std::uint64_t now = word_.load(std::memory_order_relaxed);
-    if ((now & (writer | all_readers)) != 0) {
-      wait_for_change(spins, now);
-    } else if (word_.compare_exchange_weak(now, (now - waiting_writer) | writer, std::memory_order_acquire,
-                                           std::memory_order_relaxed)) {
-      return;
+template <class Leave, class Enter>
+void StateLock::wait_for_writer(Leave leave, Enter enter) {
+  waiting_readers_.fetch_add(1, std::memory_order_seq_cst);
+  Patience patience;
+  do {
+    leave();
+    while (writer_.load(std::memory_order_acquire)) patience.wait();
+    enter();
+  } while (writer_.load(std::memory_order_seq_cst));
+  waiting_readers_.fetch_sub(1, std::memory_order_seq_cst);
+}
+
+void StateLock::wait_to_read(Seat& seat) {
+  wait_for_writer([&] { seat.use_.store(Seat::Use::busy, std::memory_order_release); },
+                  [&] { seat.use_.store(Seat::Use::reading, std::memory_order_seq_cst); });
+}
+
+void StateLock::lock_shared() {
+  guests_.fetch_add(1, std::memory_order_seq_cst);
+  if (!writer_.load(std::memory_order_seq_cst)) return;
+  wait_for_writer([&] { unlock_shared(); }, [&] { guests_.fetch_add(1, std::memory_order_seq_cst); });
+}
+
+void StateLock::lock() {
+  Patience patience;
+  for (bool writer = false; waiting_readers_.load(std::memory_order_relaxed) > 0 ||
+                            !writer_.compare_exchange_strong(writer, true, std::memory_order_seq_cst);
+       writer = false)
+    patience.wait();
+  wait_for_readers();
+}
+
+void StateLock::wait_for_readers() {
+  Patience patience;
+  for (const Seat* seat = seats_.load(std::memory_order_seq_cst); seat; seat = seat->next_)
+    while (seat->use_.load(std::memory_order_seq_cst) == Seat::Use::reading) patience.wait();
+  while (guests_.load(std::memory_order_seq_cst) > 0) patience.wait();
+}
+
+StateGuard::StateGuard(StateLock& lock, For use, Location at) : lock_(lock), use_(use), outer_(innermost) {
+  if (!held(at)) {
+    if (use == For::writing) {
+      lock.lock();
+      unlock_ = Unlock::exclusive;
+    } else {
+      lock.lock_shared();
+      unlock_ = Unlock::shared;
     }
   }
+  innermost = this;
 }
 
-StateGuard::StateGuard(StateLock& lock, For use, Location at) : lock_(&lock), of_(&lock), use_(use), outer_(innermost) {
-  if (held(at)) {
-    lock_ = nullptr;
-  } else if (use == For::writing) {
-    lock.lock();
-  } else {
-    lock.lock_shared();
-  }
+StateGuard::StateGuard(StateLock& lock, StateLock::Seat& seat) : lock_(lock), use_(For::reading), outer_(innermost) {
+  if (!held({})) lock.read(seat);
   innermost = this;
 }
 
 StateGuard::~StateGuard() {
   innermost = outer_;
-  if (!lock_) return;
-  if (use_ == For::writing) {
-    lock_->unlock();
-  } else {
-    lock_->unlock_shared();
-  }
+  if (unlock_ == Unlock::exclusive) lock_.unlock();
+  if (unlock_ == Unlock::shared) lock_.unlock_shared();
 }
 
 bool StateGuard::held(Location at) const {
   for (const StateGuard* guard = outer_; guard; guard = guard->outer_) {
-    if (guard->of_ != of_) continue;
+    if (&guard->lock_ != &lock_) continue;
     if (use_ == For::writing && guard->use_ == For::reading)
       throw Error(at, "state", "requires a State that may be written, got one that a run of this thread is reading");
     return true;

@@ -54,6 +54,20 @@ struct Snapshot {
 
 bool same_bits(const Array& a, const Array& b) { return a.identical(b); }
 
+// All of it made and run before main() is called, and, as a linker is given this file first, before the library's
+// globals would be made in their turn.
+struct BeforeMain {
+  Graph graph;
+  Value x = graph.input("x", {2, 2});
+  Value w = graph.parameter("w", ones({2, 2}));
+  Value y = sum(softmax(matmul(relu(x), w)) * 2.0 + where(x > 0.0, x, -x));
+  State state{graph};
+  Program program{state, {.outputs = {y}, .updates = optim::GradientDescent{.learning_rate = 1.0}.minimize(y)}};
+  double result = program.run({{x, Array({{1.0, -2.0}, {3.0, 0.0}})}}).scalar();
+  std::size_t ops = registry().size();
+};
+BeforeMain before_main;
+
 }  // namespace
 
 // ---- results
@@ -928,4 +942,198 @@ TEST_CASE("profile: calls, time, work and place of each step since it was starte
   CHECK_THAT(profile.to_string(), ContainsSubstring("matmul  float64 {4, 2}  (net.cpp:7)"));
   program.start_profile();
   CHECK(program.profile().steps[0].calls == 0);
+}
+
+// ---- feeds that the run writes
+
+TEST_CASE("what a run writes it may be fed") {
+  Graph graph;
+  const auto h = graph.input("h", {2});
+  const auto c = graph.input("c", {2});
+
+  SECTION("its last results, crosswise: Fibonacci") {
+    State state(graph);
+    Program program(state, {.outputs = {h + c, h}});
+    Results r = program.run({{h, Array({1.0, 1.0})}, {c, Array({0.0, 0.0})}});
+    for (int t = 1; t < 10; ++t) r = program.run({{h, r[0]}, {c, r[1]}});
+    CHECK(same_bits(r[0], Array({89.0, 89.0})));
+    CHECK(same_bits(r[1], Array({55.0, 55.0})));
+    r = program.run({{h, r[1]}, {c, r[0]}});
+    CHECK(same_bits(r[0], Array({144.0, 144.0})));
+    CHECK(same_bits(r[1], Array({55.0, 55.0})));
+  }
+  SECTION("one result as two feeds, of which one is the result itself") {
+    State state(graph);
+    Program program(state, {.outputs = {h - 2.0 * c, c, h}});
+    Results r = program.run({{h, Array({5.0, 7.0})}, {c, Array({1.0, 2.0})}});
+    CHECK(same_bits(r[0], Array({3.0, 3.0})));
+    r = program.run({{h, r[1]}, {c, r[0]}});
+    CHECK(same_bits(r[0], Array({-5.0, -4.0})));
+    CHECK(same_bits(r[1], Array({3.0, 3.0})));
+    CHECK(same_bits(r[2], Array({1.0, 2.0})));
+  }
+  SECTION("a variable that it updates") {
+    const auto w = graph.parameter("w", Array({1.0, 2.0}));
+    State state(graph);
+    // In place, by a copy, and both at once where two change places.
+    const auto v = graph.variable("v", Array({10.0, 20.0}));
+    Program program(state, {.outputs = {h - w, c}, .updates = {{w, w + sum(h) + 0.0 * c}}});
+    const Results r = program.run({{h, state[w]}, {c, state[w]}});
+    CHECK(same_bits(r[0], Array({0.0, 0.0})));
+    CHECK(same_bits(r[1], Array({1.0, 2.0})));
+    CHECK(same_bits(state[w], Array({4.0, 5.0})));
+    Program swap(state, {.outputs = {h + 1.0}, .updates = {{w, h}, {v, c}}});
+    const Results s = swap.run({{h, state[v]}, {c, state[w]}});
+    CHECK(same_bits(state[w], Array({10.0, 20.0})));
+    CHECK(same_bits(state[v], Array({4.0, 5.0})));
+    CHECK(same_bits(s[0], Array({11.0, 21.0})));
+  }
+  SECTION("of a matrix, whose rows change places") {
+    const auto x = graph.input("x", {5, 3});
+    State state(graph);
+    Program program(state, {.outputs = {concat({slice(x, 0, {.start = 1}), slice(x, 0, {.stop = 1})}, 0)}});
+    const Array numbers = counted({5, 3});
+    Results r = program.run({{x, numbers}});
+    for (int t = 1; t < 5; ++t) r = program.run({{x, r[0]}});
+    CHECK(same_bits(r[0], numbers));
+  }
+  SECTION("of sizes whose plan goes") {
+    // Sum by sum: 1, 1 2, 1 3 3, ...: each run appends the sum of what there is.
+    const auto x = graph.input("x", {graph.dimension("n")});
+    State state(graph);
+    Program program(state, {.outputs = {concat({x, sum(x, 0, true)}, 0)}, .plan_memory = 0});
+    Results r = program.run({{x, Array({1.0})}});
+    for (int t = 0; t < 6; ++t) r = program.run({{x, r[0]}});
+    CHECK(same_bits(r[0], Array({1.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0})));
+  }
+}
+
+// ---- plans of many sizes
+
+TEST_CASE("plans that come and go share an arena") {
+  // A value that depends on sizes alone, computed when the arena changes hands, beside one of each run.
+  Graph graph;
+  const auto n = graph.dimension("n");
+  const auto x = graph.input("x", {n, 4});
+  const auto w = graph.parameter("w", counted({4, 4}));
+  const auto y = tanh(matmul(x, w)) * n + sum(x) / n;
+  const std::size_t plan_memory = GENERATE(std::size_t{0}, std::size_t{1} << 16, std::size_t{64} << 20);
+  State state(graph);
+  Program program(state, {.outputs = {y, sum(matmul(y, transpose(y)))}, .plan_memory = plan_memory});
+  std::vector<std::array<Array, 2>> right;
+  const auto rows = [](std::int64_t count) { return random({count, 4}, static_cast<std::uint64_t>(count)); };
+  for (std::int64_t count = 1; count <= 12; ++count) {
+    Program fresh(state, {.outputs = program.outputs()});
+    const Results r = fresh.run({{x, rows(count)}});
+    right.push_back({r[0], r[1]});
+  }
+  const auto check = [&](std::int64_t count) {
+    const Results r = program.run({{x, rows(count)}});
+    CHECK(same_bits(r[0], right[static_cast<std::size_t>(count - 1)][0]));
+    CHECK(same_bits(r[1], right[static_cast<std::size_t>(count - 1)][1]));
+  };
+  // The largest first and last, so that the arena is as it was, or grows and moves; each once and twice in turn.
+  for (std::int64_t count = 12; count > 0; --count) check(count);
+  for (std::int64_t count = 1; count <= 12; ++count) check(count);
+  for (std::int64_t count = 1; count <= 12; ++count) check(count % 5 + 1), check(count), check(count), check(3);
+  program.clear();
+  for (std::int64_t count = 1; count <= 12; ++count) check(count), check(13 - count);
+}
+
+TEST_CASE("plans: how many are kept") {
+  Graph graph;
+  const auto x = graph.input("x", {graph.dimension("n")});
+  State state(graph);
+  const auto plans = [](const Program& program) {
+    const std::string text = program.explain();
+    std::size_t count = 0;
+    for (std::size_t at = text.find("plan for"); at != std::string::npos; at = text.find("plan for", at + 1)) ++count;
+    return count;
+  };
+  const auto run = [&](Program& program, std::int64_t n) { program.run({{x, counted({n})}}); };
+  Program all(state, {.outputs = {x * 2.0}});
+  for (std::int64_t n = 1; n <= 20; ++n) run(all, n);
+  CHECK(plans(all) == 20);
+  Program two(state, {.outputs = {x * 2.0}, .plan_memory = 0});
+  for (std::int64_t n = 1; n <= 20; ++n) run(two, n);
+  CHECK(plans(two) == 2);
+  CHECK_THAT(two.explain(), ContainsSubstring("plan for n=19") && ContainsSubstring("plan for n=20"));
+  // The least recently used goes: 19 was used last but one.
+  run(two, 19);
+  run(two, 5);
+  CHECK_THAT(two.explain(), ContainsSubstring("plan for n=19") && ContainsSubstring("plan for n=5"));
+  two.clear();
+  CHECK(plans(two) == 0);
+  CHECK(two.memory().arena_bytes == 0);
+  run(two, 3);
+  CHECK(plans(two) == 1);
+}
+
+// ---- sizes
+
+TEST_CASE("inputs() lists what gives a size that only a shape uses") {
+  Graph graph;
+  const auto n = graph.dimension("n");
+  const auto q = graph.input("q", {n, 2});
+  const auto other = graph.input("other", {n});
+  const auto x = graph.input("x", {3});
+  const auto wide = broadcast_to(x, {n, 3});
+  State state(graph);
+  Program program(state, {.outputs = {wide}});
+  CHECK(program.inputs() == Values{q, x});
+  CHECK(same_bits(program.run({{q, Array(float64, {2, 2})}, {x, Array({1.0, 2.0, 3.0})}})[0],
+                  Array({{1.0, 2.0, 3.0}, {1.0, 2.0, 3.0}})));
+  // Another one of that size does as well.
+  CHECK(same_bits(program.run({{other, Array({0.0})}, {x, Array({1.0, 2.0, 3.0})}})[0],
+                  Array({1.0, 2.0, 3.0}).reshape({1, 3})));
+  const int line = __LINE__ + 1;
+  const Error error = error_of([&] { program.run({{x, Array({1.0, 2.0, 3.0})}}); });
+  CHECK_THAT(error.what(), ContainsSubstring("requires a feed for input 'q', float64 {n, 2}"));
+  CHECK(error.location().line == line);
+  // A size that only a number uses: the mean's divisor.
+  Program scaled(state, {.outputs = {x * n}});
+  CHECK(scaled.inputs() == Values{q, x});
+  CHECK_THAT(scaled.explain(), !ContainsSubstring("plan for"));
+  CHECK(scaled.run({{q, Array(float64, {5, 2})}, {x, Array({1.0, 2.0, 3.0})}})[0][2] == 15.0);
+  // One that an input has whose numbers are read is no other's.
+  Program plain(state, {.outputs = {other * n}});
+  CHECK(plain.inputs() == Values{other});
+}
+
+TEST_CASE("a size that follows from nothing is an error that names whose it is") {
+  Graph graph;
+  const auto n = graph.dimension("n");
+  const auto x = graph.input("x", {3});
+  int line = __LINE__ + 1;
+  const Error parameter = error_of([&] { graph.parameter("weights", normal({n, 3})); });
+  CHECK_THAT(parameter.what(),
+             ContainsSubstring("parameter: requires extents that are numbers for 'weights', got {n, 3}"));
+  CHECK(parameter.location().line == line);
+  line = __LINE__ + 1;
+  const Error variable = error_of([&] { graph.variable("mean", zeros({n}), int64); });
+  CHECK_THAT(variable.what(), ContainsSubstring("variable: requires extents that are numbers for 'mean', got {n}"));
+  CHECK(variable.location().line == line);
+  CHECK_THAT(error_of([&] { graph.variable("all", ones({-1, 2})); }).what(), ContainsSubstring("got {-1, 2}"));
+  CHECK_THAT(error_of([&] { static_cast<void>(Array(zeros({n}))); }).what(),
+             ContainsSubstring("requires extents that are numbers, got {n}"));
+  CHECK(graph.size() == 1);
+  CHECK_FALSE(graph.has("weights"));
+
+  const int used = __LINE__ + 1;
+  const auto wide = broadcast_to(x, {n, 3});
+  State state(graph);
+  line = __LINE__ + 1;
+  const Error program = error_of([&] { Program(state, {.outputs = {wide}}); });
+  CHECK_THAT(program.what(), ContainsSubstring("program: requires an input with the dimension 'n', which the size of "
+                                               "broadcast_to needs (test_program.cpp:" +
+                                               std::to_string(used)));
+  CHECK(program.location().line == line);
+}
+
+TEST_CASE("a graph of static storage") {
+  // Each row of the softmax adds up to 1: 2 * 2 + (1 + 2 + 3 + 0).
+  CHECK(before_main.result == Approx(10));
+  CHECK(before_main.ops == registry().size());
+  CHECK(before_main.program.run({{"x", Array({{1.0, 1.0}, {1.0, 1.0}})}}).scalar() == Approx(8));
+  CHECK(before_main.state.step() == 2);
 }

@@ -21,6 +21,7 @@
 #include <string_view>
 #include <unordered_map>
 
+#include <fmt/core.h>
 #include <xbyak/xbyak.h>
 
 #include <chainrule/framework/error.hpp>
@@ -620,7 +621,10 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
 
 Set try_to_generate() {
   const char* wish = std::getenv("CHAINRULE_GENERATE");
-  if (wish && std::string_view(wish) == "0") return Set::none;
+  const std::string_view asked = wish ? wish : "";
+  if (asked != "" && asked != "0" && asked != "1")
+    throw Error(Location{}, "CHAINRULE_GENERATE", fmt::format("requires 0 or 1, got '{}'", asked));
+  if (asked == "0") return Set::none;
   const std::string_view kernels = kernels::tables().name;
   const Set set = kernels == "avx512" ? Set::avx512 : kernels == "avx2" ? Set::avx2 : Set::none;
   if (set == Set::none) return set;
