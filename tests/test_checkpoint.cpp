@@ -2,11 +2,19 @@
 #include <chainrule/chainrule.hpp>
 
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <cstring>
+#include <limits>
+#include <thread>
 
 #include <nlohmann/json.hpp>
+
+#include <chainrule/framework/atomic_file.hpp>
 
 #include "files.hpp"
 
@@ -201,10 +209,161 @@ TEST_CASE("Names, dtypes and shapes of a checkpoint are those of the State") {
   const std::string two(16, '\0');
   CHECK_THAT(load_error(safetensors(R"({"w":{"dtype":"F64","shape":[2,1],"data_offsets":[0,16]}})", two)),
              ContainsSubstring("'w' is F64 {2, 1}, where the State has F64 {2}"));
-  CHECK_THAT(load_error(safetensors(R"({"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", two.substr(8))),
+  CHECK_THAT(load_error(safetensors(R"({"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", two.substr(8)),
+                        {.convert = false}),
              ContainsSubstring("'w' is F32 {2}, where the State has F64 {2}"));
-  CHECK_THAT(load_error(safetensors(R"({"w":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}})", two.substr(12))),
-             ContainsSubstring("'w' is BF16 {2}, where the State has F64 {2}"));
+  CHECK_THAT(load_error(safetensors(R"({"w":{"dtype":"I64","shape":[2],"data_offsets":[0,16]}})", two)),
+             ContainsSubstring("'w' is I64 {2}, where the State has F64 {2}"));
+  CHECK_THAT(load_error(safetensors(R"({"w":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]}})", two.substr(14))),
+             ContainsSubstring("'w' is F8_E4M3 {2}, where the State has F64 {2}"));
+}
+
+TEST_CASE("A checkpoint's floating numbers are rounded to the State's width, its whole ones taken as int64") {
+  const TemporaryFolder folder;
+  const auto load = [&](const std::string& dtype, const std::string& numbers, cr::DType wanted) {
+    cr::Graph graph;
+    const auto w = graph.variable("w", cr::zeros({2}), wanted);
+    cr::State state(graph);
+    write_file(folder / "x", safetensors(R"({"w":{"dtype":")" + dtype + R"(","shape":[2],"data_offsets":[0,)" +
+                                             std::to_string(numbers.size()) + "]}}",
+                                         numbers));
+    state.load(folder / "x");
+    return state[w];
+  };
+  const auto unhex = chainrule::test::unhex;
+  for (const auto wanted : {cr::float32, cr::float64}) {
+    const cr::Array expected = cr::Array({1.5, -2.0}).astype(wanted);
+    CHECK(load("F16", unhex("003e00c0"), wanted).identical(expected));
+    CHECK(load("BF16", unhex("c03f00c0"), wanted).identical(expected));
+    CHECK(load("F32", unhex("0000c03f000000c0"), wanted).identical(expected));
+    CHECK(load("F64", unhex("000000000000f83f00000000000000c0"), wanted).identical(expected));
+  }
+  // 0.1 in float64 is 0x3fb999999999999a, in float32 0x3dcccccd, which is 0x3fb99999a0000000.
+  const std::string tenths = unhex("9a9999999999b93f9a9999999999b93f");
+  CHECK(load("F64", tenths, cr::float32)[0] == 0x1.99999ap-4);
+  const std::string tenths32 = unhex("cdcccc3dcdcccc3d");
+  CHECK(load("F32", tenths32, cr::float64)[1] == 0x1.99999ap-4);
+  CHECK(load("I32", unhex("ffffffff07000000"), cr::int64).identical(cr::Array({-1, 7}).astype(cr::int64)));
+  CHECK(load("U8", unhex("ff07"), cr::int64).identical(cr::Array({255, 7}).astype(cr::int64)));
+  // What would lose its meaning.
+  const std::string large = unhex("000000000000f07f9a9999999999e97f");  // inf, 1.4e308
+  CHECK(load("F64", large.substr(0, 8) + large.substr(0, 8), cr::float32)[0] ==
+        std::numeric_limits<double>::infinity());
+  CHECK_THAT(error_text([&] { load("F64", large, cr::float32); }),
+             ContainsSubstring("'w': the number 1.4") && ContainsSubstring("too large for the State's float32"));
+  CHECK_THAT(error_text([&] { load("U64", std::string(16, '\xff'), cr::int64); }),
+             ContainsSubstring("'w': the number 18446744073709551615, which is too large for int64"));
+  CHECK_THAT(error_text([&] { load("F64", tenths, cr::int64); }), ContainsSubstring("where the State has I64"));
+  CHECK_THAT(error_text([&] { load("U8", unhex("0100"), cr::boolean); }), ContainsSubstring("the State has BOOL"));
+}
+
+TEST_CASE("A BOOL is 0 or 1, and a name stands once") {
+  const TemporaryFolder folder;
+  cr::Graph graph;
+  const auto mask = graph.variable("mask", cr::Array({1, 0}).astype(cr::boolean), cr::boolean);
+  const auto w = graph.parameter("w", cr::Array({7.0}));
+  cr::State state(graph);
+  const std::string header = R"({"w":{"dtype":"F64","shape":[1],"data_offsets":[0,8]},)"
+                             R"("mask":{"dtype":"BOOL","shape":[2],"data_offsets":[8,10]}})";
+  write_file(folder / "x", safetensors(header, std::string(8, '\0') + "\1\2"));
+  CHECK_THAT(error_text([&] { state.load(folder / "x"); }),
+             ContainsSubstring("damaged: 'mask': the byte 2 as a BOOL, which is 0 or 1"));
+  CHECK(state[mask].identical(cr::Array({1, 0}).astype(cr::boolean)));
+  CHECK(state[w].item() == 7);  // read before the error, and yet as it was
+
+  const std::string one = R"("w":{"dtype":"F64","shape":[2],"data_offsets":[0,16]})";
+  CHECK_THAT(load_error(safetensors("{" + one + "," + one + "}", std::string(16, '\0'))),
+             ContainsSubstring("damaged: its header has 'w' twice"));
+  CHECK_THAT(load_error(safetensors("{" + one + R"(,"__metadata__":{"step":"1","step":"2"}})", std::string(16, '\0'))),
+             ContainsSubstring("damaged: its header has 'step' twice"));
+  CHECK_THAT(load_error(safetensors(R"({"w":{"dtype":"F64","shape":[2],"shape":[2],"data_offsets":[0,16]}})",
+                                    std::string(16, '\0'))),
+             ContainsSubstring("damaged: its header has 'shape' twice"));
+}
+
+TEST_CASE("Sizes that wrap around are no sizes") {
+  // 2^61 * 8 = 2^64.
+  CHECK_THAT(load_error(safetensors(R"({"w":{"dtype":"F64","shape":[2305843009213693952],"data_offsets":[0,0]}})", "")),
+             ContainsSubstring("its header says nothing usable of 'w'"));
+  CHECK_THAT(
+      load_error(safetensors(R"({"w":{"dtype":"F64","shape":[0,4294967296,4294967296],"data_offsets":[0,0]}})", "")),
+      ContainsSubstring("its header says nothing usable of 'w'"));
+}
+
+TEST_CASE("Nothing is left of a save that is killed") {
+  const TemporaryFolder folder;
+  cr::Graph graph;
+  graph.parameter("w", cr::zeros({100'000}));
+  const cr::State state(graph);
+  state.save(folder / "x");
+  for (int i = 0; i < 20; ++i) {
+    const pid_t saver = fork();
+    if (saver == 0)
+      for (;;) state.save(folder / "x");
+    usleep(static_cast<useconds_t>(3000 + 700 * i));
+    REQUIRE(kill(saver, SIGKILL) == 0);
+    REQUIRE(waitpid(saver, nullptr, 0) == saver);
+    cr::State(graph).load(folder / "x");
+  }
+  state.save(folder / "x");  // takes over what a kill between two system calls may have left
+  CHECK(folder.files() == 1);
+}
+
+TEST_CASE("Where files must have names the next save takes over what a killed one has left") {
+  using chainrule::detail::AtomicFile;
+  const TemporaryFolder folder;
+  const auto write = [&](const std::string& text) {
+    AtomicFile file(folder / "x", "test", cr::Location::here(), AtomicFile::Start::named);
+    file.write(text.data(), text.size());
+    CHECK(folder.files() >= 1);
+    file.commit();
+  };
+  write_file(folder / ".x.part", "half of a longer file, say");
+  write("whole");
+  CHECK(read_file(folder / "x") == "whole");
+  CHECK(folder.files() == 1);
+  {
+    AtomicFile given_up(folder / "x", "test", cr::Location::here(), AtomicFile::Start::named);
+    given_up.write("ha", 2);
+  }
+  CHECK(read_file(folder / "x") == "whole");
+  CHECK(folder.files() == 1);
+}
+
+TEST_CASE("Several writers of one file replace it in turn") {
+  using chainrule::detail::AtomicFile;
+  const auto start = GENERATE(AtomicFile::Start::named, AtomicFile::Start::unnamed);
+  const TemporaryFolder folder;
+  std::atomic<int> failed = 0;
+  std::vector<std::thread> writers;
+  for (int i = 0; i < 4; ++i)
+    writers.emplace_back([&, i] {
+      for (int j = 0; j < 20; ++j) try {
+          AtomicFile file(folder / "x", "test", cr::Location::here(), start);
+          const std::string text(1000, static_cast<char>('a' + i));
+          file.write(text.data(), text.size());
+          file.commit();
+        } catch (const cr::Error&) {
+          ++failed;
+        }
+    });
+  for (auto& writer : writers) writer.join();
+  CHECK(failed == 0);
+  const std::string last = read_file(folder / "x");
+  CHECK(last == std::string(1000, last.at(0)));
+  CHECK(folder.files() == 1);
+}
+
+TEST_CASE("A write-protected checkpoint is not replaced") {
+  const TemporaryFolder folder;
+  Small small;
+  small.state.save(folder / "x");
+  const std::string before = read_file(folder / "x");
+  REQUIRE(chmod((folder / "x").c_str(), 0444) == 0);
+  small.state.set_step(5);
+  CHECK_THAT(error_text([&] { small.state.save(folder / "x"); }), ContainsSubstring("': it is write-protected"));
+  CHECK(read_file(folder / "x") == before);
+  CHECK(folder.files() == 1);
 }
 
 TEST_CASE("Checkpoints of others load, with the counters as they were") {

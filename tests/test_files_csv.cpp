@@ -73,6 +73,32 @@ TEST_CASE("load_csv takes empty fields for what it is told") {
   CHECK_THAT(load_error("1,2\n,4\n"), ContainsSubstring("row 2, column 1: \"\" is no float64 number"));
 }
 
+TEST_CASE("load_csv takes a first row for names only if it has some, and no number") {
+  const double nan = std::nan("");
+  CHECK(loaded(",\n1,2\n", {.missing = nan}).values.identical(Array({{nan, nan}, {1, 2}})));
+  CHECK_THAT(load_error(",\n1,2\n"), ContainsSubstring("row 1, column 1: \"\" is no float64 number"));
+  for (const char* const first : {"NA,NA", "1e400,-1e400", "n/a,", "NA,1e400", "x,1e400", "?,-", ".,null"}) {
+    INFO(first);
+    CHECK_THAT(load_error(std::string(first) + "\n1,2\n"), ContainsSubstring("row 1, column "));
+  }
+  // pandas gives the column of an index no name; NA is sodium beside names.
+  const Csv index = loaded(",a\n0,2\n");
+  CHECK(index.columns == std::vector<std::string>{"", "a"});
+  CHECK(index.values.identical(Array({{0.0, 2.0}})));
+  CHECK(loaded("K,NA\n1,2\n").columns == std::vector<std::string>{"K", "NA"});
+  CHECK(loaded("NA,NA\n1,2\n", {.header = true}).columns == std::vector<std::string>{"NA", "NA"});
+}
+
+TEST_CASE("load_csv reads tables longer than a piece of the file") {
+  std::string text = "first,second\n";
+  for (int i = 0; i < 30000; ++i) text += std::to_string(i) + ",\"" + std::to_string(-i) + "\"\n";
+  const Csv got = loaded(text);
+  REQUIRE(got.values.shape() == Dims{30000, 2});
+  for (std::int64_t i = 0; i < 30000; ++i) REQUIRE((got.values(i, 0) == double(i) && got.values(i, 1) == double(-i)));
+  CHECK_THAT(load_error(text + "1,x\n"), ContainsSubstring("row 30002, column 2: \"x\""));
+  CHECK_THAT(load_error(text + std::string(1, '\0')), ContainsSubstring("a zero byte, so it is no text"));
+}
+
 TEST_CASE("load_csv names wrong files, rows and columns") {
   chainrule::test::check_wrong_files([](const auto& path) { load_csv(path); }, "load_csv", "a table of numbers (CSV)");
   const std::string text = "a,b,c\n1,2,3\n4,5,6\n";

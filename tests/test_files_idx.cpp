@@ -102,7 +102,13 @@ TEST_CASE("load_idx names wrong files") {
                               "ffffffff"
                               "ffffffff"
                               "00")),
-             ContainsSubstring("more elements than any memory"));
+             ContainsSubstring("more elements than any memory holds"));
+  // 2^96, which is 0 in 64 bits, alone and beside an extent of 0.
+  for (const char* const zero : {"00000001", "00000000"}) {
+    const std::string huge = "40000000";
+    CHECK_THAT(load_error(unhex("00000804" + std::string(zero) + huge + huge + huge)),
+               ContainsSubstring("more elements than any memory holds"));
+  }
   CHECK_THAT(load_error(unhex("00000801"
                               "ffffffff"
                               "00")),
@@ -152,6 +158,18 @@ TEST_CASE("load_fashion_mnist takes four files of a folder, compressed or not") 
   CHECK_THAT(error_text(load), ContainsSubstring("load_fashion_mnist: requires an IDX file of images (Debian's package "
                                                  "dataset-fashion-mnist has it), got '") &&
                                    ContainsSubstring("train-images-idx3-ubyte': No such file or directory"));
+}
+
+TEST_CASE("load_fashion_mnist takes names with a dot") {
+  const TemporaryFolder folder;
+  for (const std::string half : {"train", "t10k"}) {
+    write_file(folder / (half + "-images.idx3-ubyte"), unhex("00000803000000010000000100000002"
+                                                             "00ff"));
+    write_file(folder / (half + "-labels.idx1-ubyte.gz"), compressed(unhex("000008010000000103")));
+  }
+  const auto data = load_fashion_mnist(folder / "");
+  CHECK(data.train.x.identical(Array({{0.0, 1.0}}).astype(chainrule::float32)));
+  CHECK(data.test.y.identical(Array({3}).astype(chainrule::int64)));
 }
 
 TEST_CASE("Fashion-MNIST as Debian packages it") {

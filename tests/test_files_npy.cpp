@@ -1,6 +1,7 @@
 #include <sys/stat.h>
 
 #include <cmath>
+#include <filesystem>
 #include <limits>
 
 #include <chainrule/framework/files.hpp>
@@ -135,6 +136,11 @@ TEST_CASE("load_npy names wrong files") {
   CHECK_THAT(load_error(npy(header("<f8", "(4294967296, 4294967296)"), eight)),
              ContainsSubstring("more elements than any memory holds"));
   CHECK_THAT(load_error(npy(header("<f8", "(100000000,)"), eight)), ContainsSubstring("truncated"));
+  CHECK_THAT(load_error(npy(header("<f8", "(0, 4294967296, 4294967296)"), "")),
+             ContainsSubstring("more elements than any memory holds"));
+  CHECK_THAT(load_error(npy(header("<f8", "(2305843009213693952,)"), "")),  // times 8: 2^64
+             ContainsSubstring("more elements than any memory holds"));
+  CHECK_THAT(load_error(npy(header("<f8", "(1000000000000000,)"), eight)), ContainsSubstring("an array of 8 PB"));
   CHECK_THAT(load_error(npy(header("<f8", "(-1,)"), eight)), ContainsSubstring("negative extent"));
   for (const char* const text :
        {"", "{}", "{'descr': '<f8'}", "('<f8')", "{'descr': '<f8', 'shape': (1,)}",
@@ -146,6 +152,17 @@ TEST_CASE("load_npy names wrong files") {
     CHECK_THAT(load_error(npy(text, eight)),
                ContainsSubstring("a header that is no dictionary of descr, fortran_order and shape"));
   }
+}
+
+TEST_CASE("load_npy reads no more of a file than its header says") {
+  const TemporaryFolder folder;
+  write_file(folder / "x.npy", npy(header("<f8", "(1,)"), std::string(8, '\0')));
+  std::filesystem::resize_file(folder / "x.npy", std::uintmax_t{1} << 42);  // of holes
+  CHECK_THAT(error_text([&] { load_npy(folder / "x.npy"); }),
+             ContainsSubstring("too long: its header says 1 elements of 8 bytes, shape {1}, but more follow"));
+  write_file(folder / "x.npy", "\x93NUMPY" + unhex("0200ffffffff"));
+  std::filesystem::resize_file(folder / "x.npy", std::uintmax_t{1} << 42);
+  CHECK_THAT(error_text([&] { load_npy(folder / "x.npy"); }), ContainsSubstring("a header of 4.29 GB"));
 }
 
 TEST_CASE("save_npy leaves the old file or a new one, and nothing else") {

@@ -1,4 +1,8 @@
+#include <sys/resource.h>
 #include <zip.h>
+
+#include <cstring>
+#include <fstream>
 
 #include <chainrule/framework/files.hpp>
 
@@ -112,6 +116,82 @@ TEST_CASE("load_npz leaves out what is no array of numbers") {
   CHECK_THAT(error_text([&] { load_npz(folder / "x.npz", "names"); }),
              ContainsSubstring("': member 'names': elements of NumPy's type <U2"));
   CHECK(loaded(archive({{"readme.txt", "hello"}})).empty());
+}
+
+TEST_CASE("load_npz lists what it skips, and why") {
+  std::string large = npy_of(Array({std::int64_t{-1}}).astype(chainrule::int64));
+  large.replace(large.find("<i8"), 3, "<u8");
+  std::string deep = npy_of(Array({1.0}));
+  deep.replace(deep.find("(1,), }"), 30, "(1, 1, 1, 1, 1, 1, 1, 1, 1), }");
+  const TemporaryFolder folder;
+  const std::string path = folder / "x.npz";
+  write_file(path, archive({{"deep.npy", deep}, {"large.npy", large}, {"x.npy", npy_of(Array(1.0))}}));
+  const Arrays got = load_npz(path);
+  REQUIRE(got.size() == 1);
+  CHECK(got.at("x").item() == 1);
+  CHECK(got.skipped ==
+        std::map<std::string, std::string>{{"deep", "an array of 9 dimensions, where at most 8 are supported"},
+                                           {"large", "the number 18446744073709551615, which is too large for int64"}});
+  CHECK_THAT(error_text([&] { (void)got.at("deep"); }),
+             ContainsSubstring("test_files_npz.cpp:") &&
+                 ContainsSubstring("arrays: requires the name of an array, got 'deep', which is none: an array of 9"));
+  CHECK_THAT(error_text([&] { (void)got.at("y"); }), ContainsSubstring("got 'y', where there are 'x'"));
+  CHECK_THAT(error_text([&] { load_npz(path, "large"); }),
+             ContainsSubstring("': member 'large': the number 18446744073709551615"));
+}
+
+TEST_CASE("load_npz takes the last of one name, as NumPy does") {
+  // The second member, "b", is called "a" too, wherever its name stands.
+  std::string twice = savez;
+  for (std::size_t at = twice.find("b.npy"); at != std::string::npos; at = twice.find("b.npy")) twice[at] = 'a';
+  const Arrays got = loaded(twice);
+  REQUIRE(got.size() == 1);
+  CHECK(got.at("a").identical(Array(7)));
+  const TemporaryFolder folder;
+  write_file(folder / "x.npz", twice);
+  CHECK(load_npz(folder / "x.npz", "a").item() == 7);
+  // A name that stands differently in the archive's directory is no name.
+  std::string renamed = savez;
+  renamed[renamed.rfind("b.npy")] = 'c';
+  CHECK_THAT(error_text([&] { loaded(renamed); }),
+             ContainsSubstring("a member is called 'c.npy' in its directory, and 'b.npy' where it begins"));
+}
+
+TEST_CASE("load_npz reads archives that were written to a pipe") {
+  // zip - a.npy | cat > x.npz (Info-ZIP 3.0): sizes and checksum stand after the member. NumPy's array is int8 {7, 8}.
+  const std::string npy = npy_of(Array({7, 8}).astype(chainrule::int64));
+  std::string piped = archive({{"a.npy", npy}});
+  const std::size_t directory = piped.find("PK\1\2");
+  const std::string sum = piped.substr(14, 12);  // checksum, compressed size, size
+  piped[6] = static_cast<char>(piped[6] | 8);
+  for (std::size_t i = 14; i < 22; ++i) piped[i] = '\0';  // the size itself stands there
+  piped[directory + 8] = static_cast<char>(piped[directory + 8] | 8);
+  const std::string after = "PK\7\b" + sum;
+  piped.insert(directory, after);
+  const std::size_t end = piped.rfind("PK\5\6");
+  const std::uint32_t offset = static_cast<std::uint32_t>(directory + after.size());
+  std::memcpy(piped.data() + end + 16, &offset, 4);
+  CHECK(loaded(piped).at("a").identical(Array({7, 8}).astype(chainrule::int64)));
+}
+
+TEST_CASE("load_npz inflates no more than a member's header says") {
+  // 64 MB of zeros after an array of one number.
+  const std::string bomb = archive({{"x.npy", npy_of(Array(1.0)) + std::string(std::size_t{64} << 20, '\0')}});
+  CHECK(bomb.size() < 100'000);
+  rlimit old{};
+  REQUIRE(getrlimit(RLIMIT_DATA, &old) == 0);
+  std::uint64_t pages = 0;
+  std::uint64_t data = 0;  // the sixth number: data and stack
+  std::ifstream statm("/proc/self/statm");
+  for (int i = 0; i < 6; ++i) statm >> (i == 5 ? data : pages);
+  const rlimit tight{data * 4096 + (std::uint64_t{16} << 20), old.rlim_max};
+  const TemporaryFolder folder;
+  write_file(folder / "x.npz", bomb);
+  REQUIRE(setrlimit(RLIMIT_DATA, &tight) == 0);
+  const std::string text = error_text([&] { load_npz(folder / "x.npz"); });
+  REQUIRE(setrlimit(RLIMIT_DATA, &old) == 0);
+  CHECK_THAT(text,
+             ContainsSubstring("member 'x': too long: its header says 1 elements of 8 bytes, shape {}, but more"));
 }
 
 TEST_CASE("load_npz names wrong files") {

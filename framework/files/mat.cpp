@@ -147,8 +147,7 @@ class Level5 {
           damaged("what is compressed is no variable");
         Part content(inner, number_of(inner_tag, 4, big_));
         one(content, visit);
-        // To the end, for the checksum. (Numbers that nobody asked for are not compared.)
-        if (read_) inner.skip(inner.most());
+        inner.skip(inner.most());  // to the end, for the checksum
       }
       element.skip(length);
     }
@@ -194,7 +193,6 @@ class Level5 {
     constexpr std::uint32_t int32 = 5;
     constexpr std::uint32_t uint32 = 6;
     constexpr unsigned opaque = 17;
-    read_ = false;
     const std::string flags = content(from, uint32, 8);
     if (flags.size() < 8) damaged("an element of another type or size than it must have");
     const std::uint32_t word = number_of(flags, 0, big_);
@@ -210,10 +208,7 @@ class Level5 {
     // What MATLAB keeps of its objects stands at the end of the file as an array without a name.
     if (variable.name.empty()) return;
     where_ = fmt::format("variable '{}': ", detail::printable(variable.name));
-    visit(variable.name, [&] {
-      read_ = true;
-      return numbers(from, variable);
-    });
+    visit(variable.name, [&] { return numbers(from, variable); });
   }
 
   void describe(Variable& variable, unsigned type, bool logical, bool complex) const {
@@ -269,7 +264,6 @@ class Level5 {
   bool big_;
   std::int64_t number_ = 1;
   std::string where_;
-  bool read_ = false;  // whether the numbers of the current variable were asked for
 };
 
 // A file of version 4, of which the first variable's header was read.

@@ -150,7 +150,9 @@ Header read_header(const File& file, Input& from, std::string_view where) {
     if (start.size() < 12) truncated();
     length |= byte(10) << 16 | byte(11) << 24;
   }
+  constexpr std::size_t longest = 1 << 24;
   if (from.most() < length) truncated();
+  if (length > longest) file.fail(fmt::format("{}a header of {}", where, printable_bytes(length)));
   const std::string text = from.read(length);
   if (text.size() < length) truncated();
   return Dictionary(file, where, text).read();

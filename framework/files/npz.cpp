@@ -36,6 +36,26 @@ std::uint64_t number_at(std::string_view bytes, std::size_t at, std::size_t size
   return out;
 }
 
+// Where a member begins, by its entry of the directory: a number of 64 bits stands in an extra field, after the two
+// sizes if these are of 64 bits as well.
+std::uint64_t member_offset(std::string_view directory, std::size_t entry, std::size_t name_length) {
+  constexpr std::uint64_t elsewhere = 0xffffffff;
+  const std::uint64_t offset = number_at(directory, entry + 42, 4);
+  if (offset != elsewhere) return offset;
+  std::size_t at = entry + 46 + name_length;
+  const std::size_t end = at + number_at(directory, entry + 30, 2);
+  while (at + 4 <= end) {
+    const std::size_t size = number_at(directory, at + 2, 2);
+    std::size_t field = at + 4;
+    for (const std::size_t bytes : {20, 24})
+      if (number_at(directory, entry + bytes, 4) == elsewhere) field += 8;
+    if (number_at(directory, at, 2) == 1 && field + 8 <= std::min(end, at + 4 + size))
+      return number_at(directory, field, 8);
+    at += 4 + size;
+  }
+  return offset;
+}
+
 // A name stands in the archive's directory and before the member itself, and has no checksum. Fails where they differ.
 // (libzip's own check of this refuses archives that were written to a pipe. What is wrong with the directory otherwise
 // is left to it.)
@@ -67,7 +87,7 @@ void check_names(const File& file) {
         at + directory_size + length + number_at(directory, at + 30, 2) + number_at(directory, at + 32, 2);
     if (next > directory.size()) return;
     const std::string name = directory.substr(at + directory_size, length);
-    const std::string local = read(number_at(directory, at + 42, 4), local_size + length);
+    const std::string local = read(member_offset(directory, at, length), local_size + length);
     if (local.starts_with("PK\3\4") && local.size() == local_size + length &&
         (local.substr(local_size) != name || number_at(local, 26, 2) != length))
       file.fail(
