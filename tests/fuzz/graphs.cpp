@@ -77,7 +77,11 @@ std::string explain(const CampaignOptions& options, const GenerateOptions& graph
                                      }) != 0;
   recipe = generate(seed_of(options, record.index), graphs, tries, in_generator ? record.progress : 0);
   const Fault fault = ended ? Fault::ending : static_cast<Fault>(record.kind);
-  const auto fails = [&](const Recipe& candidate) { return verdict_in_child(candidate).fault == fault; };
+  const auto begin = std::chrono::steady_clock::now();
+  const auto fails = [&](const Recipe& candidate) {
+    return std::chrono::steady_clock::now() - begin < std::chrono::seconds(60) &&
+           verdict_in_child(candidate).fault == fault;
+  };
   if (!fails(recipe))
     return fmt::format("{} that does not repeat itself: {}\n{}", name(fault), ops_of(recipe), to_cpp(recipe));
   recipe = shrink(recipe, fails, 400);

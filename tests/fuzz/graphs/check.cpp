@@ -178,7 +178,8 @@ class Checker {
 
   void run_all() {
     set_num_threads(1);
-    first_state_ = variables_of(recipe_, *main_);
+    updates_ = recipe_.updates;
+    add_attached();
     for (const SizeSet& set : recipe_.sizes)
       if (!is_too_large(set) && !run(set)) return;
     other_ways();
@@ -186,6 +187,20 @@ class Checker {
   }
 
  private:
+  // In programs that update and train, what was attached to the values that they compute is updated too.
+  void add_attached() {
+    if (recipe_.updates.empty() || recipe_.mode != Mode::training) return;
+    const Graph& graph = main_->built.graph;
+    std::vector<char> computed(graph.size(), 0);
+    for (const std::size_t i : recipe_.outputs) computed[main_->built.values[i].id()] = 1;
+    for (const auto& [variable, expression] : recipe_.updates) computed[main_->built.values[expression].id()] = 1;
+    for (auto id = static_cast<std::uint32_t>(computed.size()); id-- > 0;)
+      if (computed[id])
+        for (const Value input : Node(graph.data().get(), id).inputs()) computed[input.id()] = 1;
+    for (const auto& [owner, variable, expression] : recipe_.attached)
+      if (computed[main_->built.values[owner].id()]) updates_.push_back({variable, expression});
+  }
+
   // A graph that is small for one set of sizes may not be for another.
   [[nodiscard]] bool is_too_large(const SizeSet& set) const {
     const Sizes sizes = sizes_of(set);
@@ -329,9 +344,9 @@ class Checker {
     std::size_t next = 0;
     for (std::size_t i = 0; i < recipe_.steps.size(); ++i) {
       if (!recipe_.steps[i].is_variable()) continue;
-      const auto update = std::find_if(recipe_.updates.begin(), recipe_.updates.end(),
-                                       [&](const Recipe::Update& u) { return u.variable == i; });
-      if (update == recipe_.updates.end()) {
+      const auto update =
+          std::find_if(updates_.begin(), updates_.end(), [&](const Recipe::Update& u) { return u.variable == i; });
+      if (update == updates_.end()) {
         if (!after[next].identical(before[next]))
           found(Fault::state, fmt::format("{}, which nothing updates, has changed", name_of(recipe_, i)));
       } else {
@@ -420,7 +435,7 @@ class Checker {
   const Recipe& recipe_;
   Counts& counts_;
   std::unique_ptr<Side> main_;
-  std::vector<Array> first_state_;
+  std::vector<Recipe::Update> updates_;  // those attached to what is computed too
   std::vector<Run> runs_;
 };
 

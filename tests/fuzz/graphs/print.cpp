@@ -113,6 +113,9 @@ std::string to_cpp(const Recipe& recipe) {
   for (const auto& [variable, expression] : recipe.updates)
     updates += fmt::format("{}{{{}, {}}}", updates.empty() ? "" : ", ", name_of(recipe, variable),
                            name_of(recipe, expression));
+  for (const auto& [owner, variable, expression] : recipe.attached)
+    out += fmt::format("  graph.update_with({}, {}, {});\n", name_of(recipe, owner), name_of(recipe, variable),
+                       name_of(recipe, expression));
   out += "\n  cr::State state(graph);\n";
   out += fmt::format("  cr::Program program(state, {{.outputs = {}", names(recipe, recipe.outputs));
   if (!updates.empty()) out += fmt::format(", .updates = {{{}}}", updates);

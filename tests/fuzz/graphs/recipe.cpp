@@ -67,6 +67,8 @@ Built build(const Recipe& recipe) {
   Built out{Graph(recipe.options), {}};
   for (std::size_t i = 0; i < recipe.steps.size(); ++i)
     out.values.push_back(build_step(out.graph, out.values, recipe, i));
+  for (const auto& [owner, variable, expression] : recipe.attached)
+    out.graph.update_with(out.values[owner], out.values[variable], out.values[expression]);
   return out;
 }
 
@@ -113,6 +115,8 @@ Recipe without_dead_steps(const Recipe& recipe) {
   std::vector<char> needed(recipe.steps.size(), 0);
   for (const std::size_t i : recipe.outputs) needed[i] = 1;
   for (const auto& [variable, expression] : recipe.updates) needed[variable] = needed[expression] = 1;
+  for (const auto& [owner, variable, expression] : recipe.attached)
+    needed[owner] = needed[variable] = needed[expression] = 1;
   for (std::size_t i = recipe.steps.size(); i-- > 0;)
     if (needed[i])
       for (const std::size_t input : recipe.steps[i].inputs) needed[input] = 1;
@@ -128,6 +132,11 @@ Recipe without_dead_steps(const Recipe& recipe) {
   }
   for (std::size_t& i : out.outputs) i = place[i];
   for (auto& [variable, expression] : out.updates) {
+    variable = place[variable];
+    expression = place[expression];
+  }
+  for (auto& [owner, variable, expression] : out.attached) {
+    owner = place[owner];
     variable = place[variable];
     expression = place[expression];
   }

@@ -48,6 +48,11 @@ struct Recipe {
   std::vector<Step> steps = {};
   std::vector<std::size_t> outputs = {};
   std::vector<Update> updates = {};
+  // Graph::update_with
+  struct Attached {
+    std::size_t owner, variable, expression;
+  };
+  std::vector<Attached> attached = {};
   Mode mode = Mode::training;
   std::vector<SizeSet> sizes = {{}};  // of run after run of one program
   double limit = 0;                   // memory_limit as a part of the arena that the program takes without one; 0: none
