@@ -24,6 +24,9 @@ struct Found {
   Verdict verdict;
 };
 
+// Thrown where there is nothing to compare: both worlds have an Error.
+struct Refused {};
+
 [[noreturn]] void found(Fault fault, std::string message, std::string op = {}) {
   throw Found{{fault, std::move(message), std::move(op)}};
 }
@@ -218,10 +221,31 @@ class Checker {
       return std::make_unique<Side>(recipe_, limit);
     } catch (const Error& error) {
       if (limit > 0) return {};  // it cannot be kept
+      if (throws_on_constants()) throw Refused{};
       found(Fault::compiling, error.what(), gist(error.what()));
     } catch (const std::exception& error) {
       found(Fault::compiling, error.what(), gist(error.what()));
     }
+  }
+
+  // Whether the interpreter has an Error for what needs nothing but constants, which is computed when compiled.
+  [[nodiscard]] bool throws_on_constants() const {
+    Built built = build(recipe_);
+    Interpreter interpreter(built.graph, recipe_.mode, sizes_of(recipe_.sizes[0]));
+    for (std::size_t i = 0; i < recipe_.steps.size(); ++i) {
+      const Step& s = recipe_.steps[i];
+      const bool counter = s.kind == Step::Kind::step || s.kind == Step::Kind::epoch;
+      if (counter) interpreter.give(built.values[i], Array(std::int64_t{0}));
+      if (s.kind == Step::Kind::input || s.is_variable())
+        interpreter.give(built.values[i],
+                         numbers(s.dtype, chainrule::evaluate(s.shape, sizes_of(recipe_.sizes[0])), s.fill));
+    }
+    try {
+      for (const Value value : built.values) interpreter.value(value);
+    } catch (const Error&) {
+      return true;
+    }
+    return false;
   }
 
   [[nodiscard]] std::vector<Array> arrays_of(const Side& side, const Sizes& sizes) const {
@@ -375,7 +399,10 @@ class Checker {
     const auto arena = static_cast<double>(main_->program.memory().arena_bytes);
     const auto limit = static_cast<std::size_t>(arena * recipe_.limit);
     if (limit == 0) return;
-    if (const auto side = make(limit)) repeat(*side, fmt::format("with a memory_limit of {}", limit));
+    if (const auto side = make(limit)) {
+      repeat(*side, fmt::format("with a memory_limit of {}", limit));
+      ++counts_.limited;
+    }
   }
 
   void repeat(Side& side, const std::string& how) {
@@ -467,6 +494,8 @@ Verdict check(const Recipe& recipe, Counts& counts, std::vector<char>& reached) 
     Checker(recipe, counts).run_all();
   } catch (const Found& f) {
     return f.verdict;
+  } catch (const Refused&) {
+    ++counts.refused;
   } catch (const std::exception& error) {
     return {Fault::running, fmt::format("in the interpreter: {}", error.what()), gist(error.what())};
   }

@@ -164,6 +164,7 @@ class Generator {
     step.shape = shape;
     step.fill.seed = static_cast<int>(random_.below(100));
     step.fill.coarse = random_.chance(0.5);
+    step.fill.special = random_.chance(0.02);
     const auto [low, high] =
         dtype == int64
             ? random_.pick({std::pair{0.0, 3.0}, std::pair{-4.0, 5.0}, std::pair{0.0, 2.0}})
@@ -436,7 +437,7 @@ class Generator {
     if (broken_) return;
     recipe_.check_gradients = random_.chance(0.05) && !has_stop() && add_sum();
     if (recipe_.check_gradients)  // off the kinks, where rules are conventions
-      for (Step& step : recipe_.steps) step.fill.coarse = false;
+      for (Step& step : recipe_.steps) step.fill.coarse = step.fill.special = false;
     if (broken_) return;
     const std::size_t n = built_.values.size();
     recipe_.outputs.push_back(n - 1);

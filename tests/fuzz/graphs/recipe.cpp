@@ -12,14 +12,16 @@ namespace chainrule::fuzz {
 
 // print.cpp has it as text: what it prints must feed the same numbers.
 Array numbers(DType dtype, const Dims& shape, const Fill& fill) {
+  constexpr double special[] = {-0.0, INFINITY, 1e30, -INFINITY, NAN, -1e-30, 0.0};
   Array out(dtype, shape);
   for (std::int64_t i = 0; i < out.size(); ++i) {
     const double turns = 0.61803398875 * static_cast<double>(i + 1) + 0.41421356237 * fill.seed;
     const double x = fill.low + (fill.high - fill.low) * (turns - std::floor(turns));
-    out.set(i, dtype == boolean ? (x > 0 ? 1.0 : 0.0)
-               : dtype == int64 ? std::floor(x)
-               : fill.coarse    ? std::floor(8 * x) / 8
-                                : x);
+    out.set(i, dtype == boolean             ? (x > 0 ? 1.0 : 0.0)
+               : dtype == int64             ? std::floor(x)
+               : fill.special && i % 3 == 1 ? special[(i / 3 + fill.seed) % 7]
+               : fill.coarse                ? std::floor(8 * x) / 8
+                                            : x);
   }
   return out;
 }

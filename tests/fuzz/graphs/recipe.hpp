@@ -17,6 +17,7 @@ struct Fill {
   double high = 2;
   int seed = 0;
   bool coarse = true;
+  bool special = false;  // among them infinities, NaN, -0 and very large and small ones
 };
 Array numbers(DType dtype, const Dims& shape, const Fill& fill);
 

@@ -215,6 +215,7 @@ class Shrinker {
               s.kind = Step::Kind::input;
             });
       attempt([](const Step& s) { return s.is_leaf() && !s.fill.coarse; }, [](Step& s) { s.fill.coarse = true; });
+      attempt([](const Step& s) { return s.is_leaf() && s.fill.special; }, [](Step& s) { s.fill.special = false; });
       attempt([](const Step& s) { return s.is_leaf() && s.fill.seed != 0; }, [](Step& s) { s.fill.seed = 0; });
     }
     return smaller;
