@@ -166,8 +166,10 @@ std::string explain(const CampaignOptions& options, const Record& record) {
   if (outcome.kind != kind) return fmt::format("does not repeat itself\n{}", to_cpp(sequence));
   const std::string call = outcome.call;
   int tries = 400;
+  const auto begin = std::chrono::steady_clock::now();
   for (std::size_t size = sequence.size() / 2; size > 0; size /= 2)
-    for (std::size_t at = 0; at + size <= sequence.size() && tries > 0;) {
+    for (std::size_t at = 0; at + size <= sequence.size() && tries > 0 &&
+                             std::chrono::steady_clock::now() - begin < std::chrono::seconds(60);) {
       Sequence shorter = sequence;
       shorter.erase(shorter.begin() + static_cast<std::ptrdiff_t>(at),
                     shorter.begin() + static_cast<std::ptrdiff_t>(at + size));

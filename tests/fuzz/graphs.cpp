@@ -20,7 +20,7 @@ using namespace chainrule::fuzz;
 
 namespace {
 
-enum Counter : std::size_t { nodes, elements, unstable, refused, checked, inconclusive };
+enum Counter : std::size_t { nodes, elements, unstable, refused, limited, checked, inconclusive };
 
 // Each batch of graphs is run by one of the sets of kernels that the library chooses from when a process starts.
 std::string kernels_of(std::uint64_t batch) {
@@ -77,7 +77,11 @@ std::string explain(const CampaignOptions& options, const GenerateOptions& graph
                                      }) != 0;
   recipe = generate(seed_of(options, record.index), graphs, tries, in_generator ? record.progress : 0);
   const Fault fault = ended ? Fault::ending : static_cast<Fault>(record.kind);
-  const auto fails = [&](const Recipe& candidate) { return verdict_in_child(candidate).fault == fault; };
+  const auto begin = std::chrono::steady_clock::now();
+  const auto fails = [&](const Recipe& candidate) {
+    return std::chrono::steady_clock::now() - begin < std::chrono::seconds(60) &&
+           verdict_in_child(candidate).fault == fault;
+  };
   if (!fails(recipe))
     return fmt::format("{} that does not repeat itself: {}\n{}", name(fault), ops_of(recipe), to_cpp(recipe));
   recipe = shrink(recipe, fails, 400);
@@ -115,8 +119,8 @@ int main(int argc, char** argv) {
       shared.report(index, static_cast<int>(verdict.fault), verdict.op, verdict.message);
     for (std::size_t i = 0; i < std::min(reached.size(), shared.reached.size()); ++i)
       if (reached[i]) shared.reached[i] = 1;
-    const std::uint64_t all[] = {counts.nodes,   counts.elements, counts.unstable,
-                                 counts.refused, counts.checked,  counts.inconclusive};
+    const std::uint64_t all[] = {counts.nodes,   counts.elements, counts.unstable,    counts.refused,
+                                 counts.limited, counts.checked,  counts.inconclusive};
     for (std::size_t i = 0; i < std::size(all); ++i) shared.counters[i] += all[i];
   };
   campaign.explain = [&](const Record& record) { return explain(options, graphs, record); };
@@ -125,9 +129,10 @@ int main(int argc, char** argv) {
     for (std::size_t i = 0; i < registry().size(); ++i)
       if (!total.reached[i]) missing += " " + registry()[i]->name;
     return fmt::format(
-        ", {} nodes, {} numbers compared ({} hang by rounding), {} refused, {} gradients checked ({} inconclusive), {}",
+        ", {} nodes, {} numbers compared ({} hang by rounding), {} refused, {} with less memory, {} gradients checked "
+        "({} inconclusive), {}",
         total.counters[nodes], total.counters[elements], total.counters[unstable], total.counters[refused],
-        total.counters[checked], total.counters[inconclusive],
+        total.counters[limited], total.counters[checked], total.counters[inconclusive],
         missing.empty() ? "all ops of the registry reached" : "ops not reached:" + missing);
   };
   return campaign.run();

@@ -24,6 +24,9 @@ struct Found {
   Verdict verdict;
 };
 
+// Thrown where there is nothing to compare: both worlds have an Error.
+struct Refused {};
+
 [[noreturn]] void found(Fault fault, std::string message, std::string op = {}) {
   throw Found{{fault, std::move(message), std::move(op)}};
 }
@@ -178,7 +181,8 @@ class Checker {
 
   void run_all() {
     set_num_threads(1);
-    first_state_ = variables_of(recipe_, *main_);
+    updates_ = recipe_.updates;
+    add_attached();
     for (const SizeSet& set : recipe_.sizes)
       if (!is_too_large(set) && !run(set)) return;
     other_ways();
@@ -186,6 +190,20 @@ class Checker {
   }
 
  private:
+  // In programs that update and train, what was attached to the values that they compute is updated too.
+  void add_attached() {
+    if (recipe_.updates.empty() || recipe_.mode != Mode::training) return;
+    const Graph& graph = main_->built.graph;
+    std::vector<char> computed(graph.size(), 0);
+    for (const std::size_t i : recipe_.outputs) computed[main_->built.values[i].id()] = 1;
+    for (const auto& [variable, expression] : recipe_.updates) computed[main_->built.values[expression].id()] = 1;
+    for (auto id = static_cast<std::uint32_t>(computed.size()); id-- > 0;)
+      if (computed[id])
+        for (const Value input : Node(graph.data().get(), id).inputs()) computed[input.id()] = 1;
+    for (const auto& [owner, variable, expression] : recipe_.attached)
+      if (computed[main_->built.values[owner].id()]) updates_.push_back({variable, expression});
+  }
+
   // A graph that is small for one set of sizes may not be for another.
   [[nodiscard]] bool is_too_large(const SizeSet& set) const {
     const Sizes sizes = sizes_of(set);
@@ -203,10 +221,31 @@ class Checker {
       return std::make_unique<Side>(recipe_, limit);
     } catch (const Error& error) {
       if (limit > 0) return {};  // it cannot be kept
+      if (throws_on_constants()) throw Refused{};
       found(Fault::compiling, error.what(), gist(error.what()));
     } catch (const std::exception& error) {
       found(Fault::compiling, error.what(), gist(error.what()));
     }
+  }
+
+  // Whether the interpreter has an Error for what needs nothing but constants, which is computed when compiled.
+  [[nodiscard]] bool throws_on_constants() const {
+    Built built = build(recipe_);
+    Interpreter interpreter(built.graph, recipe_.mode, sizes_of(recipe_.sizes[0]));
+    for (std::size_t i = 0; i < recipe_.steps.size(); ++i) {
+      const Step& s = recipe_.steps[i];
+      const bool counter = s.kind == Step::Kind::step || s.kind == Step::Kind::epoch;
+      if (counter) interpreter.give(built.values[i], Array(std::int64_t{0}));
+      if (s.kind == Step::Kind::input || s.is_variable())
+        interpreter.give(built.values[i],
+                         numbers(s.dtype, chainrule::evaluate(s.shape, sizes_of(recipe_.sizes[0])), s.fill));
+    }
+    try {
+      for (const Value value : built.values) interpreter.value(value);
+    } catch (const Error&) {
+      return true;
+    }
+    return false;
   }
 
   [[nodiscard]] std::vector<Array> arrays_of(const Side& side, const Sizes& sizes) const {
@@ -329,9 +368,9 @@ class Checker {
     std::size_t next = 0;
     for (std::size_t i = 0; i < recipe_.steps.size(); ++i) {
       if (!recipe_.steps[i].is_variable()) continue;
-      const auto update = std::find_if(recipe_.updates.begin(), recipe_.updates.end(),
-                                       [&](const Recipe::Update& u) { return u.variable == i; });
-      if (update == recipe_.updates.end()) {
+      const auto update =
+          std::find_if(updates_.begin(), updates_.end(), [&](const Recipe::Update& u) { return u.variable == i; });
+      if (update == updates_.end()) {
         if (!after[next].identical(before[next]))
           found(Fault::state, fmt::format("{}, which nothing updates, has changed", name_of(recipe_, i)));
       } else {
@@ -360,7 +399,10 @@ class Checker {
     const auto arena = static_cast<double>(main_->program.memory().arena_bytes);
     const auto limit = static_cast<std::size_t>(arena * recipe_.limit);
     if (limit == 0) return;
-    if (const auto side = make(limit)) repeat(*side, fmt::format("with a memory_limit of {}", limit));
+    if (const auto side = make(limit)) {
+      repeat(*side, fmt::format("with a memory_limit of {}", limit));
+      ++counts_.limited;
+    }
   }
 
   void repeat(Side& side, const std::string& how) {
@@ -420,7 +462,7 @@ class Checker {
   const Recipe& recipe_;
   Counts& counts_;
   std::unique_ptr<Side> main_;
-  std::vector<Array> first_state_;
+  std::vector<Recipe::Update> updates_;  // those attached to what is computed too
   std::vector<Run> runs_;
 };
 
@@ -452,6 +494,8 @@ Verdict check(const Recipe& recipe, Counts& counts, std::vector<char>& reached) 
     Checker(recipe, counts).run_all();
   } catch (const Found& f) {
     return f.verdict;
+  } catch (const Refused&) {
+    ++counts.refused;
   } catch (const std::exception& error) {
     return {Fault::running, fmt::format("in the interpreter: {}", error.what()), gist(error.what())};
   }

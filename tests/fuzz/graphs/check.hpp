@@ -35,6 +35,7 @@ struct Counts {
   std::uint64_t elements = 0;  // compared
   std::uint64_t unstable = 0;  // elements that rounding decides (a comparison of nearly equal numbers)
   std::uint64_t refused = 0;   // graphs whose run throws in both worlds
+  std::uint64_t limited = 0;   // programs that kept a memory_limit below what they took
   std::uint64_t checked = 0;   // by the gradient checker
   std::uint64_t inconclusive = 0;
 };

@@ -164,6 +164,7 @@ class Generator {
     step.shape = shape;
     step.fill.seed = static_cast<int>(random_.below(100));
     step.fill.coarse = random_.chance(0.5);
+    step.fill.special = random_.chance(0.02);
     const auto [low, high] =
         dtype == int64
             ? random_.pick({std::pair{0.0, 3.0}, std::pair{-4.0, 5.0}, std::pair{0.0, 2.0}})
@@ -387,16 +388,8 @@ class Generator {
     if (shape_of(*y).rank() > 0) {
       if (random_.chance(0.3))
         cotangent = find([&](std::size_t i) { return dtype_of(i) == dtype_of(*y) && shape_of(i) == shape_of(*y); });
-      if (!cotangent) {
-        Axes axes(shape_of(*y).rank());
-        std::iota(axes.begin(), axes.end(), 0);
-        Step sum;
-        sum.op = find_op("sum");
-        sum.inputs = {*y};
-        sum.attributes = {{"axes", axes}, {"keepdims", false}};
-        y = add(sum);
-        if (!y || broken_) return;
-      }
+      if (!cotangent) y = add(sum_of(*y));
+      if (!y || broken_) return;
     }
     const std::vector<char> below = ancestors(*y);
     const bool any = random_.chance(0.1);
@@ -405,6 +398,28 @@ class Generator {
     step.inputs = {*y, *x};
     if (cotangent) step.inputs.push_back(*cotangent);
     if (add(step)) ++ops_;
+  }
+
+  [[nodiscard]] Step sum_of(std::size_t y) const {
+    Axes axes(shape_of(y).rank());
+    std::iota(axes.begin(), axes.end(), 0);
+    Step sum;
+    sum.op = find_op("sum");
+    sum.inputs = {y};
+    sum.attributes = {{"axes", axes}, {"keepdims", false}};
+    return sum;
+  }
+
+  // Whether a gradient is made wrong on purpose.
+  [[nodiscard]] bool has_stop() const {
+    static const Op* const stop = find_op("stop_gradient");
+    return std::any_of(recipe_.steps.begin(), recipe_.steps.end(), [](const Step& s) { return s.op == stop; });
+  }
+
+  // Of something, so that its gradients can be checked.
+  bool add_sum() {
+    const auto y = find([&](std::size_t i) { return is_floating(dtype_of(i)) && !recipe_.steps[i].is_leaf(); });
+    return y && add(sum_of(*y));
   }
 
   [[nodiscard]] std::vector<char> ancestors(std::size_t of) const {
@@ -419,6 +434,10 @@ class Generator {
   // ---- what is asked of the program
 
   void choose_results() {
+    if (broken_) return;
+    recipe_.check_gradients = random_.chance(0.05) && !has_stop() && add_sum();
+    if (recipe_.check_gradients)  // off the kinks, where rules are conventions
+      for (Step& step : recipe_.steps) step.fill.coarse = step.fill.special = false;
     if (broken_) return;
     const std::size_t n = built_.values.size();
     recipe_.outputs.push_back(n - 1);
@@ -436,11 +455,19 @@ class Generator {
             find([&](std::size_t k) { return dtype_of(k) == dtype_of(i) && shape_of(k) == shape_of(i); });
         if (expression) recipe_.updates.push_back({i, *expression});
       }
+      // Running averages of what is computed, for variables that have no update of their own.
+      for (std::size_t i = 0; i < n && !recipe_.updates.empty(); ++i) {
+        const bool own = std::any_of(recipe_.updates.begin(), recipe_.updates.end(),
+                                     [&](const Recipe::Update& u) { return u.variable == i; });
+        if (!recipe_.steps[i].is_variable() || own || random_.chance(0.3)) continue;
+        const auto expression =
+            find([&](std::size_t k) { return dtype_of(k) == dtype_of(i) && shape_of(k) == shape_of(i); });
+        if (expression) recipe_.attached.push_back({random_.below(n), i, *expression});
+      }
       // Updated again and again.
       if (!recipe_.updates.empty() && random_.chance(0.5)) recipe_.sizes.push_back(recipe_.sizes[0]);
     }
     if (random_.chance(0.25)) recipe_.limit = random_.pick({0.3, 0.5, 0.7, 0.9});
-    recipe_.check_gradients = random_.chance(0.02);
   }
 
   Random random_;

@@ -16,12 +16,17 @@ constexpr const char* prelude = R"(#include <chainrule/chainrule.hpp>
 
 namespace cr = chainrule;
 
-cr::Array numbers(cr::DType dtype, cr::Dims shape, double low, double high, int seed, bool coarse) {
+cr::Array numbers(cr::DType dtype, cr::Dims shape, double low, double high, int seed, bool coarse, bool special = false) {
+  const double specials[] = {-0.0, INFINITY, 1e30, -INFINITY, NAN, -1e-30, 0.0};
   cr::Array out(dtype, shape);
   for (std::int64_t i = 0; i < out.size(); ++i) {
     const double turns = 0.61803398875 * static_cast<double>(i + 1) + 0.41421356237 * seed;
     const double x = low + (high - low) * (turns - std::floor(turns));
-    out.set(i, dtype == cr::boolean ? (x > 0) : dtype == cr::int64 ? std::floor(x) : coarse ? std::floor(8 * x) / 8 : x);
+    out.set(i, dtype == cr::boolean        ? (x > 0)
+               : dtype == cr::int64        ? std::floor(x)
+               : special && i % 3 == 1 ? specials[(i / 3 + seed) % 7]
+               : coarse                ? std::floor(8 * x) / 8
+                                       : x);
   }
   return out;
 }
@@ -62,8 +67,8 @@ std::string print(const Attributes& attributes) {
 }
 
 std::string print_numbers(const Step& step, const std::string& dims) {
-  return fmt::format("numbers({}, {}, {}, {}, {}, {})", print(step.dtype), dims, print(step.fill.low),
-                     print(step.fill.high), step.fill.seed, step.fill.coarse);
+  return fmt::format("numbers({}, {}, {}, {}, {}, {}{})", print(step.dtype), dims, print(step.fill.low),
+                     print(step.fill.high), step.fill.seed, step.fill.coarse, step.fill.special ? ", true" : "");
 }
 
 std::string names(const Recipe& recipe, const std::vector<std::size_t>& steps) {
@@ -113,6 +118,9 @@ std::string to_cpp(const Recipe& recipe) {
   for (const auto& [variable, expression] : recipe.updates)
     updates += fmt::format("{}{{{}, {}}}", updates.empty() ? "" : ", ", name_of(recipe, variable),
                            name_of(recipe, expression));
+  for (const auto& [owner, variable, expression] : recipe.attached)
+    out += fmt::format("  graph.update_with({}, {}, {});\n", name_of(recipe, owner), name_of(recipe, variable),
+                       name_of(recipe, expression));
   out += "\n  cr::State state(graph);\n";
   out += fmt::format("  cr::Program program(state, {{.outputs = {}", names(recipe, recipe.outputs));
   if (!updates.empty()) out += fmt::format(", .updates = {{{}}}", updates);

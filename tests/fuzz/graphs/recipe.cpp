@@ -12,14 +12,16 @@ namespace chainrule::fuzz {
 
 // print.cpp has it as text: what it prints must feed the same numbers.
 Array numbers(DType dtype, const Dims& shape, const Fill& fill) {
+  constexpr double special[] = {-0.0, INFINITY, 1e30, -INFINITY, NAN, -1e-30, 0.0};
   Array out(dtype, shape);
   for (std::int64_t i = 0; i < out.size(); ++i) {
     const double turns = 0.61803398875 * static_cast<double>(i + 1) + 0.41421356237 * fill.seed;
     const double x = fill.low + (fill.high - fill.low) * (turns - std::floor(turns));
-    out.set(i, dtype == boolean ? (x > 0 ? 1.0 : 0.0)
-               : dtype == int64 ? std::floor(x)
-               : fill.coarse    ? std::floor(8 * x) / 8
-                                : x);
+    out.set(i, dtype == boolean             ? (x > 0 ? 1.0 : 0.0)
+               : dtype == int64             ? std::floor(x)
+               : fill.special && i % 3 == 1 ? special[(i / 3 + fill.seed) % 7]
+               : fill.coarse                ? std::floor(8 * x) / 8
+                                            : x);
   }
   return out;
 }
@@ -67,6 +69,8 @@ Built build(const Recipe& recipe) {
   Built out{Graph(recipe.options), {}};
   for (std::size_t i = 0; i < recipe.steps.size(); ++i)
     out.values.push_back(build_step(out.graph, out.values, recipe, i));
+  for (const auto& [owner, variable, expression] : recipe.attached)
+    out.graph.update_with(out.values[owner], out.values[variable], out.values[expression]);
   return out;
 }
 
@@ -113,6 +117,8 @@ Recipe without_dead_steps(const Recipe& recipe) {
   std::vector<char> needed(recipe.steps.size(), 0);
   for (const std::size_t i : recipe.outputs) needed[i] = 1;
   for (const auto& [variable, expression] : recipe.updates) needed[variable] = needed[expression] = 1;
+  for (const auto& [owner, variable, expression] : recipe.attached)
+    needed[owner] = needed[variable] = needed[expression] = 1;
   for (std::size_t i = recipe.steps.size(); i-- > 0;)
     if (needed[i])
       for (const std::size_t input : recipe.steps[i].inputs) needed[input] = 1;
@@ -128,6 +134,11 @@ Recipe without_dead_steps(const Recipe& recipe) {
   }
   for (std::size_t& i : out.outputs) i = place[i];
   for (auto& [variable, expression] : out.updates) {
+    variable = place[variable];
+    expression = place[expression];
+  }
+  for (auto& [owner, variable, expression] : out.attached) {
+    owner = place[owner];
     variable = place[variable];
     expression = place[expression];
   }

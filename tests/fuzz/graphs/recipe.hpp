@@ -17,6 +17,7 @@ struct Fill {
   double high = 2;
   int seed = 0;
   bool coarse = true;
+  bool special = false;  // among them infinities, NaN, -0 and very large and small ones
 };
 Array numbers(DType dtype, const Dims& shape, const Fill& fill);
 
@@ -48,6 +49,11 @@ struct Recipe {
   std::vector<Step> steps = {};
   std::vector<std::size_t> outputs = {};
   std::vector<Update> updates = {};
+  // Graph::update_with
+  struct Attached {
+    std::size_t owner, variable, expression;
+  };
+  std::vector<Attached> attached = {};
   Mode mode = Mode::training;
   std::vector<SizeSet> sizes = {{}};  // of run after run of one program
   double limit = 0;                   // memory_limit as a part of the arena that the program takes without one; 0: none

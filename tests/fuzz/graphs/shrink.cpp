@@ -17,6 +17,10 @@ void replace(Recipe& recipe, std::size_t step, std::size_t by) {
     if (output == step) output = by;
   for (auto& update : recipe.updates)
     if (update.expression == step) update.expression = by;
+  for (auto& attached : recipe.attached) {
+    if (attached.owner == step) attached.owner = by;
+    if (attached.expression == step) attached.expression = by;
+  }
 }
 
 // All shapes of a recipe, one extent as another.
@@ -78,6 +82,11 @@ class Shrinker {
     for (std::size_t i = now_.updates.size(); i-- > 0;) {
       Recipe candidate = now_;
       candidate.updates.erase(candidate.updates.begin() + static_cast<std::ptrdiff_t>(i));
+      smaller |= accept(candidate);
+    }
+    for (std::size_t i = now_.attached.size(); i-- > 0;) {
+      Recipe candidate = now_;
+      candidate.attached.erase(candidate.attached.begin() + static_cast<std::ptrdiff_t>(i));
       smaller |= accept(candidate);
     }
     return smaller;
@@ -195,8 +204,9 @@ class Shrinker {
         change(candidate.steps[i]);
         smaller |= accept(candidate);
       };
-      const bool updated = std::any_of(now_.updates.begin(), now_.updates.end(),
-                                       [&](const Recipe::Update& u) { return u.variable == i; });
+      const auto is_it = [&](const auto& u) { return u.variable == i; };
+      const bool updated = std::any_of(now_.updates.begin(), now_.updates.end(), is_it) ||
+                           std::any_of(now_.attached.begin(), now_.attached.end(), is_it);
       if (!updated)
         attempt(
             [](const Step& s) { return s.is_leaf() && s.kind != Step::Kind::input && s.kind != Step::Kind::number; },
@@ -205,6 +215,7 @@ class Shrinker {
               s.kind = Step::Kind::input;
             });
       attempt([](const Step& s) { return s.is_leaf() && !s.fill.coarse; }, [](Step& s) { s.fill.coarse = true; });
+      attempt([](const Step& s) { return s.is_leaf() && s.fill.special; }, [](Step& s) { s.fill.special = false; });
       attempt([](const Step& s) { return s.is_leaf() && s.fill.seed != 0; }, [](Step& s) { s.fill.seed = 0; });
     }
     return smaller;
