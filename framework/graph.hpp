@@ -38,6 +38,8 @@ class Value {
   [[nodiscard]] Graph graph() const;
   // The name of an input, parameter or variable; else "%" and the node's number.
   [[nodiscard]] std::string name() const;
+  // For messages: the name of an input, parameter or variable; else the op and line, "matmul at net.cpp:12".
+  [[nodiscard]] std::string describe() const;
   [[nodiscard]] Location location() const;
   [[nodiscard]] std::uint32_t id() const { return id_; }
   [[nodiscard]] detail::GraphData* data() const { return graph_; }
@@ -75,6 +77,9 @@ class Operand {
   // As a value of the graph and dtype of `like`.
   [[nodiscard]] Value resolve(Value like) const;
   [[nodiscard]] Value value() const { return value_; }
+  // For messages.
+  [[nodiscard]] std::string describe() const;
+  [[nodiscard]] bool is_dimension() const { return kind_ == Kind::dimension; }
 
  private:
   enum class Kind : std::uint8_t { value, number, array, dimension };
@@ -148,7 +153,8 @@ class Graph {
   Value epoch(Location at = Location::here());
 
   // In a program that has updates and computes `owner`, `variable` becomes `expression` too (running averages of
-  // batch_norm). The same pair of values may be given once.
+  // batch_norm). The same pair of values may be given once. Throws Error for values of another graph, no variable, or
+  // an expression of another dtype or shape than it.
   void update_with(Value owner, Value variable, Value expression, Location at = Location::here());
 
   // The input, parameter or variable of this name; throws Error for an unknown one.

@@ -8,9 +8,17 @@
 
 #include <chainrule/framework/op.hpp>
 
-// In ops/NAME.cpp, outside of any namespace: CHAINRULE_OP_FAMILY(NAME)
-#define CHAINRULE_OP_FAMILY(family) \
-  namespace chainrule::ops {        \
-  void link_##family();             \
-  void link_##family() {}           \
+namespace chainrule::detail {
+
+// From now on ops that are registered in this file are the library's own.
+bool begin_family(const char* file);
+
+}  // namespace chainrule::detail
+
+// In ops/NAME.cpp, outside of any namespace and before its ops: CHAINRULE_OP_FAMILY(NAME)
+#define CHAINRULE_OP_FAMILY(family)                                                            \
+  namespace chainrule::ops {                                                                   \
+  void link_##family();                                                                        \
+  void link_##family() {}                                                                      \
+  [[maybe_unused]] static const bool family##_begins = detail::begin_family(__builtin_FILE()); \
   }

@@ -64,7 +64,7 @@ const Array& State::get(Value variable, Location at) const {
     throw Error(at, "state", "requires a parameter or variable of this State's graph");
   const NodeData& node = data_->graph->node(variable.id());
   if (node.op != &detail::variable_op())
-    throw Error(at, "state", fmt::format("requires a parameter or variable, got {}", variable.name()));
+    throw Error(at, "state", fmt::format("requires a parameter or variable, got {}", variable.describe()));
   data_->grow();
   return data_->variables[node.payload];
 }

@@ -82,6 +82,10 @@ Step make_fused_step(const GraphData& graph, const FusedGroup& group, const Size
 // "9 instructions, 3 tiles of 512": how the step made above works, for explain().
 std::string describe_fused_step(const GraphData& graph, const FusedGroup& group, const Sizes& sizes);
 
+// Throws the error that planning met, which for sizes of which an extent comes out negative ("requires n-5 to be 0 or
+// more") names no node, as one of the first node that has the extent. The line is for the caller to give.
+[[noreturn]] void rethrow_at_node(const Error& error, const GraphData& graph, const Sizes& sizes);
+
 // Attributes with their symbolic shapes evaluated.
 Attributes evaluate_attributes(const Attributes& attributes, const Sizes& sizes);
 

@@ -1,7 +1,5 @@
 #include <chainrule/ops/reduce.hpp>
 
-#include <algorithm>
-
 #include <fmt/core.h>
 
 #include <chainrule/framework/kernels/reduce.hpp>
@@ -19,21 +17,18 @@ namespace {
 
 // ---- shapes
 
-std::vector<char> reduced_axes(const OpCall& call) {
-  std::vector<char> reduced(call.shape(0).rank(), 0);
-  for (const auto a : call.attributes().get<Axes>("axes")) {
-    char& flag = reduced[call.axis(a)];
-    if (flag) call.fail("each axis once", call.attributes().to_string());
-    flag = 1;
-  }
+// Whether each axis of an input of this rank is reduced.
+std::vector<char> reduced_axes(std::size_t rank, const Attributes& attributes) {
+  std::vector<char> reduced(rank, 0);
+  for (const auto a : attributes.get<Axes>("axes")) reduced[static_cast<std::size_t>(a)] = 1;
   return reduced;
 }
 
 Type reduced_shape(const OpCall& call) {
   call.require_inputs(1);
   if (call.dtype(0) == boolean) call.fail("a number", "bool (cast it first)");
-  const auto reduced = reduced_axes(call);
-  const bool keepdims = call.attributes().get<bool>("keepdims");
+  const auto reduced = reduced_axes(call.shape(0).rank(), call.attributes());
+  const bool keepdims = call.attribute<bool>("keepdims");
   Type out{call.dtype(0), {}};
   for (std::size_t i = 0; i < reduced.size(); ++i) {
     if (!reduced[i]) out.shape.push_back(call.shape(0)[i]);
@@ -50,7 +45,7 @@ Type floating_reduced_shape(const OpCall& call) {
 
 Type extremum_shape(const OpCall& call) {
   const Type out = reduced_shape(call);
-  const auto reduced = reduced_axes(call);
+  const auto reduced = reduced_axes(call.shape(0).rank(), call.attributes());
   for (std::size_t i = 0; i < reduced.size(); ++i)
     if (reduced[i] && call.shape(0)[i].is(0)) call.fail("at least one element", to_string(call.shape(0)));
   return out;
@@ -60,14 +55,14 @@ Type extremum_shape(const OpCall& call) {
 Value keep(const Node& node, Value reduced) {
   if (node.attribute<bool>("keepdims")) return reduced;
   Shape shape = node.input(0).shape();
-  for (const auto a : node.attribute<Axes>("axes")) shape[normalize_axis(a, shape.rank(), "", {})] = 1;
+  for (const auto a : node.attribute<Axes>("axes")) shape[static_cast<std::size_t>(a)] = 1;
   return reshape(reduced, shape);
 }
 
 Shape reduced_part(const Node& node) {
   Shape shape;
   const Shape& from = node.input(0).shape();
-  for (const auto a : node.attribute<Axes>("axes")) shape.push_back(from[normalize_axis(a, from.rank(), "", {})]);
+  for (const auto a : node.attribute<Axes>("axes")) shape.push_back(from[static_cast<std::size_t>(a)]);
   return shape;
 }
 
@@ -76,9 +71,7 @@ Shape reduced_part(const Node& node) {
 Forward reduction(kernels::Reduction kind) {
   Forward forward;
   forward.kernel = [kind](KernelCall& call) -> KernelRun {
-    std::vector<char> reduced(call.inputs[0].shape.rank(), 0);
-    for (const auto a : call.attributes.get<Axes>("axes"))
-      reduced[normalize_axis(a, reduced.size(), call.op, call.at)] = 1;
+    const auto reduced = reduced_axes(call.inputs[0].shape.rank(), call.attributes);
     if (kind != kernels::Reduction::sum)
       for (std::size_t i = 0; i < reduced.size(); ++i)
         if (reduced[i] && call.inputs[0].shape[i] == 0)
@@ -126,6 +119,8 @@ Forward argmax_kernel() {
 
 // ---- ops
 
+const DeclaredAttributes reduction_attributes = {{"axes", AttributeType::axes}, {"keepdims", false}};
+
 std::vector<Sample> reduction_samples(bool empty) {
   std::vector<Sample> samples = {
       {.inputs = {uniform({3, 4}, -2, 2)}, .attributes = {{"axes", Axes{0, 1}}, {"keepdims", false}}},
@@ -154,6 +149,7 @@ std::vector<Sample> reduction_samples(bool empty) {
 const Op& sum_op = register_op({
     .name = "sum",
     .doc = "The sum over axes; floating sums are made pairwise in blocks.",
+    .attributes = reduction_attributes,
     .shape = reduced_shape,
     .forward = reduction(kernels::Reduction::sum),
     .gradient = [](const Node& node, Value dy) -> Values {
@@ -165,6 +161,7 @@ const Op& sum_op = register_op({
 const Op& mean_op = register_op({
     .name = "mean",
     .doc = "The sum over axes divided by the number of elements.",
+    .attributes = reduction_attributes,
     .shape = floating_reduced_shape,
     .forward = expand([](const Node& node) -> Value {
       const Value total = apply(sum_op, {node.input(0)}, node.attributes());  // sum() takes no axes for all of them
@@ -188,6 +185,7 @@ Values to_extrema(const Node& node, Value dy) {
 const Op& max_op = register_op({
     .name = "max",
     .doc = "The greatest element over axes; ties share the gradient equally.",
+    .attributes = reduction_attributes,
     .shape = extremum_shape,
     .forward = reduction(kernels::Reduction::max),
     .gradient = to_extrema,
@@ -197,6 +195,7 @@ const Op& max_op = register_op({
 const Op& min_op = register_op({
     .name = "min",
     .doc = "The least element over axes; ties share the gradient equally.",
+    .attributes = reduction_attributes,
     .shape = extremum_shape,
     .forward = reduction(kernels::Reduction::min),
     .gradient = to_extrema,
@@ -206,10 +205,11 @@ const Op& min_op = register_op({
 const Op& argmax_op = register_op({
     .name = "argmax",
     .doc = "The index of the first greatest element along an axis.",
+    .attributes = {{"axis", AttributeType::axis}},
     .shape = [](const OpCall& call) -> Type {
       call.require_inputs(1);
       Type out{int64, {}};
-      const auto axis = call.axis(call.attributes().get<std::int64_t>("axis"));
+      const auto axis = static_cast<std::size_t>(call.attribute<std::int64_t>("axis"));
       for (std::size_t i = 0; i < call.shape(0).rank(); ++i)
         if (i != axis) out.shape.push_back(call.shape(0)[i]);
       return out;
@@ -222,12 +222,8 @@ const Op& argmax_op = register_op({
 
 Value reduce(const Op& op, Value x, const AxisList& axes, bool keepdims, Location at) {
   Axes list = axes.list();
-  if (x.defined()) {
-    if (list.empty())
-      for (std::size_t i = 0; i < x.rank(); ++i) list.push_back(static_cast<std::int64_t>(i));
-    for (auto& axis : list) axis = static_cast<std::int64_t>(normalize_axis(axis, x.rank(), op.name, at));
-    std::sort(list.begin(), list.end());
-  }
+  if (x.defined() && list.empty())
+    for (std::size_t i = 0; i < x.rank(); ++i) list.push_back(static_cast<std::int64_t>(i));
   return apply(op, {x}, {{"axes", list}, {"keepdims", keepdims}}, at);
 }
 
@@ -237,9 +233,6 @@ Value sum(Value x, const AxisList& axes, bool keepdims, Location at) { return re
 Value mean(Value x, const AxisList& axes, bool keepdims, Location at) { return reduce(mean_op, x, axes, keepdims, at); }
 Value max(Value x, const AxisList& axes, bool keepdims, Location at) { return reduce(max_op, x, axes, keepdims, at); }
 Value min(Value x, const AxisList& axes, bool keepdims, Location at) { return reduce(min_op, x, axes, keepdims, at); }
-Value argmax(Value x, std::int64_t axis, Location at) {
-  if (x.defined()) axis = static_cast<std::int64_t>(normalize_axis(axis, x.rank(), argmax_op.name, at));
-  return apply(argmax_op, {x}, {{"axis", axis}}, at);
-}
+Value argmax(Value x, std::int64_t axis, Location at) { return apply(argmax_op, {x}, {{"axis", axis}}, at); }
 
 }  // namespace chainrule

@@ -12,13 +12,6 @@ namespace chainrule {
 
 namespace {
 
-Type softmax_shape(const OpCall& call) {
-  call.require_inputs(1);
-  call.require_floating(0);
-  static_cast<void>(call.axis(call.attributes().get<std::int64_t>("axis")));
-  return call.type(0);
-}
-
 std::int64_t axis_of(const Node& node) { return node.attribute<std::int64_t>("axis"); }
 
 // x with its maximum along the axis taken off: the result is the same, and so is its gradient.
@@ -38,7 +31,8 @@ const std::vector<Sample> samples = {
 const Op& softmax_op = register_op({
     .name = "softmax",
     .doc = "exp(x) / sum(exp(x)) along an axis.",
-    .shape = softmax_shape,
+    .attributes = {{"axis", AttributeType::axis, -1}},
+    .shape = same_shape,
     .forward = expand([](const Node& node) -> Value {
       const Value e = exp(shifted(node));
       return e / sum(e, axis_of(node), true);
@@ -53,7 +47,8 @@ const Op& softmax_op = register_op({
 const Op& log_softmax_op = register_op({
     .name = "log_softmax",
     .doc = "log(softmax(x)) along an axis, stable.",
-    .shape = softmax_shape,
+    .attributes = {{"axis", AttributeType::axis, -1}},
+    .shape = same_shape,
     .forward = expand([](const Node& node) -> Value {
       const Value x = shifted(node);
       return x - log(sum(exp(x), axis_of(node), true));
