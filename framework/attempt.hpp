@@ -2,7 +2,9 @@
 // When an error leaves such a function, the graph is as it was.
 #pragma once
 
-#include <iterator>
+#include <algorithm>
+#include <list>
+#include <string>
 
 #include <chainrule/framework/graph_data.hpp>
 
@@ -27,11 +29,14 @@ class Attempt {
 
  private:
   void take_back() {
-    if (graph_->nodes.size() == nodes_) return;
-    std::erase_if(graph_->names, [this](const auto& entry) { return entry.second >= nodes_; });
-    graph_->names_used.clear();
-    graph_->leaves->inputs.resize(inputs_);
-    while (graph_->leaves->variables.size() > variables_) graph_->leaves->variables.pop_back();
+    LeafTable& leaves = *graph_->leaves;
+    const auto forget = [this](const std::string& name) {
+      const auto entry = graph_->names.find(name);
+      if (entry != graph_->names.end() && entry->second >= nodes_) graph_->names.erase(entry);
+      graph_->names_used.clear();
+    };
+    for (; leaves.inputs.size() > inputs_; leaves.inputs.pop_back()) forget(leaves.inputs.back().name);
+    for (; leaves.variables.size() > variables_; leaves.variables.pop_back()) forget(leaves.variables.back().name);
     graph_->attached.resize(attached_);
     graph_->constants.resize(constants_);
     graph_->nodes.truncate(nodes_);
@@ -50,11 +55,25 @@ class Attempt {
   bool succeeded_ = false;
 };
 
-// What `build` returns, on the graph of `like` or on none where that is empty (and the error still to come).
+// What `build` returns, on the graphs of these values, which may be more than one (and the error still to come).
 template <class F>
-auto attempt(Value like, F build) {
-  if (!like.defined()) return build();
-  Attempt guard(like.data());
+auto attempt(const Values& of, F build) {
+  std::list<Attempt> guards;
+  for (std::size_t i = 0; i < of.size(); ++i) {
+    const auto begin = of.begin();
+    const bool guarded = std::any_of(begin, begin + static_cast<std::ptrdiff_t>(i),
+                                     [&](Value other) { return other.data() == of[i].data(); });
+    if (of[i].defined() && !guarded) guards.emplace_back(of[i].data());
+  }
+  auto made = build();
+  for (Attempt& guard : guards) guard.succeed();
+  return made;
+}
+
+template <class F>
+auto attempt(Value of, F build) {
+  if (!of.defined()) return build();
+  Attempt guard(of.data());
   auto made = build();
   guard.succeed();
   return made;

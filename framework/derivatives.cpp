@@ -4,6 +4,7 @@
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/attempt.hpp>
 #include <chainrule/framework/check/twin.hpp>
 #include <chainrule/framework/graph_data.hpp>
 #include <chainrule/ops/arithmetic.hpp>
@@ -40,16 +41,18 @@ Value jvp(Value y, const Values& xs, const Values& vs, Location at) {
   check_directions(xs, vs, "jvp", at);
   if (!y.defined() || xs.empty()) throw Error(at, "jvp", "requires a y and at least one x");
   const detail::LocationScope scope(detail::scoped(at));
-  // Where it is taken does not matter, as the product is linear in it.
-  const Value w = broadcast_to(y.graph().constant(0.0, y.dtype()), y.shape());
-  return gradients(inner(gradients(y, xs, w, at), vs), {w}, at)[0];
+  return detail::attempt({y, xs[0]}, [&] {
+    // Where it is taken does not matter, as the product is linear in it.
+    const Value w = broadcast_to(y.graph().constant(0.0, y.dtype()), y.shape());
+    return gradients(inner(gradients(y, xs, w, at), vs), {w}, at)[0];
+  });
 }
 
 Values hvp(Value loss, const Values& xs, const Values& vs, Location at) {
   check_directions(xs, vs, "hvp", at);
   if (xs.empty()) throw Error(at, "hvp", "requires at least one x");
   const detail::LocationScope scope(detail::scoped(at));
-  return gradients(inner(gradients(loss, xs, at), vs), xs, at);
+  return detail::attempt({loss, xs[0]}, [&] { return gradients(inner(gradients(loss, xs, at), vs), xs, at); });
 }
 
 namespace {

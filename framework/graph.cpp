@@ -8,6 +8,7 @@
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/attempt.hpp>
 #include <chainrule/framework/graph_data.hpp>
 #include <chainrule/framework/printed.hpp>
 
@@ -155,6 +156,15 @@ std::string GraphData::display_name(NodeId id) const {
   return fmt::format("%{}", id);
 }
 
+std::string GraphData::describe(NodeId id) const {
+  const NodeData& n = nodes[id];
+  if (n.op == &input_op() || n.op == &variable_op()) return display_name(id);
+  const Array* number = constant_value({const_cast<GraphData*>(this), id});
+  const std::string what = number && number->rank() == 0 ? number->to_string() : n.op->name;
+  return n.at.known() ? fmt::format("{} at {}", what, n.at.to_string())
+                      : fmt::format("{} ({})", what, display_name(id));
+}
+
 std::string GraphData::line(NodeId id) const {
   const NodeData& n = nodes[id];
   std::string arguments;
@@ -177,7 +187,8 @@ std::string GraphData::line(NodeId id) const {
     const Array& value = *constants[n.payload];
     arguments = value.size() <= 4 ? value.to_string() : "...";
   }
-  if (!n.attributes.empty()) arguments += fmt::format("{}{}", arguments.empty() ? "" : ", ", n.attributes.to_string());
+  if (!n.attributes.empty() && !n.op->attributes.are_defaults(n.attributes))
+    arguments += fmt::format("{}{}", arguments.empty() ? "" : ", ", n.attributes.to_string());
   const bool leaf = n.op == &input_op() || n.op == &variable_op();
   return fmt::format("{} = {}{}  {} {}{}{}", display_name(id),
                      n.op == &variable_op() && leaves->variables[n.payload].trained ? "parameter" : n.op->name,
@@ -227,6 +238,7 @@ const Shape& Value::shape() const { return data_of(*this).type.shape; }
 DType Value::dtype() const { return data_of(*this).type.dtype; }
 Location Value::location() const { return data_of(*this).at; }
 std::string Value::name() const { return data_of(*this), graph_->display_name(id_); }
+std::string Value::describe() const { return data_of(*this), graph_->describe(id_); }
 Node Value::node() const { return data_of(*this), Node(graph_, id_); }
 Graph Value::graph() const { return data_of(*this), Graph(graph_->shared_from_this()); }
 
@@ -245,6 +257,16 @@ Values Node::inputs() const {
   Values out;
   for (const NodeId id : graph_->node(id_).inputs) out.emplace_back(graph_, id);
   return out;
+}
+
+std::string Operand::describe() const {
+  switch (kind_) {
+    case Kind::value: return value_.defined() ? value_.describe() : "an empty Value";
+    case Kind::number: return number_.to_string();
+    case Kind::array: return fmt::format("an array {}", chainrule::to_string(array_->shape()));
+    case Kind::dimension: break;
+  }
+  return dimension_.to_string();
 }
 
 Value Operand::resolve(Value like) const {
@@ -296,10 +318,18 @@ Dimension Graph::dimension(std::string_view name, Location at) {
 
 namespace {
 
-void claim_name(GraphData& graph, std::string_view name, std::string_view op, Location at) {
+void require_open(const GraphData& graph, std::string_view added, Location at) {
+  if (graph.expanding)
+    throw Error(
+        detail::scoped(at), graph.expanding->name,
+        fmt::format("requires an expansion that adds no inputs, parameters, variables or updates, got '{}'", added));
+}
+
+void require_free_name(const GraphData& graph, std::string_view name, std::string_view op, Location at) {
+  require_open(graph, name, at);
   if (name.empty()) throw Error(at, op, "requires a name, got an empty one");
-  const auto [it, added] = graph.names.try_emplace(std::string(name), static_cast<NodeId>(graph.nodes.size()));
-  if (added) return;
+  const auto it = graph.names.find(std::string(name));
+  if (it == graph.names.end()) return;
   const Location first = graph.node(it->second).at;
   throw Error(at, op,
               fmt::format("requires a name that is not in use, got '{}'{}", name,
@@ -316,7 +346,8 @@ Value add_variable(GraphData& graph, std::string_view name, const Initial& initi
                    Location at) {
   require_numbers(name, initial, trained ? "parameter" : "variable", at);
   const DType dtype = trained ? floating : initial.dtype(floating);
-  claim_name(graph, name, trained ? "parameter" : "variable", at);
+  require_free_name(graph, name, trained ? "parameter" : "variable", at);
+  detail::Attempt attempt(&graph);
   NodeData node;
   node.op = &detail::variable_op();
   node.type = {dtype, to_shape(initial.shape())};
@@ -324,7 +355,10 @@ Value add_variable(GraphData& graph, std::string_view name, const Initial& initi
   node.payload = static_cast<std::uint32_t>(graph.leaves->variables.size());
   graph.leaves->variables.push_back(
       {std::string(name), initial, dtype, static_cast<NodeId>(graph.nodes.size()), trained});
-  return graph.append(std::move(node));
+  const Value made = graph.append(std::move(node));
+  graph.names.emplace(name, made.id());
+  attempt.succeed();
+  return made;
 }
 
 }  // namespace
@@ -338,14 +372,18 @@ Value Graph::input(std::string_view name, const Shape& shape, DType dtype, Locat
     if (d.is_inferred())
       throw Error(at, "input",
                   fmt::format("requires a size or a named dimension, got {}", chainrule::to_string(shape)));
-  claim_name(*data_, name, "input", at);
+  require_free_name(*data_, name, "input", at);
+  detail::Attempt attempt(data_.get());
   NodeData node;
   node.op = &detail::input_op();
   node.type = {dtype, shape};
   node.at = detail::scoped(at);
   node.payload = static_cast<std::uint32_t>(data_->leaves->inputs.size());
   data_->leaves->inputs.push_back({std::string(name), static_cast<NodeId>(data_->nodes.size())});
-  return data_->append(std::move(node));
+  const Value made = data_->append(std::move(node));
+  data_->names.emplace(name, made.id());
+  attempt.succeed();
+  return made;
 }
 
 Value Graph::parameter(std::string_view name, const Initial& initial, Location at) {
@@ -380,11 +418,15 @@ Value Graph::epoch(Location at) {
 }
 
 void Graph::update_with(Value owner, Value variable, Value expression, Location at) {
-  if (owner.data() != data_.get() || variable.data() != data_.get() || expression.data() != data_.get())
-    throw Error(at, "update_with", "requires values of this graph");
+  for (const Value v : {owner, variable, expression})
+    if (v.data() != data_.get())
+      throw Error(at, "update_with",
+                  fmt::format("requires values of this graph, got {}",
+                              v.defined() ? v.describe() + " of another" : "an empty Value"));
+  require_open(*data_, variable.describe(), at);
   const NodeData& node = data_->node(variable.id());
   if (node.op != &detail::variable_op())
-    throw Error(at, "update_with", fmt::format("requires a variable, got {}", variable.name()));
+    throw Error(at, "update_with", fmt::format("requires a variable, got {}", variable.describe()));
   if (!(node.type == data_->node(expression.id()).type))
     throw Error(
         at, "update_with",

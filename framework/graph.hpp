@@ -42,6 +42,8 @@ class Value {
   [[nodiscard]] Graph graph() const;
   // The name of an input, parameter or variable; else "%" and the node's number.
   [[nodiscard]] std::string name() const;
+  // For messages: the name of an input, parameter or variable; else the op and line, "matmul at net.cpp:12".
+  [[nodiscard]] std::string describe() const;
   [[nodiscard]] Location location() const;
   [[nodiscard]] std::uint32_t id() const { return id_; }
   [[nodiscard]] detail::GraphData* data() const;
@@ -80,6 +82,9 @@ class Operand {
   // As a value of the graph and dtype of `like`.
   [[nodiscard]] Value resolve(Value like) const;
   [[nodiscard]] Value value() const { return value_; }
+  // For messages.
+  [[nodiscard]] std::string describe() const;
+  [[nodiscard]] bool is_dimension() const { return kind_ == Kind::dimension; }
 
  private:
   enum class Kind : std::uint8_t { value, number, array, dimension };
@@ -155,7 +160,8 @@ class Graph {
   // In a program that has updates and computes `owner`, `variable` becomes `expression` too (running averages of
   // batch_norm). Where a program computes several owners of one variable, their expressions follow each other in the
   // order of these calls: what reads the variable in a later one reads the result of the one before. (Only what
-  // computes an owner does not: an owner's value is that of before the run.)
+  // computes an owner does not: an owner's value is that of before the run.) Throws Error for values of another graph,
+  // no variable, or an expression of another dtype or shape than it.
   void update_with(Value owner, Value variable, Value expression, Location at = Location::here());
 
   // The input, parameter or variable of this name; throws Error for an unknown one.

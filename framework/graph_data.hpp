@@ -64,6 +64,7 @@ struct NodeData {
   Location at;
   // Of an input, variable or constant: its index in the tables below.
   std::uint32_t payload = 0;
+  bool of_gradient = false;  // made by a gradient rule
 };
 
 struct InputInfo {
@@ -125,6 +126,8 @@ class GraphData : public std::enable_shared_from_this<GraphData> {
   NodeId step = no_node;
   NodeId epoch = no_node;
   std::uint32_t streams = 0;  // of random masks
+  // The composite that is being expanded, which may add no leaf.
+  const Op* expanding = nullptr;
 
   [[nodiscard]] const NodeData& node(NodeId id) const { return nodes[id]; }
   Value append(NodeData node);
@@ -133,6 +136,8 @@ class GraphData : public std::enable_shared_from_this<GraphData> {
   // A scalar. Nodes of the same number share its array.
   Value number(Number value, DType dtype, Location at);
   [[nodiscard]] std::string display_name(NodeId id) const;
+  // As errors name it: the name of an input, parameter or variable, else its op and line.
+  [[nodiscard]] std::string describe(NodeId id) const;
   // The printed line of a node.
   [[nodiscard]] std::string line(NodeId id) const;
 };
@@ -153,6 +158,10 @@ class LocationScope {
 
 // `at`, or what the innermost LocationScope says.
 Location scoped(Location at);
+
+// What a composite node stands for, in other nodes of its graph. Throws Error for an expansion that returns nothing, a
+// value of another graph, dtype or shape, adds a leaf, or comes to no end.
+Value expand(Value composite);
 
 // Whether a node is a constant whose elements are all this number.
 bool is_constant(Value value, double number);

@@ -29,10 +29,16 @@ class OpCall {
 
   [[nodiscard]] const Op& op() const { return op_; }
   [[nodiscard]] std::size_t size() const { return inputs_.size(); }
-  [[nodiscard]] const Shape& shape(std::size_t i) const { return inputs_[i].shape; }
-  [[nodiscard]] DType dtype(std::size_t i) const { return inputs_[i].dtype; }
-  [[nodiscard]] const Type& type(std::size_t i) const { return inputs_[i]; }
+  [[nodiscard]] const Shape& shape(std::size_t i) const { return type(i).shape; }
+  [[nodiscard]] DType dtype(std::size_t i) const { return type(i).dtype; }
+  // Throws Error where the call has no input i.
+  [[nodiscard]] const Type& type(std::size_t i) const;
+  // All that the op declares.
   [[nodiscard]] const Attributes& attributes() const { return attributes_; }
+  template <class T>
+  [[nodiscard]] const T& attribute(std::string_view name) const {
+    return attributes_.get<T>(name);
+  }
   [[nodiscard]] Location location() const { return at_; }
 
   // Throws the Error "FILE:LINE: OP: requires REQUIRED, got GOT".
@@ -132,8 +138,9 @@ class Forward {
   bool may_throw = false;
 };
 
-// Elementwise: F's operator() takes one `auto` operand for each input and then one for each named attribute.
-// See elementwise.hpp for what it may do with them.
+// Elementwise: F's operator() takes one `auto` operand for each input and then one for each named attribute, which is
+// so declared to be a number that each node must be given. See elementwise.hpp for what it may do with them. Inputs
+// are broadcast to the output's shape; apply() throws Error where one does not fit it.
 template <class F>
 Forward elementwise(F functor = {}, std::vector<std::string> attributes = {}) {
   constexpr std::size_t operands = detail::operands_of<F, 1, simd::Traced>();
@@ -143,7 +150,7 @@ Forward elementwise(F functor = {}, std::vector<std::string> attributes = {}) {
 
 // A kernel from a functor f(inputs, output, attributes) over float and double:
 //   kernel([]<class T>(const std::vector<Tensor<const T>>& x, Tensor<T> y, const Attributes&) { ... })
-// All inputs are of the output's dtype T: apply() throws Error where they are not.
+// All inputs are of the output's dtype T, float32 or float64; apply() throws Error for others.
 template <class F>
 Forward kernel(F functor) {
   Forward forward;
@@ -163,7 +170,9 @@ Forward kernel(F functor) {
   return forward;
 }
 
-// A composite: f(node) builds other ops on the node's inputs. The op keeps its own gradient rule, name and line.
+// A composite: f(node) builds other ops on the node's inputs, adds no inputs, parameters or variables, and returns a
+// value of the node's dtype and shape; apply() tries it and throws Error where it does not. The op keeps its own
+// gradient rule, name and line.
 template <class F>
 Forward expand(F f) {
   Forward forward;
@@ -188,23 +197,35 @@ struct Sample {
 struct Op {
   std::string name = {};
   std::string doc = {};
+  DeclaredAttributes attributes = {};
   ShapeRule shape = {};
   Forward forward = {};
   GradientRule gradient = {};
   std::vector<Sample> samples = {};
   Location location = {};  // where it was registered
+  bool built_in = false;   // whether that is in the library
 };
 
-// Adds an op for the life of the program. Throws Error for a name in use, or an op without a name, doc, shape rule,
-// forward rule or samples: what cannot be checked is not registered.
+// Adds an op for the life of the program. Throws Error for a name in use, an op without a name, doc, shape rule,
+// forward rule or samples, or a sample whose inputs or attributes are not the op's: what cannot be checked is not
+// registered. Nothing is registered after an error.
 const Op& register_op(Op op, Location at = Location::here());
 
 // All registered ops by name; built-in ones included.
 const std::vector<const Op*>& registry();
 const Op* find_op(std::string_view name);
 
-// Appends a node. Throws Error where an input is empty or of another graph, where the shape rule does, and where the
-// forward rule is not written for the node's dtypes.
+// The type of what the op makes of inputs of these types. Throws Error
+//   - for more or fewer inputs than the op has: the operands of an elementwise functor; else as many as in its samples,
+//     where these have one number;
+//   - for an attribute that the op does not declare, is given twice, of another type, or missing;
+//   - where the shape rule does, or what it returns does not suit the forward rule.
+Type output_type(const Op& op, const std::vector<Type>& inputs, const Attributes& attributes,
+                 Location at = Location::here());
+
+// Appends a node, which has all attributes that the op declares. Throws Error where an input is empty or of another
+// graph, where output_type() does, where the forward rule is not written for the node's dtypes, or for an expansion
+// that does not stand for the node.
 Value apply(const Op& op, const Values& inputs, const Attributes& attributes = {}, Location at = Location::here());
 // For an op that may have no inputs.
 Value apply(Graph graph, const Op& op, const Values& inputs, const Attributes& attributes = {},

@@ -12,15 +12,25 @@
 
 #include <chainrule/framework/op.hpp>
 
-// In ops/NAME.cpp, outside of any namespace: CHAINRULE_OP_FAMILY(NAME)
-#define CHAINRULE_OP_FAMILY(family) \
-  namespace chainrule::ops {        \
-  void link_##family();             \
-  void link_##family() {}           \
-  }
-
 // Before each global in ops/ that is not a constant expression. 0 to 100 are the compiler's own.
 #define CHAINRULE_EARLY [[gnu::init_priority(101)]]
+
+namespace chainrule::detail {
+
+// From now on ops that are registered in this file are the library's own.
+struct OpFamily {
+  explicit OpFamily(const char* file);
+};
+
+}  // namespace chainrule::detail
+
+// In ops/NAME.cpp, outside of any namespace and before its ops: CHAINRULE_OP_FAMILY(NAME)
+#define CHAINRULE_OP_FAMILY(family)                                                \
+  namespace chainrule::ops {                                                       \
+  void link_##family();                                                            \
+  void link_##family() {}                                                          \
+  CHAINRULE_EARLY static const detail::OpFamily family##_family(__builtin_FILE()); \
+  }
 
 namespace chainrule {
 

@@ -859,7 +859,13 @@ std::string print(const Storage& s, const Plan& plan, const GraphData& graph) {
 
 }  // namespace
 
-Plan make_plan(const Compiled& compiled, const Sizes& sizes) { return Planner(compiled, sizes).make(); }
+Plan make_plan(const Compiled& compiled, const Sizes& sizes) {
+  try {
+    return Planner(compiled, sizes).make();
+  } catch (const Error& error) {
+    rethrow_at_node(error, *compiled.computation.graph.data(), sizes);
+  }
+}
 
 passes::Execution make_execution(const Compiled& compiled, const Sizes& sizes) {
   return Planner(compiled, sizes).execution();

@@ -38,7 +38,7 @@ const Array& Results::at(Value output, Location at) const {
     if ((*outputs_)[i] == output) return (*arrays_)[i];
   throw Error(at, "results",
               fmt::format("requires an output of the program, got {}",
-                          output.defined() ? output.name() : std::string("an empty Value")));
+                          output.defined() ? output.describe() : std::string("an empty Value")));
 }
 
 namespace {
@@ -529,7 +529,7 @@ class Executable {
         throw Error(at_, "program", fmt::format("requires {} of the State's graph, got an empty Value", what));
       if (v.data() != graph)
         throw Error(at_, "program",
-                    fmt::format("requires {} of the State's graph, got {} of another graph", what, v.name()));
+                    fmt::format("requires {} of the State's graph, got {} of another graph", what, v.describe()));
     };
     for (const Value output : outputs_) require(output, "outputs");
     std::unordered_set<NodeId> seen;
@@ -539,8 +539,9 @@ class Executable {
       const NodeData& variable = graph->node(update.variable.id());
       const NodeData& expression = graph->node(update.expression.id());
       if (variable.op != &variable_op())
-        throw Error(at_, "program",
-                    fmt::format("requires updates of parameters and variables, got one of {}", update.variable.name()));
+        throw Error(
+            at_, "program",
+            fmt::format("requires updates of parameters and variables, got one of {}", update.variable.describe()));
       if (update.variable.id() == graph->step || update.variable.id() == graph->epoch)
         throw Error(at_, "program",
                     fmt::format("requires updates of variables that the State does not count itself, got one of '{}'",
@@ -703,11 +704,12 @@ class Executable {
     const Value input = feed.name().empty() ? feed.input() : user_graph_.find(feed.name(), at);
     if (!input.defined()) throw Error(at, "run", "requires feeds of inputs, got one of an empty Value");
     if (!(input == Value(user_graph_.data().get(), input.id())))
-      throw Error(at, "run",
-                  fmt::format("requires feeds of inputs of the program's graph, got '{}' of another", input.name()));
+      throw Error(
+          at, "run",
+          fmt::format("requires feeds of inputs of the program's graph, got '{}' of another", input.describe()));
     const NodeData& node = graph->node(input.id());
     if (node.op != &input_op())
-      throw Error(at, "run", fmt::format("requires feeds of inputs, got one of {} ({})", input.name(), node.op->name));
+      throw Error(at, "run", fmt::format("requires feeds of inputs, got one of {}", input.describe()));
     if (node.payload >= slots_.size())
       throw Error(at, "run",
                   fmt::format("requires feeds of inputs that the program knows, got '{}', which was added to "

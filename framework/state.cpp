@@ -64,7 +64,7 @@ std::size_t number_of(StateData& state, Value variable, Location at) {
     throw Error(at, "state", "requires a parameter or variable of this State's graph");
   const NodeData& node = state.graph->node(variable.id());
   if (node.op != &detail::variable_op())
-    throw Error(at, "state", fmt::format("requires a parameter or variable, got {}", variable.name()));
+    throw Error(at, "state", fmt::format("requires a parameter or variable, got {}", variable.describe()));
   state.grow(at);
   return node.payload;
 }

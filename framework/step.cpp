@@ -18,8 +18,7 @@ std::optional<SumOver> sum_over(const GraphData& graph, NodeId id) {
   if (!node.op->forward.sum || !is_floating(node.type.dtype)) return {};
   const std::size_t rank = graph.node(node.inputs[0]).type.shape.rank();
   std::vector<char> summed(rank, 0);
-  for (const auto axis : node.attributes.get<Axes>("axes"))
-    summed[normalize_axis(axis, rank, node.op->name, node.at)] = 1;
+  for (const auto axis : node.attributes.get<Axes>("axes")) summed[static_cast<std::size_t>(axis)] = 1;
   const auto count = static_cast<std::size_t>(std::count(summed.begin(), summed.end(), 1));
   if (count == rank) return SumOver::all;
   if (count == 1 && summed.back()) return SumOver::rows;
@@ -58,6 +57,23 @@ Attributes evaluate_attributes(const Attributes& attributes, const Sizes& sizes)
     if (known) out = out.with(name, to_shape(chainrule::evaluate(*shape, sizes)));
   });
   return out;
+}
+
+void rethrow_at_node(const Error& error, const GraphData& graph, const Sizes& sizes) {
+  if (error.location().known()) throw error;
+  for (NodeId id = 0; id < graph.nodes.size(); ++id) {
+    const NodeData& node = graph.node(id);
+    try {
+      evaluate(node.type.shape, sizes);
+      evaluate_attributes(node.attributes, sizes);
+    } catch (const Error& extent) {
+      std::string_view message = extent.what();
+      constexpr std::string_view prefix = "dimension: ";
+      if (message.starts_with(prefix)) message.remove_prefix(prefix.size());
+      throw Error(graph.describe(id), fmt::format("{} ({})", message, sizes.to_string()));
+    }
+  }
+  throw error;
 }
 
 KernelCall call_of(const GraphData& graph, NodeId id, const Sizes& sizes, const Attributes& attributes) {

@@ -88,6 +88,9 @@ std::string describe_fused_step(const GraphData& graph, const FusedGroup& group,
 
 // Whether anything of a node depends on the sizes of a run: its shape, or a shape among its attributes.
 bool has_symbols(const NodeData& node);
+// Throws the error that planning met, which for sizes of which an extent comes out negative ("requires n-5 to be 0 or
+// more") names no node, as one of the first node that has the extent. The line is for the caller to give.
+[[noreturn]] void rethrow_at_node(const Error& error, const GraphData& graph, const Sizes& sizes);
 
 // Attributes with their symbolic shapes evaluated.
 Attributes evaluate_attributes(const Attributes& attributes, const Sizes& sizes);

@@ -155,7 +155,10 @@ CHAINRULE_EARLY const BuiltinOp pow_op = register_op({
 
 Value detail::apply_operands(const Op& op, const Operand& a, const Operand& b) {
   if (!a.is_value() && !b.is_value())
-    throw Error(a.location(), op.name, "requires a value of a graph among its operands, got numbers only");
+    throw Error(
+        a.location(), op.name,
+        fmt::format("requires a value of a graph among its operands, got {} and {}{}", a.describe(), b.describe(),
+                    a.is_dimension() || b.is_dimension() ? "; extent() makes a value of a dimension" : ""));
   const Value like = a.is_value() ? a.value() : b.value();
   if (!like.defined()) throw Error(a.location(), op.name, "requires values of a graph, got an empty Value");
   return attempt(like, [&] { return apply(op, {a.resolve(like), b.resolve(like)}, {}, a.location()); });
@@ -168,6 +171,10 @@ Value div(Operand a, Operand b) { return detail::apply_operands(div_op, a, b); }
 Value maximum(Operand a, Operand b) { return detail::apply_operands(maximum_op, a, b); }
 Value minimum(Operand a, Operand b) { return detail::apply_operands(minimum_op, a, b); }
 Value pow(Operand a, Operand b) { return detail::apply_operands(pow_op, a, b); }
-Value neg(Operand x) { return apply(neg_op, {x.value()}, {}, x.location()); }
+Value neg(Operand x) {
+  if (!x.is_value())
+    throw Error(x.location(), neg_op->name, fmt::format("requires a value of a graph, got {}", x.describe()));
+  return apply(neg_op, {x.value()}, {}, x.location());
+}
 
 }  // namespace chainrule

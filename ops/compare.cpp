@@ -131,9 +131,9 @@ Value logical_not(Value a, Location at) { return apply(not_op, {a}, {}, at); }
 
 Value where(Value condition, Operand a, Operand b) {
   if (!condition.defined()) throw Error(a.location(), "where", "requires values of a graph, got an empty Value");
-  return detail::attempt(condition, [&] {
+  Value like = a.is_value() ? a.value() : b.value();
+  return detail::attempt({condition, like}, [&] {
     // Two numbers take the graph's dtype.
-    Value like = a.is_value() ? a.value() : b.value();
     if (!a.is_value() && !b.is_value()) like = condition.graph().constant(0.0, condition.graph().dtype());
     return apply(where_op, {condition, a.resolve(like), b.resolve(like)}, {}, a.location());
   });

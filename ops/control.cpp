@@ -40,9 +40,10 @@ CHAINRULE_EARLY const BuiltinOp stop_gradient_op = register_op({
 CHAINRULE_EARLY const BuiltinOp cast_op = register_op({
     .name = "cast",
     .doc = "x in another dtype.",
+    .attributes = {{"dtype", AttributeType::dtype}},
     .shape = [](const OpCall& call) -> Type {
       call.require_inputs(1);
-      return {call.attributes().get<DType>("dtype"), call.shape(0)};
+      return {call.attribute<DType>("dtype"), call.shape(0)};
     },
     .forward = elementwise([](auto x) { return x; }),
     .gradient = [](const Node& node, Value dy) -> Values {
@@ -58,8 +59,12 @@ CHAINRULE_EARLY const BuiltinOp cast_op = register_op({
 CHAINRULE_EARLY const BuiltinOp extent_op = register_op({
     .name = "extent",
     .doc = "The product of dimensions, as a number.",
+    .attributes = {{"shape", AttributeType::shape}, {"dtype", AttributeType::dtype}},
     .shape = [](const OpCall& call) -> Type {
-      return {call.attributes().get<DType>("dtype"), {}};
+      const auto& shape = call.attribute<Shape>("shape");
+      for (const Dimension d : shape)
+        if (d.is_inferred()) call.fail("numbers and named dimensions", to_string(shape));
+      return {call.attribute<DType>("dtype"), {}};
     },
     .forward =
         [] {

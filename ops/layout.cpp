@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <numeric>
 
 #include <fmt/core.h>
 
@@ -22,7 +21,7 @@ namespace {
 Type reshape_shape(const OpCall& call) {
   call.require_inputs(1);
   const Shape& from = call.shape(0);
-  Shape to = call.attributes().get<Shape>("shape");
+  Shape to = call.attribute<Shape>("shape");
   std::size_t inferred = to.rank();
   Dimension known = 1;
   for (std::size_t i = 0; i < to.rank(); ++i) {
@@ -40,13 +39,14 @@ Type reshape_shape(const OpCall& call) {
   }
   if (!(count(to) == count(from)))
     call.fail(fmt::format("a shape of {} elements as {}", count(from).to_string(), to_string(from)),
-              to_string(call.attributes().get<Shape>("shape")));
+              to_string(call.attribute<Shape>("shape")));
   return {call.dtype(0), to};
 }
 
 CHAINRULE_EARLY const BuiltinOp reshape_op = register_op({
     .name = "reshape",
     .doc = "The same elements under another shape.",
+    .attributes = {{"shape", AttributeType::shape}},
     .shape = reshape_shape,
     .forward = kernels::copy_elements(),
     .gradient = [](const Node& node, Value dy) -> Values { return {reshape(dy, node.input(0).shape())}; },
@@ -68,16 +68,12 @@ Axes inverse(const Axes& permutation) {
 CHAINRULE_EARLY const BuiltinOp transpose_op = register_op({
     .name = "transpose",
     .doc = "The axes in another order.",
+    .attributes = {{"permutation", AttributeType::permutation}},
     .shape = [](const OpCall& call) -> Type {
       call.require_inputs(1);
-      const auto& permutation = call.attributes().get<Axes>("permutation");
-      Axes sorted = permutation;
-      std::sort(sorted.begin(), sorted.end());
-      Axes all(call.shape(0).rank());
-      std::iota(all.begin(), all.end(), 0);
-      if (sorted != all) call.fail(fmt::format("a permutation of {} axes", all.size()), call.attributes().to_string());
       Type out{call.dtype(0), {}};
-      for (const auto axis : permutation) out.shape.push_back(call.shape(0)[static_cast<std::size_t>(axis)]);
+      for (const auto axis : call.attribute<Axes>("permutation"))
+        out.shape.push_back(call.shape(0)[static_cast<std::size_t>(axis)]);
       return out;
     },
     .forward = kernels::strided_copy([](const KernelCall& call) {
@@ -102,9 +98,10 @@ CHAINRULE_EARLY const BuiltinOp transpose_op = register_op({
 CHAINRULE_EARLY const BuiltinOp broadcast_to_op = register_op({
     .name = "broadcast_to",
     .doc = "x read as a larger shape by the broadcasting rule.",
+    .attributes = {{"shape", AttributeType::shape}},
     .shape = [](const OpCall& call) -> Type {
       call.require_inputs(1);
-      const auto& to = call.attributes().get<Shape>("shape");
+      const auto& to = call.attribute<Shape>("shape");
       Shape both;
       if (!broadcast(call.shape(0), to, both) || !(both == to))
         call.fail(fmt::format("a shape that broadcasts to {}", to_string(to)), to_string(call.shape(0)));
@@ -122,36 +119,70 @@ CHAINRULE_EARLY const BuiltinOp broadcast_to_op = register_op({
 
 Dimension dimension_of(const Attributes& attributes, std::string_view name) { return attributes.get<Shape>(name)[0]; }
 
+std::size_t axis_of(const Attributes& attributes) {
+  return static_cast<std::size_t>(attributes.get<std::int64_t>("axis"));
+}
+
 Attributes slice_attributes(std::size_t axis, Dimension start, Dimension size, std::int64_t step) {
   return {{"axis", axis}, {"start", Shape{start}}, {"size", Shape{size}}, {"step", step}};
 }
 
+// What is wrong with a slice of an axis of this extent, or nothing: its first and last element must lie in it.
+std::string misfit(const Attributes& attributes, std::int64_t whole) {
+  const std::int64_t start = dimension_of(attributes, "start").extent();
+  const std::int64_t size = dimension_of(attributes, "size").extent();
+  const auto step = attributes.get<std::int64_t>("step");
+  const auto beyond = [&] { return step > 0 ? (whole - 1 - start) / step : step < 0 ? -(start / step) : 0; };
+  if (size == 0 || (start < whole && size - 1 <= beyond())) return {};
+  return fmt::format("{} elements from {} on in steps of {} of {}", size, start, step, whole);
+}
+
+// A slice of this extent of an axis of the whole array. Between numbers it is known now whether that fits.
+void require_within(const OpCall& call, Dimension whole, Dimension part) {
+  const Attributes& attributes = call.attributes();
+  const Dimension size = dimension_of(attributes, "size");
+  if (!(part == size)) call.fail(fmt::format("an extent of {}", size.to_string()), part.to_string());
+  if (!whole.is_number() || !size.is_number() || !dimension_of(attributes, "start").is_number()) return;
+  if (const std::string wrong = misfit(attributes, whole.extent()); !wrong.empty())
+    call.fail("a slice within its axis", wrong);
+}
+
 // Where element 0 of the slice lies in the whole array, and the strides with which it goes on.
-kernels::Strided slice_view(const Dims& whole, const Attributes& attributes) {
-  const auto axis = static_cast<std::size_t>(attributes.get<std::int64_t>("axis"));
+kernels::Strided slice_view(const KernelCall& call, const Dims& whole) {
+  const std::size_t axis = axis_of(call.attributes);
+  if (const std::string wrong = misfit(call.attributes, whole[axis]); !wrong.empty())
+    throw Error(call.at, call.op, fmt::format("requires a slice within its axis, got {}", wrong));
   kernels::Strided view{0, row_major_strides(whole)};
   std::int64_t below = 1;
   for (std::size_t i = axis + 1; i < whole.rank(); ++i) below *= whole[i];
-  view.offset = dimension_of(attributes, "start").extent() * below;
-  view.strides[axis] = attributes.get<std::int64_t>("step") * below;
+  view.offset = dimension_of(call.attributes, "start").extent() * below;
+  // Of one element no step is made, however long it is.
+  view.strides[axis] =
+      dimension_of(call.attributes, "size").extent() > 1 ? call.attributes.get<std::int64_t>("step") * below : 0;
   return view;
 }
 
 CHAINRULE_EARLY const BuiltinOp slice_op = register_op({
     .name = "slice",
     .doc = "Every step-th element from start along an axis, size of them.",
+    .attributes = {{"axis", AttributeType::axis},
+                   {"start", AttributeType::extent},
+                   {"size", AttributeType::extent},
+                   {"step", std::int64_t{1}}},
     .shape = [](const OpCall& call) -> Type {
       call.require_inputs(1);
       Type out = call.type(0);
-      out.shape[call.axis(call.attributes().get<std::int64_t>("axis"))] = dimension_of(call.attributes(), "size");
+      Dimension& extent = out.shape[axis_of(call.attributes())];
+      const Dimension size = dimension_of(call.attributes(), "size");
+      require_within(call, extent, size);
+      extent = size;
       return out;
     },
-    .forward =
-        kernels::strided_copy([](const KernelCall& call) { return slice_view(call.inputs[0].shape, call.attributes); }),
+    .forward = kernels::strided_copy([](const KernelCall& call) { return slice_view(call, call.inputs[0].shape); }),
     .gradient = [](const Node& node, Value dy) -> Values {
-      const auto axis = static_cast<std::size_t>(node.attribute<std::int64_t>("axis"));
       const Op& scatter = *find_op("slice_scatter");
-      return {apply(scatter, {dy}, node.attributes().with("whole", Shape{node.input(0).shape()[axis]}))};
+      const Dimension whole = node.input(0).shape()[axis_of(node.attributes())];
+      return {apply(scatter, {dy}, node.attributes().with("whole", Shape{whole}))};
     },
     .samples = {{.inputs = {uniform({5, 3})}, .attributes = slice_attributes(0, 1, 3, 1)},
                 {.inputs = {uniform({2, 7})}, .attributes = slice_attributes(1, 0, 3, 2)},
@@ -162,15 +193,27 @@ CHAINRULE_EARLY const BuiltinOp slice_op = register_op({
 CHAINRULE_EARLY const BuiltinOp slice_scatter_op = register_op({
     .name = "slice_scatter",
     .doc = "Zeros with the input at the places of a slice: the adjoint of slice.",
+    .attributes = {{"axis", AttributeType::axis},
+                   {"start", AttributeType::extent},
+                   {"size", AttributeType::extent},
+                   {"step", std::int64_t{1}},
+                   {"whole", AttributeType::extent}},
     .shape = [](const OpCall& call) -> Type {
       call.require_inputs(1);
       Type out = call.type(0);
-      out.shape[call.axis(call.attributes().get<std::int64_t>("axis"))] = dimension_of(call.attributes(), "whole");
+      Dimension& extent = out.shape[axis_of(call.attributes())];
+      const Dimension whole = dimension_of(call.attributes(), "whole");
+      require_within(call, whole, extent);
+      extent = whole;
       return out;
     },
-    .forward =
-        kernels::strided_scatter([](const KernelCall& call) { return slice_view(call.output.shape, call.attributes); }),
-    .gradient = [](const Node& node, Value dy) -> Values { return {apply(slice_op, {dy}, node.attributes())}; },
+    .forward = kernels::strided_scatter([](const KernelCall& call) { return slice_view(call, call.output.shape); }),
+    .gradient = [](const Node& node, Value dy) -> Values {
+      const Attributes& a = node.attributes();
+      return {apply(slice_op, {dy},
+                    slice_attributes(axis_of(a), dimension_of(a, "start"), dimension_of(a, "size"),
+                                     a.get<std::int64_t>("step")))};
+    },
     .samples = {{.inputs = {uniform({3, 2})}, .attributes = slice_attributes(0, 1, 3, 1).with("whole", Shape{5})},
                 {.inputs = {uniform({2, 2})}, .attributes = slice_attributes(1, 4, 2, -2).with("whole", Shape{6})}},
 });
@@ -178,18 +221,24 @@ CHAINRULE_EARLY const BuiltinOp slice_scatter_op = register_op({
 CHAINRULE_EARLY const BuiltinOp slice_add_op = register_op({
     .name = "slice_add",
     .doc = "The first input, with the second added at the places of a slice.",
+    .attributes = {{"axis", AttributeType::axis},
+                   {"start", AttributeType::extent},
+                   {"size", AttributeType::extent},
+                   {"step", std::int64_t{1}}},
     .shape = [](const OpCall& call) -> Type {
       call.require_inputs(2);
       call.require_floating(0);
       call.require_same_dtype();
       Shape part = call.shape(0);
-      part[call.axis(call.attributes().get<std::int64_t>("axis"))] = dimension_of(call.attributes(), "size");
+      const std::size_t axis = axis_of(call.attributes());
+      const Dimension size = dimension_of(call.attributes(), "size");
+      require_within(call, part[axis], size);
+      part[axis] = size;
       if (!(call.shape(1) == part))
         call.fail(fmt::format("a second input of shape {}", to_string(part)), to_string(call.shape(1)));
       return call.type(0);
     },
-    .forward =
-        kernels::strided_add([](const KernelCall& call) { return slice_view(call.output.shape, call.attributes); }),
+    .forward = kernels::strided_add([](const KernelCall& call) { return slice_view(call, call.output.shape); }),
     .gradient = [](const Node& node, Value dy) -> Values {
       return {dy, node.wants(1) ? apply(slice_op, {dy}, node.attributes()) : Value{}};
     },
@@ -204,9 +253,10 @@ CHAINRULE_EARLY const BuiltinOp slice_add_op = register_op({
 CHAINRULE_EARLY const BuiltinOp concat_op = register_op({
     .name = "concat",
     .doc = "Arrays joined along an axis.",
+    .attributes = {{"axis", AttributeType::axis}},
     .shape = [](const OpCall& call) -> Type {
       call.require_same_dtype();
-      const auto axis = call.axis(call.attributes().get<std::int64_t>("axis"));
+      const std::size_t axis = axis_of(call.attributes());
       Type out = call.type(0);
       for (std::size_t i = 1; i < call.size(); ++i) {
         bool fits = call.shape(i).rank() == out.shape.rank();
@@ -220,7 +270,7 @@ CHAINRULE_EARLY const BuiltinOp concat_op = register_op({
     },
     .forward = kernels::concat(),
     .gradient = [](const Node& node, Value dy) -> Values {
-      const auto axis = static_cast<std::size_t>(node.attribute<std::int64_t>("axis"));
+      const std::size_t axis = axis_of(node.attributes());
       Values out;
       Dimension start = 0;
       for (std::size_t i = 0; i < node.input_count(); ++i) {
@@ -241,12 +291,8 @@ Value reshape(Value x, const Shape& shape, Location at) { return apply(reshape_o
 
 Value transpose(Value x, const Axes& permutation, Location at) {
   Axes axes = permutation;
-  if (x.defined()) {
-    if (axes.empty())
-      for (std::size_t i = x.rank(); i-- > 0;) axes.push_back(static_cast<std::int64_t>(i));
-    for (auto& axis : axes)
-      axis = static_cast<std::int64_t>(normalize_axis(axis, x.rank(), "transpose", detail::scoped(at)));
-  }
+  if (x.defined() && axes.empty())
+    for (std::size_t i = x.rank(); i-- > 0;) axes.push_back(static_cast<std::int64_t>(i));
   return apply(transpose_op, {x}, {{"permutation", axes}}, at);
 }
 
@@ -255,8 +301,6 @@ Value broadcast_to(Value x, const Shape& shape, Location at) {
 }
 
 Value concat(const Values& parts, std::int64_t axis, Location at) {
-  if (!parts.empty() && parts[0].defined())
-    axis = static_cast<std::int64_t>(normalize_axis(axis, parts[0].rank(), "concat", detail::scoped(at)));
   return apply(concat_op, parts, {{"axis", axis}}, at);
 }
 

@@ -115,14 +115,16 @@ Forward one_hot_kernel() {
 CHAINRULE_EARLY const BuiltinOp one_hot_op = register_op({
     .name = "one_hot",
     .doc = "1 at the class index along a new axis, 0 elsewhere.",
+    .attributes = {{"classes", AttributeType::extent},
+                   {"dtype", AttributeType::dtype},
+                   {"axis", AttributeType::new_axis, -1}},
     .shape = [](const OpCall& call) -> Type {
       call.require_inputs(1);
       if (call.dtype(0) != int64) call.fail("int64 class indices", name(call.dtype(0)));
-      const auto axis = normalize_axis(call.attributes().get<std::int64_t>("axis"), call.shape(0).rank() + 1, "one_hot",
-                                       call.location());
-      Type out{call.attributes().get<DType>("dtype"), {}};
+      const auto axis = static_cast<std::size_t>(call.attribute<std::int64_t>("axis"));
+      Type out{call.attribute<DType>("dtype"), {}};
       for (std::size_t i = 0; i <= call.shape(0).rank(); ++i) {
-        if (i == axis) out.shape.push_back(call.attributes().get<Shape>("classes")[0]);
+        if (i == axis) out.shape.push_back(call.attribute<Shape>("classes")[0]);
         if (i < call.shape(0).rank()) out.shape.push_back(call.shape(0)[i]);
       }
       return out;
@@ -134,10 +136,10 @@ CHAINRULE_EARLY const BuiltinOp one_hot_op = register_op({
                  .attributes = {{"classes", Shape{5}}, {"dtype", float64}, {"axis", 0}}}},
 });
 
-// Attributes: axis.
 CHAINRULE_EARLY const BuiltinOp softmax_cross_entropy_op = register_op({
     .name = "softmax_cross_entropy",
     .doc = "mean over examples of -sum(y log softmax(z)) along an axis.",
+    .attributes = {{"axis", AttributeType::axis, -1}},
     .shape = [](const OpCall& call) -> Type {
       require_alike(call);
       if (call.shape(0)[call.axis(call.attributes().get<std::int64_t>("axis"))].is(0))
@@ -150,12 +152,12 @@ CHAINRULE_EARLY const BuiltinOp softmax_cross_entropy_op = register_op({
     }),
     // Rows of y need not sum to 1: d/dz = softmax(z) sum(y) - y.
     .gradient = [](const Node& node, Value dy) -> Values {
-      const std::int64_t axis = node.attribute<std::int64_t>("axis");
+      const auto axis = node.attribute<std::int64_t>("axis");
       const Value z = node.input(0);
       const Value y = node.input(1);
       Shape examples;
       for (std::size_t i = 0; i < z.rank(); ++i)
-        if (i != normalize_axis(axis, z.rank(), "", {})) examples.push_back(z.shape()[i]);
+        if (i != static_cast<std::size_t>(axis)) examples.push_back(z.shape()[i]);
       const Value scale = dy / extent(dy.graph(), examples, dy.dtype());
       return {node.wants(0) ? scale * (softmax(z, axis) * sum(y, axis, true) - y) : Value{},
               node.wants(1) ? -scale * log_softmax(z, axis) : Value{}};
@@ -172,7 +174,7 @@ CHAINRULE_EARLY const BuiltinOp softmax_cross_entropy_op = register_op({
 
 Value total(const Values& weights, std::string_view op, Location at, Value (*term)(Value, Location)) {
   if (weights.empty()) throw Error(at, op, "requires at least one weight, got none");
-  return detail::attempt(weights[0], [&] {
+  return detail::attempt(weights, [&] {
     Value out;
     for (const Value w : weights) {
       const Value next = sum(term(w, at), {}, false, at);
@@ -182,9 +184,10 @@ Value total(const Values& weights, std::string_view op, Location at, Value (*ter
   });
 }
 
-Value penalty(Value norm, double lambda, Dimension examples, Location at) {
+Value penalty(const Values& weights, double lambda, Dimension examples, Location at,
+              Value (*norm)(const Values&, Location)) {
   const detail::LocationScope scope(detail::scoped(at));
-  return norm * (lambda / 2) / examples;
+  return detail::attempt(weights, [&] { return norm(weights, at) * (lambda / 2) / examples; });
 }
 
 }  // namespace
@@ -196,7 +199,7 @@ Value sigmoid_cross_entropy(Value logits, Value y, Location at) {
 Value softmax_cross_entropy(Value logits, Value labels, std::int64_t axis, Location at) {
   if (!logits.defined() || !labels.defined() || labels.dtype() != int64)
     return apply(softmax_cross_entropy_op, {logits, labels}, {{"axis", axis}}, at);
-  return detail::attempt(logits, [&] {
+  return detail::attempt({logits, labels}, [&] {
     const auto a = normalize_axis(axis, logits.rank(), "softmax_cross_entropy", detail::scoped(at));
     Shape expected;
     for (std::size_t i = 0; i < logits.rank(); ++i)
@@ -216,8 +219,7 @@ Value mean_squared_error(Value prediction, Value target, Location at) {
 }
 
 Value one_hot(Value indices, std::int64_t classes, DType dtype, std::int64_t axis, Location at) {
-  if (indices.defined())
-    axis = static_cast<std::int64_t>(normalize_axis(axis, indices.rank() + 1, "one_hot", detail::scoped(at)));
+  if (classes < 0) throw Error(at, "one_hot", fmt::format("requires classes of 0 or more, got {}", classes));
   return apply(one_hot_op, {indices}, {{"classes", Shape{classes}}, {"dtype", dtype}, {"axis", axis}}, at);
 }
 
@@ -225,11 +227,11 @@ Value l2(const Values& weights, Location at) { return total(weights, "l2", at, s
 Value l1(const Values& weights, Location at) { return total(weights, "l1", at, abs); }
 
 Value l2_penalty(const Values& weights, double lambda, Dimension examples, Location at) {
-  return penalty(l2(weights, at), lambda, examples, at);
+  return penalty(weights, lambda, examples, at, l2);
 }
 
 Value l1_penalty(const Values& weights, double lambda, Dimension examples, Location at) {
-  return penalty(l1(weights, at), lambda, examples, at);
+  return penalty(weights, lambda, examples, at, l1);
 }
 
 }  // namespace chainrule

@@ -13,9 +13,6 @@ namespace chainrule {
 
 namespace {
 
-// Attributes transpose_a and transpose_b: the operand's last two axes are swapped first.
-bool flag(const Attributes& attributes, std::string_view name) { return attributes.get<bool>(name, false); }
-
 Attributes flags(bool transpose_a, bool transpose_b) {
   // Of each there is one: a deep network has many.
   static const Attributes a{{"transpose_a", true}, {"transpose_b", false}};
@@ -34,8 +31,8 @@ Type matmul_shape(const OpCall& call) {
   call.require_same_dtype();
   const Shape& a = call.shape(0);
   const Shape& b = call.shape(1);
-  const bool ta = flag(call.attributes(), "transpose_a");
-  const bool tb = flag(call.attributes(), "transpose_b");
+  const bool ta = call.attribute<bool>("transpose_a");
+  const bool tb = call.attribute<bool>("transpose_b");
   const Dimension m = a[a.rank() - (ta ? 1 : 2)];
   const Dimension k = a[a.rank() - (ta ? 2 : 1)];
   const Dimension kb = b[b.rank() - (tb ? 1 : 2)];
@@ -81,8 +78,8 @@ Value rows_of(Value x, std::size_t axes) {
 Value right_gradient(const Node& node, Value dy) {
   const Value a = node.input(0);
   const Shape& b = node.input(1).shape();
-  const bool ta = flag(node.attributes(), "transpose_a");
-  const bool tb = flag(node.attributes(), "transpose_b");
+  const bool ta = node.attribute<bool>("transpose_a");
+  const bool tb = node.attribute<bool>("transpose_b");
   const auto product = [&](Value left, Value right) {
     return tb ? apply(node.op(), {right, left}, flags(true, ta)) : apply(node.op(), {left, right}, flags(!ta, false));
   };
@@ -99,12 +96,14 @@ Value right_gradient(const Node& node, Value dy) {
 CHAINRULE_EARLY const BuiltinOp matmul_op = register_op({
     .name = "matmul",
     .doc = "Matrix products over the last two axes, batches over the others.",
+    // The operand's last two axes are swapped first.
+    .attributes = {{"transpose_a", false}, {"transpose_b", false}},
     .shape = matmul_shape,
     .forward = kernels::matmul(),
     .gradient = [](const Node& node, Value dy) -> Values {
       const Value b = node.input(1);
-      const bool ta = flag(node.attributes(), "transpose_a");
-      const bool tb = flag(node.attributes(), "transpose_b");
+      const bool ta = node.attribute<bool>("transpose_a");
+      const bool tb = node.attribute<bool>("transpose_b");
       const Op& product = node.op();
       Values out(2);
       if (node.wants(0))
@@ -132,7 +131,7 @@ CHAINRULE_EARLY const BuiltinOp matmul_op = register_op({
 
 Value matmul(Value a, Value b, Location at) {
   if (!a.defined() || !b.defined() || (a.rank() != 1 && b.rank() != 1)) return apply(matmul_op, {a, b}, {}, at);
-  return detail::attempt(a, [&] {
+  return detail::attempt({a, b}, [&] {
     const Value left = a.rank() == 1 ? reshape(a, {1, a.shape()[0]}, at) : a;
     const Value right = b.rank() == 1 ? reshape(b, {b.shape()[0], 1}, at) : b;
     const Value product = apply(matmul_op, {left, right}, {}, at);

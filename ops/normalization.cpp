@@ -1,5 +1,7 @@
 #include <chainrule/ops/normalization.hpp>
 
+#include <cmath>
+
 #include <fmt/core.h>
 
 #include <chainrule/framework/attempt.hpp>
@@ -29,7 +31,7 @@ struct Statistics {
 
   explicit Statistics(const Node& node) {
     const Value x = node.input(0);
-    const auto axis = normalize_axis(node.attribute<std::int64_t>("axis"), x.rank(), "batch_norm", node.location());
+    const auto axis = static_cast<std::size_t>(node.attribute<std::int64_t>("axis"));
     const double epsilon = node.attributes().number("epsilon");
     for (std::size_t i = 0; i < x.rank(); ++i) {
       if (i != axis) {
@@ -54,12 +56,13 @@ Initial positive() { return uniform({3}, 0.5, 2); }
 CHAINRULE_EARLY const BuiltinOp batch_norm_op = register_op({
     .name = "batch_norm",
     .doc = "gamma * (x - mean) / sqrt(variance + epsilon) + beta, for each feature.",
+    .attributes = {{"axis", AttributeType::axis}, {"epsilon", AttributeType::number}},
     .shape = [](const OpCall& call) -> Type {
       call.require_inputs(5);
       call.require_same_dtype();
       call.require_floating(0);
       const Shape& x = call.shape(0);
-      const auto axis = call.axis(call.attributes().get<std::int64_t>("axis"));
+      const auto axis = static_cast<std::size_t>(call.attribute<std::int64_t>("axis"));
       if (x.rank() < 2) call.fail("an axis of features and at least one of examples", to_string(x));
       const char* names[] = {"gamma", "beta", "running_mean", "running_variance"};
       for (std::size_t i = 1; i < 5; ++i)
@@ -104,8 +107,10 @@ CHAINRULE_EARLY const BuiltinOp batch_norm_op = register_op({
 
 Value batch_norm(Value x, Value gamma, Value beta, Value running_mean, Value running_variance,
                  const BatchNormOptions& options, Location at) {
-  if (!(options.epsilon > 0))
+  if (!(options.epsilon > 0 && std::isfinite(options.epsilon)))
     throw Error(at, "batch_norm", fmt::format("requires epsilon > 0, got {}", options.epsilon));
+  if (!(options.momentum >= 0 && options.momentum <= 1))
+    throw Error(at, "batch_norm", fmt::format("requires 0 <= momentum <= 1, got {}", options.momentum));
   if (!x.defined()) throw Error(at, "batch_norm", "requires values of a graph, got an empty Value");
   detail::Attempt attempt(x.data());
   const Value y = apply(batch_norm_op, {x, gamma, beta, running_mean, running_variance},

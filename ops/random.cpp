@@ -65,12 +65,17 @@ Type drawn_shape(const OpCall& call) {
   call.require_inputs(1);
   if (call.dtype(0) != int64 || !(call.shape(0) == Shape{}))
     call.fail("the step, an int64 scalar", to_string(call.shape(0)));
-  return {call.attributes().get<DType>("dtype"), call.attributes().get<Shape>("shape")};
+  return {call.attribute<DType>("dtype"), call.attribute<Shape>("shape")};
 }
 
 CHAINRULE_EARLY const BuiltinOp dropout_mask_op = register_op({
     .name = "dropout_mask",
     .doc = "1 with probability keep, else 0, by Philox 4x32-10 of (seed, stream, step, element).",
+    .attributes = {{"shape", AttributeType::shape},
+                   {"dtype", AttributeType::dtype},
+                   {"keep", AttributeType::number},
+                   {"seed", AttributeType::whole},
+                   {"stream", AttributeType::whole}},
     .shape = drawn_shape,
     .forward = mask_generator(),
     .samples =
@@ -82,6 +87,12 @@ CHAINRULE_EARLY const BuiltinOp random_uniform_op = register_op({
     .name = "random_uniform",
     .doc =
         "Evenly distributed in [low, high), rounded to the dtype, by Philox 4x32-10 of (seed, stream, step, element).",
+    .attributes = {{"shape", AttributeType::shape},
+                   {"dtype", AttributeType::dtype},
+                   {"low", AttributeType::number},
+                   {"high", AttributeType::number},
+                   {"seed", AttributeType::whole},
+                   {"stream", AttributeType::whole}},
     .shape = drawn_shape,
     .forward = uniform_generator(),
     .samples =
@@ -105,15 +116,17 @@ void check(Value x, const DropoutOptions& options, Location at) {
 
 Value dropout(Value x, const DropoutOptions& options, Location at) {
   check(x, options, at);
-  Graph graph = x.graph();
-  const Value mask = apply(dropout_mask_op, {graph.step(at)},
-                           {{"shape", x.shape()},
-                            {"dtype", x.dtype()},
-                            {"keep", options.keep},
-                            {"seed", static_cast<std::int64_t>(graph.seed())},
-                            {"stream", graph.data()->streams++}},
-                           at);
-  return dropout(x, mask, options, at);
+  return detail::attempt(x, [&] {
+    Graph graph = x.graph();
+    const Value mask = apply(dropout_mask_op, {graph.step(at)},
+                             {{"shape", x.shape()},
+                              {"dtype", x.dtype()},
+                              {"keep", options.keep},
+                              {"seed", static_cast<std::int64_t>(graph.seed())},
+                              {"stream", graph.data()->streams++}},
+                             at);
+    return dropout(x, mask, options, at);
+  });
 }
 
 Value dropout(Value x, Value mask, const DropoutOptions& options, Location at) {
@@ -125,7 +138,7 @@ Value dropout(Value x, Value mask, const DropoutOptions& options, Location at) {
         at, "dropout",
         fmt::format("requires a mask that broadcasts to {}, got {}", to_string(x.shape()), to_string(mask.shape())));
   const detail::LocationScope scope(detail::scoped(at));
-  return detail::attempt(x, [&] { return by_mode(x * cast(mask, x.dtype()) * (1.0 / options.keep), x); });
+  return detail::attempt({x, mask}, [&] { return by_mode(x * cast(mask, x.dtype()) * (1.0 / options.keep), x); });
 }
 
 Value rrelu(Value x, const RReluOptions& options, Location at) {

@@ -21,21 +21,18 @@ namespace {
 
 // ---- shapes
 
-std::vector<char> reduced_axes(const OpCall& call) {
-  std::vector<char> reduced(call.shape(0).rank(), 0);
-  for (const auto a : call.attributes().get<Axes>("axes")) {
-    char& flag = reduced[call.axis(a)];
-    if (flag) call.fail("each axis once", call.attributes().to_string());
-    flag = 1;
-  }
+// Whether each axis of an input of this rank is reduced.
+std::vector<char> reduced_axes(std::size_t rank, const Attributes& attributes) {
+  std::vector<char> reduced(rank, 0);
+  for (const auto a : attributes.get<Axes>("axes")) reduced[static_cast<std::size_t>(a)] = 1;
   return reduced;
 }
 
 Type reduced_shape(const OpCall& call) {
   call.require_inputs(1);
   if (call.dtype(0) == boolean) call.fail("a number", "bool (cast it first)");
-  const auto reduced = reduced_axes(call);
-  const bool keepdims = call.attributes().get<bool>("keepdims");
+  const auto reduced = reduced_axes(call.shape(0).rank(), call.attributes());
+  const bool keepdims = call.attribute<bool>("keepdims");
   Type out{call.dtype(0), {}};
   for (std::size_t i = 0; i < reduced.size(); ++i) {
     if (!reduced[i]) out.shape.push_back(call.shape(0)[i]);
@@ -52,7 +49,7 @@ Type floating_reduced_shape(const OpCall& call) {
 
 Type extremum_shape(const OpCall& call) {
   const Type out = reduced_shape(call);
-  const auto reduced = reduced_axes(call);
+  const auto reduced = reduced_axes(call.shape(0).rank(), call.attributes());
   for (std::size_t i = 0; i < reduced.size(); ++i)
     if (reduced[i] && call.shape(0)[i].is(0)) call.fail("at least one element", to_string(call.shape(0)));
   return out;
@@ -62,14 +59,14 @@ Type extremum_shape(const OpCall& call) {
 Value keep(const Node& node, Value reduced) {
   if (node.attribute<bool>("keepdims")) return reduced;
   Shape shape = node.input(0).shape();
-  for (const auto a : node.attribute<Axes>("axes")) shape[normalize_axis(a, shape.rank(), "", {})] = 1;
+  for (const auto a : node.attribute<Axes>("axes")) shape[static_cast<std::size_t>(a)] = 1;
   return reshape(reduced, shape);
 }
 
 Shape reduced_part(const Node& node) {
   Shape shape;
   const Shape& from = node.input(0).shape();
-  for (const auto a : node.attribute<Axes>("axes")) shape.push_back(from[normalize_axis(a, from.rank(), "", {})]);
+  for (const auto a : node.attribute<Axes>("axes")) shape.push_back(from[static_cast<std::size_t>(a)]);
   return shape;
 }
 
@@ -78,9 +75,7 @@ Shape reduced_part(const Node& node) {
 Forward reduction(kernels::Reduction kind) {
   Forward forward;
   forward.kernel = [kind](KernelCall& call) -> KernelRun {
-    std::vector<char> reduced(call.inputs[0].shape.rank(), 0);
-    for (const auto a : call.attributes.get<Axes>("axes"))
-      reduced[normalize_axis(a, reduced.size(), call.op, call.at)] = 1;
+    const auto reduced = reduced_axes(call.inputs[0].shape.rank(), call.attributes);
     if (kind != kernels::Reduction::sum)
       for (std::size_t i = 0; i < reduced.size(); ++i)
         if (reduced[i] && call.inputs[0].shape[i] == 0)
@@ -145,6 +140,8 @@ Forward argmax_kernel() {
 
 // ---- ops
 
+CHAINRULE_EARLY const DeclaredAttributes reduction_attributes = {{"axes", AttributeType::axes}, {"keepdims", false}};
+
 std::vector<Sample> reduction_samples(bool empty) {
   std::vector<Sample> samples = {
       {.inputs = {uniform({3, 4}, -2, 2)}, .attributes = {{"axes", Axes{0, 1}}, {"keepdims", false}}},
@@ -173,6 +170,7 @@ std::vector<Sample> reduction_samples(bool empty) {
 CHAINRULE_EARLY const BuiltinOp sum_op = register_op({
     .name = "sum",
     .doc = "The sum over axes; floating sums are made pairwise in blocks.",
+    .attributes = reduction_attributes,
     .shape = reduced_shape,
     .forward = reduction(kernels::Reduction::sum),
     .gradient = [](const Node& node, Value dy) -> Values {
@@ -184,6 +182,7 @@ CHAINRULE_EARLY const BuiltinOp sum_op = register_op({
 CHAINRULE_EARLY const BuiltinOp mean_op = register_op({
     .name = "mean",
     .doc = "The sum over axes divided by the number of elements.",
+    .attributes = reduction_attributes,
     .shape = floating_reduced_shape,
     .forward = expand([](const Node& node) -> Value {
       const Value total = apply(sum_op, {node.input(0)}, node.attributes());  // sum() takes no axes for all of them
@@ -207,6 +206,7 @@ Values to_extrema(const Node& node, Value dy) {
 CHAINRULE_EARLY const BuiltinOp max_op = register_op({
     .name = "max",
     .doc = "The greatest element over axes; ties share the gradient equally.",
+    .attributes = reduction_attributes,
     .shape = extremum_shape,
     .forward = reduction(kernels::Reduction::max),
     .gradient = to_extrema,
@@ -216,6 +216,7 @@ CHAINRULE_EARLY const BuiltinOp max_op = register_op({
 CHAINRULE_EARLY const BuiltinOp min_op = register_op({
     .name = "min",
     .doc = "The least element over axes; ties share the gradient equally.",
+    .attributes = reduction_attributes,
     .shape = extremum_shape,
     .forward = reduction(kernels::Reduction::min),
     .gradient = to_extrema,
@@ -225,10 +226,11 @@ CHAINRULE_EARLY const BuiltinOp min_op = register_op({
 CHAINRULE_EARLY const BuiltinOp argmax_op = register_op({
     .name = "argmax",
     .doc = "The index of the first greatest element along an axis.",
+    .attributes = {{"axis", AttributeType::axis}},
     .shape = [](const OpCall& call) -> Type {
       call.require_inputs(1);
       Type out{int64, {}};
-      const auto axis = call.axis(call.attributes().get<std::int64_t>("axis"));
+      const auto axis = static_cast<std::size_t>(call.attribute<std::int64_t>("axis"));
       for (std::size_t i = 0; i < call.shape(0).rank(); ++i)
         if (i != axis) out.shape.push_back(call.shape(0)[i]);
       return out;

@@ -2,6 +2,8 @@
 // they build fuses like everything else, and a new one is ten lines beside these.
 #pragma once
 
+#include <initializer_list>
+
 #include <chainrule/framework/graph.hpp>
 #include <chainrule/framework/program.hpp>
 #include <chainrule/optim/schedules.hpp>
@@ -12,10 +14,16 @@ namespace chainrule::optim {
 //   minimize(loss)               the updates of all parameters that the loss depends on
 //   minimize(loss, parameters)   of these
 //   apply(parameters, gradients) from gradients made elsewhere (clipped, summed)
-// Throw Error where the loss is no scalar, or depends on no parameter.
-#define CHAINRULE_OPTIMIZER_FUNCTIONS                                                                         \
-  [[nodiscard]] Updates minimize(Value loss, Location at = Location::here()) const;                           \
-  [[nodiscard]] Updates minimize(Value loss, const Values& parameters, Location at = Location::here()) const; \
+// Throw Error, and leave the graph as it was, where the loss is no scalar, or has a derivative with respect to none of
+// the parameters; without parameters, for one that is given twice or is none; for gradients of other shapes or dtypes;
+// for a rate, epsilon or momentum that is not finite or is negative, and for averages of beta or momentum >= 1.
+#define CHAINRULE_OPTIMIZER_FUNCTIONS                                                                                 \
+  [[nodiscard]] Updates minimize(Value loss, Location at = Location::here()) const;                                   \
+  [[nodiscard]] Updates minimize(Value loss, const Values& parameters, Location at = Location::here()) const;         \
+  [[nodiscard]] Updates minimize(Value loss, std::initializer_list<Value> parameters, Location at = Location::here()) \
+      const {                                                                                                         \
+    return minimize(loss, Values(parameters), at);                                                                    \
+  }                                                                                                                   \
   [[nodiscard]] Updates apply(const Values& parameters, const Values& gradients, Location at = Location::here()) const;
 
 // w -= rate * g

@@ -100,10 +100,8 @@ TEST_CASE("named attributes are operands after the inputs") {
   const auto y =
       apply(affine, {apply(affine, {x}, {{"scale", 3.0}, {"shift", -1.0}})}, {{"shift", 0.5}, {"scale", 10}});
   CHECK(compute(graph, {y}, {{x, Array({1.0, 2.0})}})[0].identical(Array({20.5, 50.5})));
-  const auto without = apply(affine, {x}, {{"scale", 3.0}});
-  State state(graph);
-  Program program(state, {.outputs = {without}});
-  CHECK_THROWS_WITH(program.run({{x, Array({1.0, 2.0})}}), ContainsSubstring("requires attribute 'shift'"));
+  CHECK_THROWS_WITH(apply(affine, {x}, {{"scale", 3.0}}),
+                    ContainsSubstring("affine: requires a number as attribute 'shift', got none"));
 }
 
 TEST_CASE("functions of simd:: outside of a functor") {
@@ -759,7 +757,7 @@ TEST_CASE("kernel(): an op that is not elementwise") {
   const auto running = [](bool backwards) {
     return kernel(
         [backwards]<class T>(const std::vector<Tensor<const T>>& x, Tensor<T> y, const Attributes& attributes) {
-          const T scale = static_cast<T>(attributes.get<double>("scale", 1.0));
+          const T scale = static_cast<T>(attributes.get<double>("scale"));
           const std::int64_t n = y.size();
           T total = 0;
           for (std::int64_t i = 0; i < n; ++i) {
@@ -771,12 +769,14 @@ TEST_CASE("kernel(): an op that is not elementwise") {
   const Op& forward_sum = register_op(
       {.name = "running_sum",
        .doc = "The sum of all elements so far.",
+       .attributes = {{"scale", 1.0}},
        .shape = same_shape,
        .forward = running(false),
        .gradient = [](const Node& node, Value dy) -> Values { return {apply(*reverse_sum, {dy}, node.attributes())}; },
        .samples = one_vector});
   reverse_sum = &register_op({.name = "reverse_running_sum",
                               .doc = "The sum of all elements from here on.",
+                              .attributes = {{"scale", 1.0}},
                               .shape = same_shape,
                               .forward = running(true),
                               .gradient = [&forward_sum](const Node& node, Value dy) -> Values {
@@ -793,6 +793,18 @@ TEST_CASE("kernel(): an op that is not elementwise") {
     CHECK(got[1].identical(Array({22.0, 20.0, 14.0}).astype(dtype)));
   }
   CHECK(check_gradients(forward_sum).passed());
+
+  const Op& whole =
+      register_op({.name = "whole_kernel",
+                   .doc = "Int64, which kernel() has no functor for.",
+                   .shape = [](const OpCall& call) -> Type { return call.type(0); },
+                   .forward = kernel([]<class T>(const std::vector<Tensor<const T>>&, Tensor<T>, const Attributes&) {}),
+                   .samples = {{.inputs = {ones({2})}, .differentiate = false}}});
+  Graph graph;
+  const auto n = graph.input("n", {2}, int64);
+  const int line = __LINE__ + 1;
+  CHECK_THROWS_WITH(apply(whole, {n}), ContainsSubstring("test_elementwise.cpp:" + std::to_string(line) +
+                                                         ": whole_kernel: requires an output of float32 or float64"));
 }
 
 TEST_CASE("a kernel with several inputs of several shapes") {

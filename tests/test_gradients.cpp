@@ -45,10 +45,13 @@ const Op& opaque = register_op({.name = "opaque",
                                 .forward = elementwise([](auto x) { return x; }),
                                 .samples = {{.inputs = {ones({2})}, .differentiate = false}}});
 
+Value strange;  // of another graph than the test's
+
 // Its rule is wrong in the way that its attribute names.
 const Op& faulty =
     register_op({.name = "faulty",
                  .doc = "x, with a broken gradient rule.",
+                 .attributes = {{"fault", AttributeType::text}},
                  .shape = same_shape,
                  .forward = elementwise([](auto x) { return x; }),
                  .gradient = [](const Node& node, Value dy) -> Values {
@@ -57,6 +60,7 @@ const Op& faulty =
                    if (fault == "dtype") return {cast(dy, float32)};
                    if (fault == "shape") return {concat({dy, dy}, 0)};
                    if (fault == "input") return {dy * node.input(1)};
+                   if (fault == "graph") return {strange};
                    return {Value{}};
                  },
                  .samples = {{.inputs = {ones({2})}, .attributes = {{"fault", "none"}}, .differentiate = false}}});
@@ -275,7 +279,8 @@ TEST_CASE("gradients refuses what has none, and leaves the graph as it was") {
   refuse([&] { gradients(vector, {x}); }, __LINE__,
          "gradients: requires a scalar y, or a cotangent of y's shape, got y of shape {3}");
   refuse([&] { gradients(counted, {x}); }, __LINE__,
-         "gradients: requires y of dtype float32 or float64, got " + counted.name() + " of int64");
+         "gradients: requires y of dtype float32 or float64, got sum at test_gradients.cpp:" +
+             std::to_string(counted.location().line) + " of int64");
   refuse([&] { gradients(y, {n}); }, __LINE__, "gradients: requires an x of dtype float32 or float64, got n of int64");
   refuse([&] { gradients(y, {x, Value{}}); }, __LINE__, "gradients: requires an x of a graph, got an empty Value");
   refuse([&] { gradients(Value{}, {x}); }, __LINE__, "gradients: requires y of a graph, got an empty Value");
@@ -300,7 +305,8 @@ TEST_CASE("errors on the way name the op and the line where it was built") {
   const auto hidden = apply(opaque, {exp(x)});
   const auto y = sum(square(hidden) * 3.0);
   refuse([&] { gradients(y, {x}); }, line,
-         "opaque: requires a gradient rule, which this op has not: " + y.name() + " depends on it");
+         "opaque: requires a gradient rule, which this op has not: sum at test_gradients.cpp:" +
+             std::to_string(line + 1) + " depends on it");
   // Nothing to differentiate behind it, or it is cut off: no rule is needed.
   CHECK(gradients(y, {hidden}).size() == 1);
   CHECK(gradients(sum(stop_gradient(hidden) * x), {x}).size() == 1);
@@ -314,8 +320,80 @@ TEST_CASE("errors on the way name the op and the line where it was built") {
   refuse([&, v = fault("input")] { gradients(v, {x}); }, at, "faulty: has 1 inputs, and its rule asked for input 1");
   refuse([&, v = fault("shape")] { gradients(v, {x}); }, at,
          "faulty: requires a gradient of a shape that fits input 0, {2}, got {4}");
+  Graph other;
+  strange = other.input("strange", {2});
+  refuse([&, v = fault("graph")] { gradients(v, {x}); }, at,
+         "faulty: requires a gradient of its own graph, got strange of another");
   // A rule may say that it contributes nothing.
   CHECK(compute(graph, gradients(fault("none"), {x}), {{x, Array({1.0, 2.0})}})[0].identical(Array(float64, {2})));
+}
+
+// ---- ops without a derivative
+
+TEST_CASE("a y that depends on x through ops without a derivative only is refused, or has the gradient zero") {
+  Graph graph;
+  const auto x = graph.input("x", {3});
+  const auto w = graph.input("w", {3});
+  const int line = __LINE__ + 2;  // of the first case's y
+  const std::vector<std::pair<Value, std::string>> cases = {
+      {mean(cast(w > 0.0, float64)), "greater"},
+      {sum(x * cast(argmax(w, 0), float64)), "argmax"},
+      {sum(one_hot(cast(w, int64), 3, float64)), "cast"},
+      {sum(where(floor(w) < 1.0, x, 0.0)), "less"},
+      {sum(cast(logical_and(w < 1.0, x < 1.0), float64) * x), "less"},
+      {sum(cast(cast(w, boolean), float64)), "cast"},
+  };
+  const std::string numbers = "test_gradients.cpp:";
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    const auto& [y, op] = cases[i];
+    require_refusal(
+        graph, [&, of = y] { gradients(of, {w}); }, __LINE__,
+        "gradients: requires a y with a derivative for each x (NoDerivative::zeros takes 0), got one that depends on w "
+        "only through " +
+            op + " at " + numbers + std::to_string(line + static_cast<int>(i)) + ", which has no derivative");
+    const auto d = gradients(y, {w}, NoDerivative::zeros)[0];
+    CHECK(compute(graph, {d}, {{w, Array({1.0, 2.0, 0.5})}})[0].identical(Array(float64, {3})));
+  }
+  // With a cotangent too, and for one x among others.
+  const auto steps = cast(w > 0.0, float64) * x;
+  const Values both = {x, w};
+  require_refusal(
+      graph, [&] { gradients(steps, both, x); }, __LINE__, "got one that depends on w only through greater");
+  CHECK(gradients(steps, both, x, NoDerivative::zeros).size() == 2);
+  // An op without a rule is told to have the derivative zero only where that is asked for.
+  const auto hidden = sum(apply(opaque, {w}) * x);
+  CHECK_THROWS_AS(gradients(hidden, {w, x}), Error);
+  const auto got = compute(graph, gradients(hidden, {w, x}, NoDerivative::zeros),
+                           {{w, Array({1.0, 2.0, 0.5})}, {x, Array({1.0, 1.0, 1.0})}});
+  CHECK(got[0].identical(Array(float64, {3})));
+  CHECK(got[1].identical(Array({1.0, 2.0, 0.5})));
+}
+
+TEST_CASE("zeros, and no error: no dependence, stop_gradient, flat ops, kinks in derivatives") {
+  Graph graph;
+  const auto x = graph.input("x", {3});
+  const auto w = graph.input("w", {3});
+  const Array at({1.5, -2.0, 0.5});
+  const auto zero = [&](Value y) {
+    return compute(graph, gradients(y, {w}), {{w, at}, {x, at}})[0].identical(Array(float64, {3}));
+  };
+  CHECK(zero(sum(x)));
+  CHECK(zero(sum(stop_gradient(w) * x)));
+  CHECK(zero(sum(cast(stop_gradient(w) > 0.0, float64))));
+  CHECK(zero(sum(floor(w) + sign(w) + ceil(w))));
+  // Second derivatives of functions with kinks, of the library and of comparisons that a user wrote.
+  const auto slope = [&](Value y) { return sum(gradients(y, {w})[0] * x); };
+  CHECK(zero(slope(sum(relu(w)))));
+  CHECK(zero(slope(sum(abs(w)))));
+  CHECK(zero(slope(max(w))));
+  CHECK(zero(slope(sum(where(w > 0.0, 3.0 * w, w)))));
+  CHECK(zero(slope(sum(w * cast(w > 0.0, float64)))));
+  // One way with a derivative is enough.
+  const auto y = sum(w * x) + mean(cast(w > 0.0, float64));
+  CHECK(compute(graph, gradients(y, {w}), {{x, at}})[0].identical(at));
+  // A comparison of a gradient that somebody wrote is one like others.
+  const auto steep = mean(cast(gradients(sum(square(w)), {w})[0] > 1.0, float64));
+  CHECK_THROWS_WITH(gradients(steep, {w}), ContainsSubstring("only through greater"));
 }
 
 // ---- size

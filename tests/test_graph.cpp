@@ -1,3 +1,4 @@
+#include <cmath>
 #include <cstdint>
 #include <functional>
 #include <limits>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include <chainrule/chainrule.hpp>
+#include <chainrule/framework/attempt.hpp>
 
 #include "catch.hpp"
 #include "support.hpp"
@@ -22,7 +24,9 @@ namespace {
 void require_refusal(const Graph& graph, const std::function<void()>& f, int line, const std::string& message) {
   INFO(message);
   const std::string before = graph.to_string();
+  const std::size_t nodes = graph.size();
   const Error error = error_of(f);
+  CHECK(graph.size() == nodes);
   CHECK_THAT(error.what(), ContainsSubstring(message));
   CHECK(error.location().line == line);
   CHECK_THAT(std::string(error.location().file), ContainsSubstring("test_graph.cpp"));
@@ -401,8 +405,13 @@ TEST_CASE("values of another graph and empty values are refused") {
   refuse([&] { return one_hot(nothing, 3, float64); }, __LINE__,
          "one_hot: requires values of a graph, got an empty Value");
   refuse([&] { return add(Operand(1.0), Operand(2.0)); }, __LINE__,
-         "add: requires a value of a graph among its operands, got numbers only");
-  refuse([&] { return neg(Operand(1.0)); }, __LINE__, "neg: requires");
+         "add: requires a value of a graph among its operands, got 1 and 2");
+  const double half = 0.5;
+  const auto batch = graph.dimension("batch");
+  refuse([&] { return half * batch; }, __LINE__,
+         "mul: requires a value of a graph among its operands, got 0.5 and batch; extent() makes a value of a "
+         "dimension");
+  refuse([&] { return neg(Operand(1.0)); }, __LINE__, "neg: requires a value of a graph, got 1");
   refuse([&] { return maximum(1.0, nothing); }, __LINE__, "maximum: requires values of a graph, got an empty Value");
 }
 
@@ -475,8 +484,141 @@ TEST_CASE("functions that build several nodes leave none behind after an error")
   refuse([&] { return matmul(x, n); }, __LINE__, "matmul: requires");
   refuse([&] { return nn::dense(counts, 4); }, __LINE__, "matmul: requires");
   refuse([&] { return nn::batch_norm(x, {.epsilon = 0}); }, __LINE__, "batch_norm: requires epsilon > 0");
+  refuse([&] { return nn::batch_norm(x, {.momentum = std::nan("")}); }, __LINE__,
+         "batch_norm: requires 0 <= momentum <= 1, got nan");
+  refuse([&] { return nn::batch_norm(x, {.momentum = -0.1}); }, __LINE__,
+         "batch_norm: requires 0 <= momentum <= 1, got -0.1");
   refuse([&] { return l2({x, Value{}}); }, __LINE__, "square: requires values of a graph, got an empty Value");
   CHECK(graph.parameters().empty());
+}
+
+// Each public function that builds nodes gets values of every dtype, rank and graph in every place.
+TEST_CASE("every function that builds leaves the graph as it was after an error") {
+  Graph graph;
+  Graph other;
+  const auto batch = graph.dimension("batch");
+  const auto rate = graph.input("rates", {3});
+  const Values pool = {graph.input("x", {batch, 3}),
+                       graph.input("n", {batch}, int64),
+                       graph.input("counts", {batch, 3}, int64),
+                       graph.input("flags", {5}, boolean),
+                       graph.input("single", {batch, 3}, float32),
+                       graph.parameter("w", zeros({3, 2})),
+                       graph.variable("v", zeros({})),
+                       other.input("z", {batch, 3}),
+                       Value{}};
+  using Build = std::function<void(Value, Value, Value)>;
+  const auto dims = Shape{7, 7};
+  const std::vector<std::pair<const char*, Build>> builders = {
+      {"add", [](Value a, Value b, Value) { add(a, b); }},
+      {"add an array",
+       [](Value a, Value, Value) {
+         add(a, Array({1.0, 2.0}));
+       }},
+      {"add a dimension", [&](Value a, Value, Value) { add(a, batch); }},
+      {"mul by a fraction", [](Value a, Value, Value) { mul(a, 0.5); }},
+      {"pow", [](Value a, Value b, Value) { pow(a, b); }},
+      {"maximum", [](Value a, Value b, Value) { maximum(a, b); }},
+      {"neg", [](Value a, Value, Value) { neg(a); }},
+      {"less", [](Value a, Value b, Value) { less(a, b); }},
+      {"logical_and", [](Value a, Value b, Value) { logical_and(a, b); }},
+      {"where", [](Value a, Value b, Value c) { where(a, b, c); }},
+      {"where of a value and a number", [](Value a, Value b, Value) { where(a, b, 1.0); }},
+      {"where of numbers", [](Value a, Value, Value) { where(a, 1.0, 0.5); }},
+      {"by_mode", [](Value a, Value b, Value) { by_mode(a, b); }},
+      {"by_mode of an array",
+       [](Value a, Value, Value) {
+         by_mode(a, Array({1.0, 2.0}));
+       }},
+      {"cast", [](Value a, Value, Value) { cast(a, float32); }},
+      {"stop_gradient", [](Value a, Value, Value) { stop_gradient(a); }},
+      {"exp", [](Value a, Value, Value) { exp(a); }},
+      {"clip", [](Value a, Value, Value) { clip(a, 2, 1); }},
+      {"prelu", [](Value a, Value b, Value) { prelu(a, b); }},
+      {"prelu by an array",
+       [](Value a, Value, Value) {
+         prelu(a, Array({1.0, 2.0}));
+       }},
+      {"reshape", [&](Value a, Value, Value) { reshape(a, dims); }},
+      {"transpose",
+       [](Value a, Value, Value) {
+         transpose(a, {1, 1});
+       }},
+      {"broadcast_to", [&](Value a, Value, Value) { broadcast_to(a, dims); }},
+      {"concat",
+       [](Value a, Value b, Value c) {
+         concat({a, b, c}, 0);
+       }},
+      {"slice", [](Value a, Value, Value) { slice(a, 1, {.step = 0}); }},
+      {"sum",
+       [](Value a, Value, Value) {
+         sum(a, {0, 1, -1});
+       }},
+      {"mean", [](Value a, Value, Value) { mean(a, 4); }},
+      {"argmax", [](Value a, Value, Value) { argmax(a, 1); }},
+      {"softmax", [](Value a, Value, Value) { softmax(a, 1); }},
+      {"matmul", [](Value a, Value b, Value) { matmul(a, b); }},
+      {"one_hot", [](Value a, Value, Value) { one_hot(a, 3, float64); }},
+      {"softmax_cross_entropy", [](Value a, Value b, Value) { softmax_cross_entropy(a, b); }},
+      {"sigmoid_cross_entropy", [](Value a, Value b, Value) { sigmoid_cross_entropy(a, b); }},
+      {"mean_squared_error", [](Value a, Value b, Value) { mean_squared_error(a, b); }},
+      {"l2",
+       [](Value a, Value b, Value c) {
+         l2({a, b, c});
+       }},
+      {"l1_penalty",
+       [&](Value a, Value b, Value) {
+         l1_penalty({a, b}, 0.1, batch);
+       }},
+      {"l2_penalty",
+       [](Value a, Value b, Value) {
+         l2_penalty({a, b}, 0.1, Dimension(-1));
+       }},
+      {"dropout", [](Value a, Value, Value) { dropout(a, {.keep = 0.5}); }},
+      {"dropout by a mask", [](Value a, Value b, Value) { dropout(a, b, {.keep = 0.5}); }},
+      {"rrelu", [](Value a, Value, Value) { rrelu(a); }},
+      {"batch_norm", [](Value a, Value b, Value c) { batch_norm(a, b, c, b, c, {}); }},
+      {"nn::batch_norm", [](Value a, Value, Value) { nn::batch_norm(a); }},
+      {"nn::dense", [](Value a, Value, Value) { nn::dense(a, 4); }},
+      {"gradients",
+       [](Value a, Value b, Value c) {
+         gradients(a, {b, c});
+       }},
+      {"gradients with a cotangent", [](Value a, Value b, Value c) { gradients(a, {b}, c); }},
+      {"jvp", [](Value a, Value b, Value c) { jvp(a, {b}, {c}); }},
+      {"hvp", [](Value a, Value b, Value c) { hvp(a, {b}, {c}); }},
+      {"update_with", [&](Value a, Value b, Value c) { graph.update_with(a, b, c); }},
+      {"minimize", [](Value a, Value b, Value) { static_cast<void>(optim::Adam{}.minimize(a, {b})); }},
+      {"minimize all", [](Value a, Value, Value) { static_cast<void>(optim::HeavyBall{}.minimize(a)); }},
+      {"minimize at a wrong rate",
+       [&](Value a, Value b, Value) { static_cast<void>(optim::Adam{.learning_rate = rate}.minimize(a, {b})); }},
+      {"apply gradients", [](Value a, Value b, Value) { static_cast<void>(optim::Adam{}.apply({a}, {b})); }},
+  };
+  std::size_t errors = 0;
+  for (const auto& [name, build] : builders) {
+    INFO(name);
+    std::size_t refused = 0;
+    for (std::size_t i = 0; i < pool.size() * pool.size() * pool.size(); ++i) {
+      const std::string before = graph.to_string() + other.to_string();
+      const std::size_t nodes = graph.size() + other.size();
+      const std::size_t attached = graph.data()->attached.size();
+      // What it builds where it is right is taken back.
+      const detail::Attempt attempt(graph.data().get());
+      const detail::Attempt elsewhere(other.data().get());
+      try {
+        build(pool[i % 9], pool[i / 9 % 9], pool[i / 81]);
+      } catch (const Error&) {
+        ++refused;
+        if (graph.size() + other.size() == nodes && graph.data()->attached.size() == attached &&
+            graph.to_string() + other.to_string() == before)
+          continue;
+        FAIL_CHECK("it is changed by an error, of " << i);
+      }
+    }
+    CHECK(refused > 0);
+    errors += refused;
+  }
+  CHECK(errors > 10'000);
 }
 
 TEST_CASE("update_with refuses what is no update") {
@@ -487,9 +629,11 @@ TEST_CASE("update_with refuses what is no update") {
   const auto total = sum(x);
   const auto z = other.input("z", {2});
   require_refusal(
-      graph, [&] { graph.update_with(x, v, z); }, __LINE__, "update_with: requires values of this graph");
+      graph, [&] { graph.update_with(x, v, z); }, __LINE__,
+      "update_with: requires values of this graph, got z of another");
   require_refusal(
-      graph, [&] { graph.update_with(Value{}, v, x); }, __LINE__, "update_with: requires values of this graph");
+      graph, [&] { graph.update_with(Value{}, v, x); }, __LINE__,
+      "update_with: requires values of this graph, got an empty Value");
   require_refusal(
       graph, [&] { graph.update_with(x, x, v); }, __LINE__, "update_with: requires a variable, got x");
   require_refusal(
@@ -527,6 +671,302 @@ TEST_CASE("a node tells its op, inputs and attributes") {
   CHECK(node.wants(0));
   CHECK(x.node().op().name == "input");
   CHECK(x.node().input_count() == 0);
+}
+
+// ---- what apply() requires
+
+namespace {
+
+Forward doubled() {
+  return kernel([]<class T>(const std::vector<Tensor<const T>>& x, Tensor<T> y, const Attributes&) {
+    for (std::int64_t i = 0; i < y.size(); ++i) y[i] = 2 * x[0][i];
+  });
+}
+
+// An op of this name, which is otherwise right.
+Op op_named(std::string name) {
+  return {.name = "test_graph/" + std::move(name),
+          .doc = "2 x.",
+          .shape = same_shape,
+          .forward = doubled(),
+          .gradient = [](const Node&, Value dy) -> Values { return {2.0 * dy}; },
+          .samples = {{.inputs = {ones({2})}}}};
+}
+
+struct Swish {
+  auto operator()(auto x, auto beta, auto shift) const { return x * simd::sigmoid(beta * x) + shift; }
+};
+
+}  // namespace
+
+TEST_CASE("attributes are declared with the op, and complete in its nodes") {
+  Op op = op_named("attributes");
+  op.attributes = {{"axis", AttributeType::axis},
+                   {"scale", 2.0},
+                   {"keepdims", false},
+                   {"kind", AttributeType::text},
+                   {"size", AttributeType::extent}};
+  op.samples[0].attributes = {{"axis", 0}, {"kind", "a"}, {"size", 1}};
+  const Op& made = register_op(op);
+  Graph graph;
+  const auto x = graph.input("x", {2, 3});
+  const auto n = graph.dimension("n");
+
+  const Node node = apply(made, {x}, {{"size", 7}, {"kind", "b"}, {"axis", -1}, {"scale", 3}}).node();
+  CHECK(node.attributes().to_string() == "axis=1, scale=3, keepdims=false, kind=b, size={7}");
+  CHECK(node.attribute<std::int64_t>("axis") == 1);
+  CHECK(node.attribute<double>("scale") == 3);  // given as a whole number
+  CHECK(node.attribute<Shape>("size") == Shape{7});
+  CHECK(apply(made, {x}, {{"axis", 0}, {"kind", "b"}, {"size", Shape{n}}}).node().attribute<Shape>("size") == Shape{n});
+
+  const auto refuse = [&](const Attributes& attributes, const std::string& message) {
+    require_refusal(
+        graph, [&] { apply(made, {x}, attributes); }, __LINE__, "test_graph/attributes: requires " + message);
+  };
+  const Attributes right{{"axis", 0}, {"kind", "a"}, {"size", 1}};
+  refuse({}, "an axis as attribute 'axis', got none");
+  refuse({{"axis", 0}, {"size", 1}}, "a text as attribute 'kind', got none");
+  refuse(right.with("scael", 2.0), "attribute 'scale', got 'scael'");
+  refuse(right.with("unheard_of", 2.0),
+         "attributes among 'axis', 'scale', 'keepdims', 'kind', 'size', got 'unheard_of'");
+  refuse({{"axis", 0}, {"kind", "a"}, {"kind", "b"}, {"size", 1}}, "each attribute once, got 'kind' twice");
+  refuse(right.with("scale", "two"), "a number as attribute 'scale', got two (a text)");
+  refuse(right.with("scale", true), "a number as attribute 'scale', got true (true or false)");
+  refuse(right.with("keepdims", 1), "true or false as attribute 'keepdims', got 1 (a whole number)");
+  refuse(right.with("axis", 0.5), "an axis as attribute 'axis', got 0.5 (a number)");
+  refuse(right.with("axis", Axes{0}), "an axis as attribute 'axis', got (0)");
+  refuse(right.with("kind", float64), "a text as attribute 'kind', got float64 (a dtype)");
+  refuse(right.with("size", -1), "an extent as attribute 'size', got -1");
+  refuse(right.with("size", Shape{2, 3}), "an extent as attribute 'size', got {2, 3}");
+  require_refusal(
+      graph, [&] { apply(made, {x}, right.with("axis", 2)); }, __LINE__, "requires an axis from -2 to 1, got 2");
+  require_refusal(
+      graph, [&] { apply(*find_op("relu"), {x}, right); }, __LINE__, "relu: requires no attributes, got 'axis'");
+  const Attributes along{{"axis", Axes{0}}};
+  require_refusal(
+      graph, [&] { apply(*find_op("sum"), {x}, along); }, __LINE__, "sum: requires attribute 'axes', got 'axis'");
+}
+
+TEST_CASE("the attributes of an elementwise functor are declared by their names, or with a default") {
+  Op op = op_named("swish");
+  op.attributes = {{"shift", 0.25}};
+  op.forward = elementwise<Swish>({}, {"beta", "shift"});
+  op.gradient = {};
+  op.samples[0].attributes = {{"beta", 1.5}};
+  const Op& swish = register_op(op);
+  Graph graph;
+  const auto x = graph.input("x", {2});
+  const auto y = apply(swish, {x}, {{"beta", 2}});
+  CHECK(test::compute(graph, {y}, {{x, Array({0.0, 1.0})}})[0][0] == 0.25);
+  CHECK(test::compute(graph, {y}, {{x, Array({0.0, 1.0})}})[0][1] == Approx(0.25 + 1 / (1 + std::exp(-2.0))));
+  require_refusal(
+      graph, [&] { apply(swish, {x}); }, __LINE__, "test_graph/swish: requires a number as attribute 'beta', got none");
+  const Attributes misspelt{{"betta", 2.0}};
+  const Attributes text{{"beta", "two"}};
+  require_refusal(
+      graph, [&] { apply(swish, {x}, misspelt); }, __LINE__,
+      "test_graph/swish: requires attribute 'beta', got 'betta'");
+  require_refusal(
+      graph, [&] { apply(swish, {x}, text); }, __LINE__, "requires a number as attribute 'beta', got two");
+
+  op.name += "/2";
+  op.attributes = {{"shift", "none"}};
+  CHECK_THROWS_WITH(register_op(op), ContainsSubstring("its functor takes 'shift' as a number"));
+  op.attributes = {};
+  CHECK_THROWS_WITH(register_op(op), ContainsSubstring("requires a number as attribute 'shift', got none"));
+  CHECK(find_op(op.name) == nullptr);
+}
+
+TEST_CASE("an op gets as many inputs as it has, of types that it can compute") {
+  Op op = op_named("one input");
+  op.shape = broadcast_shape;  // which takes any number of them
+  const Op& one = register_op(op);
+  op.name += "s";
+  op.samples.push_back({.inputs = {ones({2}), ones({2}), ones({2})}});
+  const Op& several = register_op(op);
+  op = op_named("to int64");
+  op.shape = [](const OpCall& call) -> Type { return {int64, call.shape(0)}; };
+  const Op& whole = register_op(op);
+  op = op_named("from int64");
+  op.shape = [](const OpCall& call) -> Type { return {float64, call.shape(0)}; };
+  const Op& from_whole = register_op(op);
+  op = op_named("larger");
+  op.forward = elementwise([](auto x) { return 2 * x; });
+  op.shape = [](const OpCall& call) -> Type { return {call.dtype(0), {4, 1000}}; };
+  const Op& larger = register_op(op);
+  op = op_named("of unknown size");
+  op.shape = [](const OpCall& call) -> Type { return {call.dtype(0), {-1}}; };
+  const Op& unknown = register_op(op);
+
+  Graph graph;
+  const auto x = graph.input("x", {3, 2});
+  const auto n = graph.input("n", {3, 2}, int64);
+  const auto column = graph.input("column", {4, 1});
+  const auto refuse = [&](const Op& f, const Values& inputs, int line, const std::string& message) {
+    require_refusal(
+        graph,
+        [&] {
+          apply(graph, f, inputs, {}, {__FILE__, line});
+        },
+        line, message);
+  };
+  refuse(*find_op("add"), {x}, __LINE__, "add: requires 2 inputs, got 1");
+  refuse(*find_op("add"), {x, x, x}, __LINE__, "add: requires 2 inputs, got 3");
+  refuse(*find_op("add"), {}, __LINE__, "add: requires 2 inputs, got 0");
+  refuse(*find_op("neg"), {x, x}, __LINE__, "neg: requires 1 input, got 2");
+  refuse(one, {x, x}, __LINE__, "requires 1 input, got 2");
+  CHECK(apply(several, {x, x}).shape() == Shape{3, 2});
+  refuse(*find_op("concat"), {}, __LINE__, "concat: requires");
+  refuse(whole, {x}, __LINE__, "requires inputs of the output's dtype, int64, got float64 as input 0");
+  refuse(whole, {n}, __LINE__, "requires an output of float32 or float64, got int64");
+  refuse(from_whole, {n}, __LINE__, "requires inputs of the output's dtype, float64, got int64 as input 0");
+  refuse(larger, {x}, __LINE__, "requires inputs that broadcast to the output, {4, 1000}, got {3, 2} as input 0");
+  CHECK(test::compute(graph, {apply(larger, {column})}, {{column, Array(float64, {4, 1}) + 3.0}})[0](3, 999) == 6);
+  refuse(unknown, {x}, __LINE__, "requires a shape rule that gives each extent, got {-1}");
+}
+
+TEST_CASE("negative axes count from the end, given to functions or as attributes") {
+  Graph graph;
+  const auto x = graph.input("x", {2, 3});
+  const auto n = graph.input("n", {2}, int64);
+  const auto op = [](const char* name) -> const Op& { return *find_op(name); };
+  const auto y = apply(op("concat"), {x, x}, {{"axis", -1}});
+  const auto largest = apply(op("argmax"), {x}, {{"axis", -1}});
+  const auto hot = apply(op("one_hot"), {n}, {{"classes", 3}, {"dtype", float64}, {"axis", -1}});
+  const auto hot_rows = apply(op("one_hot"), {n}, {{"classes", 3}, {"dtype", float64}, {"axis", -2}});
+  const auto part = apply(op("slice"), {x}, {{"axis", -1}, {"start", 1}, {"size", 2}, {"step", 1}});
+  const auto turned = apply(op("transpose"), {x}, {{"permutation", Axes{-1, 0}}});
+  const auto total = apply(op("sum"), {x}, {{"axes", Axes{-1}}});
+  const Array at({{1.0, 5.0, 2.0}, {4.0, 3.0, 6.0}});
+  const auto got = test::compute(graph, {y, largest, hot, hot_rows, part, turned, total, gradients(sum(y), {x})[0]},
+                                 {{x, at}, {n, Array(int64, {2})}});
+  CHECK(got[0].identical(Array({{1.0, 5.0, 2.0, 1.0, 5.0, 2.0}, {4.0, 3.0, 6.0, 4.0, 3.0, 6.0}})));
+  CHECK(got[1][0] == 1);
+  CHECK(got[1][1] == 2);
+  CHECK(got[2].identical(Array({{1.0, 0.0, 0.0}, {1.0, 0.0, 0.0}})));
+  CHECK(got[3].identical(Array({{1.0, 1.0}, {0.0, 0.0}, {0.0, 0.0}})));
+  CHECK(got[4].identical(Array({{5.0, 2.0}, {3.0, 6.0}})));
+  CHECK(got[5].identical(Array({{1.0, 4.0}, {5.0, 3.0}, {2.0, 6.0}})));
+  CHECK(got[6].identical(Array({8.0, 13.0})));
+  CHECK(got[7].identical(Array::full(float64, {2, 3}, 2)));
+}
+
+TEST_CASE("a slice lies within its axis") {
+  Graph graph;
+  const auto batch = graph.dimension("slice_batch");
+  const auto x = graph.input("x", {10});
+  const auto rows = graph.input("rows", {batch, 2});
+  const auto slice_of = [](Value of, int start, int size, int step, Location at = Location::here()) {
+    return apply(*find_op("slice"), {of}, {{"axis", 0}, {"start", start}, {"size", size}, {"step", step}}, at);
+  };
+  CHECK(slice_of(x, 9, 10, -1).shape() == Shape{10});
+  CHECK(slice_of(x, 1, 3, 4).shape() == Shape{3});
+  CHECK(slice_of(x, 20, 0, 1).shape() == Shape{0});
+  const auto refuse = [&](int start, int size, int step, int line, const std::string& got) {
+    require_refusal(
+        graph,
+        [&] {
+          slice_of(x, start, size, step, {__FILE__, line});
+        },
+        line, "slice: requires a slice within its axis, got " + got);
+  };
+  refuse(0, 11, 1, __LINE__, "11 elements from 0 on in steps of 1 of 10");
+  refuse(10, 1, 1, __LINE__, "1 elements from 10 on in steps of 1 of 10");
+  refuse(2, 3, 4, __LINE__, "3 elements from 2 on in steps of 4 of 10");
+  refuse(1, 3, -1, __LINE__, "3 elements from 1 on in steps of -1 of 10");
+  refuse(3, 2, 0, __LINE__, "2 elements from 3 on in steps of 0 of 10");
+  const Attributes shifted{{"axis", 0}, {"start", 1}, {"size", 10}, {"whole", 10}};
+  require_refusal(
+      graph, [&] { apply(*find_op("slice_scatter"), {x}, shifted); }, __LINE__,
+      "slice_scatter: requires a slice within its axis, got 10 elements from 1 on");
+
+  // Of a batch it is known in a run, which names the slice.
+  const int line = __LINE__ + 1;
+  const auto fifth = slice(rows, 0, {.start = 5});
+  const auto last = slice(rows, 0, {.start = -5});
+  const auto first = slice_of(rows, 0, 4, 1);
+  const auto run = [&](Value y) {
+    return error_of([&] { test::compute(graph, {y * 2.0}, {{rows, Array(float64, {3, 2})}}); });
+  };
+  const auto at = [&](int more) { return "slice at test_graph.cpp:" + std::to_string(line + more); };
+  const std::string negative = ": requires slice_batch-5 to be 0 or more, got -2 (slice_batch=3)";
+  CHECK_THAT(run(fifth).what(), ContainsSubstring(at(0) + negative));
+  CHECK_THAT(run(last).what(), ContainsSubstring(at(1) + negative));
+  CHECK_THAT(run(first).what(),
+             ContainsSubstring("slice: requires a slice within its axis, got 4 elements from 0 on in steps of 1 of 3"));
+  CHECK(run(first).location().line == line + 2);
+  CHECK(test::compute(graph, {first}, {{rows, Array(float64, {4, 2})}})[0].shape() == Dims{4, 2});
+}
+
+TEST_CASE("an expansion stands for its node") {
+  Graph other;
+  const auto foreign = other.input("foreign", {2});
+  const auto expanding = [](const char* name, std::function<Value(const Node&)> f) -> const Op& {
+    Op op = op_named(name);
+    op.forward = expand(std::move(f));
+    return register_op(op);
+  };
+  const Op& parameter =
+      expanding("parameter", [](const Node& n) { return n.input(0).graph().parameter("hidden", zeros({2})); });
+  const Op& step =
+      expanding("step", [](const Node& n) { return cast(n.input(0).graph().step(), float64) * n.input(0); });
+  const Op& update = expanding("update", [](const Node& n) {
+    n.input(0).graph().update_with(n.output(), n.input(0).graph().find("v"), n.input(0));
+    return n.input(0);
+  });
+  const Op& wider = expanding("wider", [](const Node& n) { return concat({n.input(0), n.input(0)}, 0); });
+  const Op& single = expanding("single", [](const Node& n) { return cast(n.input(0), float32); });
+  const Op& nothing = expanding("nothing", [](const Node&) { return Value{}; });
+  const Op& stranger = expanding("stranger", [foreign](const Node&) { return foreign; });
+  const Op& deep = expanding("deep", [&](const Node& n) { return apply(wider, {n.input(0)}); });
+  const Op& endless = expanding("endless", [](const Node& n) { return apply(n.op(), {n.input(0)}); });
+  const Op& right = expanding("right", [](const Node& n) { return n.input(0) * 2.0; });
+
+  Graph graph;
+  const auto x = graph.input("x", {2});
+  static_cast<void>(graph.variable("v", zeros({2})));
+  static_cast<void>(graph.step());
+  const auto refuse = [&](const Op& op, int line, const std::string& message) {
+    require_refusal(
+        graph,
+        [&] {
+          apply(op, {x}, {}, {__FILE__, line});
+        },
+        line, message);
+    CHECK(graph.parameters().empty());
+  };
+  const std::string nothing_added = "requires an expansion that adds no inputs, parameters, variables or updates, got ";
+  refuse(parameter, __LINE__, "parameter: " + nothing_added + "'hidden'");
+  refuse(step, __LINE__, "step: " + nothing_added + "'step'");
+  refuse(update, __LINE__, "update: " + nothing_added + "'v'");
+  refuse(wider, __LINE__, "wider: requires an expansion of the node's type, float64 {2}, got float64 {4}");
+  refuse(single, __LINE__, "single: requires an expansion of the node's type, float64 {2}, got float32 {2}");
+  refuse(nothing, __LINE__, "nothing: requires an expansion that returns a value, got an empty Value");
+  refuse(stranger, __LINE__,
+         "stranger: requires an expansion that returns a value of its graph, got foreign of another");
+  refuse(deep, __LINE__, "wider: requires an expansion of the node's type");
+  refuse(endless, __LINE__, "endless: requires expansions that end, got one that expands into itself");
+  const std::size_t before = graph.size();
+  const auto y = apply(right, {x});
+  CHECK(graph.size() == before + 1);  // the trial is taken back
+  CHECK(test::compute(graph, {y}, {{x, Array({1.0, 2.0})}})[0].identical(Array({2.0, 4.0})));
+  CHECK(graph.step() == graph.find("step"));
+}
+
+TEST_CASE("a name that the library has too is the program's mistake, whichever is registered first") {
+  const int line = __LINE__ + 1;
+  register_op(op_named("clash"));
+  // As if the library's file were initialized after the program's.
+  const Location library = find_op("relu")->location;
+  const Error error = error_of([&] { register_op(op_named("clash"), library); });
+  CHECK(error.location().line == line);
+  CHECK_THAT(error.what(), ContainsSubstring("test_graph.cpp:" + std::to_string(line)) &&
+                               ContainsSubstring("an op of this name exists, registered at activation.cpp:"));
+  Op relu = op_named("");
+  relu.name = "relu";
+  const Error second = error_of([&] { register_op(relu); });
+  CHECK(second.location().line == __LINE__ - 1);
+  CHECK_THAT(second.what(), ContainsSubstring("an op of this name exists, registered at activation.cpp:"));
 }
 
 TEST_CASE("dimensions of one name are one, also of several graphs") {

@@ -1,12 +1,14 @@
 #include <cmath>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <sstream>
 #include <string>
 #include <vector>
 
 #include <chainrule/chainrule.hpp>
 #include <chainrule/framework/graph_data.hpp>
+#include <fmt/core.h>
 
 #include "catch.hpp"
 #include "expected.hpp"
@@ -341,7 +343,7 @@ TEST_CASE("schedules by their formulas") {
           Approx(0.3 / (1 + 0.2 * e)).epsilon(1e-6));
   }
   CHECK_THROWS_WITH(optim::interval_decay({.interval = 0}),
-                    ContainsSubstring("interval_decay: requires interval > 0, got 0"));
+                    ContainsSubstring("interval_decay: requires a finite interval > 0, got 0"));
 }
 
 TEST_CASE("schedules keep their digits in float32") {
@@ -472,10 +474,14 @@ TEST_CASE("wrong uses of an optimizer are clear errors at the user's line, and l
   const auto require = [&](const std::function<void()>& f, int line, const std::string& message) {
     INFO(message);
     const std::size_t parameters = net.graph.data()->leaves->variables.size();
+    const std::size_t nodes = net.graph.size();
+    const std::string before = net.graph.to_string();
     const Error error = error_of(f);
     CHECK_THAT(error.what(), ContainsSubstring(message));
     CHECK(error.location().line == line);
     CHECK(net.graph.data()->leaves->variables.size() == parameters);
+    CHECK(net.graph.size() == nodes);
+    CHECK(net.graph.to_string() == before);
   };
   using optim::Adam;
   using optim::GradientDescent;
@@ -489,7 +495,19 @@ TEST_CASE("wrong uses of an optimizer are clear errors at the user's line, and l
   require([&] { static_cast<void>(Adam{}.minimize(net.loss, {stranger})); }, __LINE__,
           "gradients: requires values of one graph, got v of another");
   require([&] { static_cast<void>(RMSProp{}.minimize(net.loss, Values{})); }, __LINE__,
-          "rmsprop: requires a gradient for each parameter, got 0 gradients for 0 parameters");
+          "rmsprop: requires at least one parameter, got none");
+  require([&] { static_cast<void>(RMSProp{}.minimize(net.loss, {})); }, __LINE__,
+          "rmsprop: requires at least one parameter, got none");
+  require([&] { static_cast<void>(RMSProp{}.apply({}, {})); }, __LINE__,
+          "rmsprop: requires at least one parameter, got none");
+  const Values doubled = {net.w, net.w};
+  require([&] { static_cast<void>(RMSProp{}.minimize(net.loss, doubled)); }, __LINE__,
+          "rmsprop: requires each parameter once, got w twice");
+  const Values itself = {net.w, net.loss};
+  require([&] { static_cast<void>(Adam{}.minimize(net.loss, itself)); }, __LINE__,
+          "adam: requires parameters or variables, got sum at test_optimizers.cpp:");
+  require([&] { static_cast<void>(Adam{}.minimize(data_only, {net.w})); }, __LINE__,
+          "adam: requires a loss that depends on a parameter, got one that does not");
   require([&] { static_cast<void>(RMSProp{}.minimize(net.loss, {net.g})); }, __LINE__,
           "rmsprop: requires parameters or variables, got g");
   require([&] { static_cast<void>(Adam{}.apply({net.w}, {})); }, __LINE__,
@@ -507,9 +525,133 @@ TEST_CASE("wrong uses of an optimizer are clear errors at the user's line, and l
   require([&] { static_cast<void>(Adam{}.apply({net.w}, {single})); }, __LINE__,
           "adam: requires a gradient of dtype float64 for 'w', got float32");
   require([&] { static_cast<void>(Adam{.learning_rate = foreign_rate}.minimize(net.loss)); }, __LINE__,
-          "learning_rate: requires a value of the loss's graph");
+          "adam: requires a learning_rate of the loss's graph, got rate of another");
   require([&] { static_cast<void>(Adam{.learning_rate = vector_rate}.minimize(net.loss)); }, __LINE__,
-          "learning_rate: requires a scalar, got {3}");
+          "adam: requires a learning_rate that is a scalar, got float64 {3}");
   require([&] { static_cast<void>(Momentum{.learning_rate = foreign_rate}.minimize(net.loss)); }, __LINE__,
-          "learning_rate: requires a value of the loss's graph");
+          "momentum: requires a learning_rate of the loss's graph, got rate of another");
+  // A schedule that fails when nodes are there already.
+  const optim::Schedule failing = [&](Graph graph) { return exp(cast(graph.epoch(), float64)) * vector_rate; };
+  require([&] { static_cast<void>(Adam{.learning_rate = failing}.minimize(net.loss)); }, __LINE__,
+          "adam: requires a learning_rate that is a scalar, got float64 {3}");
+}
+
+TEST_CASE("options that are no numbers of their range are refused by optimizer and name") {
+  OneParameter net;
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const double infinite = std::numeric_limits<double>::infinity();
+  const auto refuse = [&](const auto& optimizer, const std::string& message) {
+    const std::size_t nodes = net.graph.size();
+    const auto slopes = gradients(net.loss, {net.w});
+    const std::size_t with_slopes = net.graph.size();
+    const int line = __LINE__ + 1;
+    for (const auto& error : {error_of([&] { static_cast<void>(optimizer.minimize(net.loss)); }),
+                              error_of([&] { static_cast<void>(optimizer.minimize(net.loss, {net.w})); }),
+                              error_of([&] { static_cast<void>(optimizer.apply({net.w}, slopes)); })}) {
+      CHECK_THAT(error.what(), ContainsSubstring(message));
+      CHECK(error.location().line >= line);
+      CHECK(error.location().line <= line + 2);
+    }
+    CHECK(net.graph.size() == with_slopes);
+    CHECK(with_slopes > nodes);
+  };
+  using namespace optim;
+  for (const double wrong : {nan, -0.1, infinite, -infinite}) {
+    const std::string got = fmt::format(", got {}", wrong);
+    const std::string rate = ": requires a learning_rate that is finite and not negative" + got;
+    refuse(GradientDescent{.learning_rate = wrong}, "gradient_descent" + rate);
+    refuse(Momentum{.learning_rate = wrong}, "momentum" + rate);
+    refuse(HeavyBall{.learning_rate = wrong}, "heavy_ball" + rate);
+    refuse(RMSProp{.learning_rate = wrong}, "rmsprop" + rate);
+    refuse(Adam{.learning_rate = wrong}, "adam" + rate);
+    refuse(Adam{.learning_rate = net.graph.constant(wrong, float64)}, "adam" + rate);
+    refuse(RMSProp{.epsilon = wrong}, "rmsprop: requires an epsilon that is finite and not negative" + got);
+    refuse(Adam{.epsilon = wrong}, "adam: requires an epsilon that is finite and not negative" + got);
+  }
+  for (const double wrong : {nan, -0.1, 1.0, 1.5, infinite}) {
+    const std::string range = fmt::format(" that is 0 or more and below 1, got {}", wrong);
+    refuse(Momentum{.beta = wrong}, "momentum: requires a beta" + range);
+    refuse(HeavyBall{.momentum = wrong}, "heavy_ball: requires a momentum" + range);
+    refuse(RMSProp{.beta = wrong}, "rmsprop: requires a beta" + range);
+    refuse(Adam{.beta1 = wrong}, "adam: requires a beta1" + range);
+    refuse(Adam{.beta2 = wrong}, "adam: requires a beta2" + range);
+  }
+  refuse(GradientDescent{.learning_rate = Value()},
+         "gradient_descent: requires a learning_rate that is a number, value or schedule, got an empty Value");
+  refuse(GradientDescent{.learning_rate = Schedule()},
+         "gradient_descent: requires a learning_rate that is a number, value or schedule, got an empty schedule");
+  refuse(GradientDescent{.learning_rate = Schedule([](Graph) { return Value{}; })},
+         "gradient_descent: requires a learning_rate that is a number, value or schedule, got an empty Value");
+  // What is at the edge of its range is taken.
+  CHECK(Adam{.learning_rate = 0, .beta1 = 0, .beta2 = 0, .epsilon = 0}.minimize(net.loss).size() == 4);
+}
+
+TEST_CASE("schedules refuse options that are no numbers of their range") {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const double infinite = std::numeric_limits<double>::infinity();
+  const auto refuse = [](const std::function<void()>& f, int line, const std::string& message) {
+    const Error error = error_of(f);
+    CHECK_THAT(error.what(), ContainsSubstring(message));
+    CHECK(error.location().line == line);
+  };
+  using namespace optim;
+  for (const double wrong : {nan, infinite, -1.0}) {
+    const std::string got = fmt::format(", got {}", wrong);
+    refuse([&] { inverse_time_decay({.initial = wrong}); }, __LINE__,
+           "inverse_time_decay: requires a finite initial >= 0" + got);
+    refuse([&] { inverse_time_decay({.decay = wrong}); }, __LINE__,
+           "inverse_time_decay: requires a finite decay >= 0" + got);
+    refuse([&] { interval_decay({.initial = wrong}); }, __LINE__,
+           "interval_decay: requires a finite initial >= 0" + got);
+    refuse([&] { interval_decay({.decay = wrong}); }, __LINE__, "interval_decay: requires a finite decay >= 0" + got);
+    refuse([&] { interval_decay({.interval = wrong}); }, __LINE__,
+           "interval_decay: requires a finite interval > 0" + got);
+    refuse([&] { exponential_decay({.initial = wrong}); }, __LINE__,
+           "exponential_decay: requires a finite initial >= 0" + got);
+    refuse([&] { exponential_decay({.base = wrong}); }, __LINE__,
+           "exponential_decay: requires a finite base > 0" + got);
+    refuse([&] { inverse_root_decay({.initial = wrong}); }, __LINE__,
+           "inverse_root_decay: requires a finite initial >= 0" + got);
+    refuse([&] { inverse_root_decay({.k = wrong}); }, __LINE__, "inverse_root_decay: requires a finite k >= 0" + got);
+  }
+  refuse([&] { exponential_decay({.base = 0}); }, __LINE__, "exponential_decay: requires a finite base > 0, got 0");
+}
+
+TEST_CASE("a loss that no parameter can lower is refused by the op that is in the way") {
+  Graph graph;
+  const auto x = graph.input("x", {3});
+  const auto w = graph.parameter("w", Array({1.0, 2.0, 3.0}));
+  const auto v = graph.parameter("v", Array({1.0, 2.0, 3.0}));
+  const int line = __LINE__ + 1;
+  const auto steps = mean(cast(w > 0.0, float64));
+  const auto chosen = sum(cast(argmax(v * w, 0), float64) * x);
+  const auto rounded = mean(square(floor(w)));
+  const auto mixed = steps + sum(v);
+  const auto frozen = sum(stop_gradient(w));
+  const auto refuse = [&](const std::function<void()>& f, int at, const std::string& op, int made, const char* why) {
+    const std::string before = graph.to_string();
+    const std::size_t nodes = graph.size();
+    const Error error = error_of(f);
+    CHECK_THAT(error.what(),
+               ContainsSubstring(
+                   fmt::format("adam: requires a loss with a derivative, got one that depends on w only through {} at "
+                               "test_optimizers.cpp:{}, which {}",
+                               op, made, why)));
+    CHECK(error.location().line == at);
+    CHECK(graph.size() == nodes);
+    CHECK(graph.to_string() == before);
+  };
+  const optim::Adam adam{.learning_rate = 0.5};
+  refuse([&] { static_cast<void>(adam.minimize(steps)); }, __LINE__, "greater", line, "has no derivative");
+  refuse([&] { static_cast<void>(adam.minimize(steps, {w})); }, __LINE__, "greater", line, "has no derivative");
+  refuse([&] { static_cast<void>(adam.minimize(chosen)); }, __LINE__, "argmax", line + 1, "has no derivative");
+  refuse([&] { static_cast<void>(adam.minimize(rounded)); }, __LINE__, "floor", line + 2, "is flat");
+  // One parameter that moves is enough; of the others the gradient is zero.
+  State state(graph);
+  Program train(state, {.updates = optim::GradientDescent{.learning_rate = 0.5}.minimize(mixed)});
+  train.run();
+  CHECK(state[w].identical(Array({1.0, 2.0, 3.0})));
+  CHECK(state[v].identical(Array({0.5, 1.5, 2.5})));
+  // What is stopped is meant to be.
+  CHECK(adam.minimize(frozen).size() == 4);
 }

@@ -509,7 +509,7 @@ TEST_CASE("expand_composites opens ops that are made of ops") {
   CHECK(listing(c) == R"(
 z = input  float64 {4, 3}
 y = input  float64 {4, 3}
-%2 = softmax_cross_entropy(z, y, axis=-1)  float64 {}  net.cpp:7
+%2 = softmax_cross_entropy(z, y, axis=1)  float64 {}  net.cpp:7
 results: %2
 )");
   CHECK(listing(expand_composites(c)) == R"(
@@ -572,8 +572,8 @@ TEST_CASE("an expansion into itself is an error, not an endless loop") {
                    .samples = {{.inputs = {ones({2})}}}});
   Graph graph;
   const auto x = graph.input("x", {2});
-  const Computation c{graph, {apply(endless, {x})}};
-  CHECK_THROWS_WITH(expand_composites(c), ContainsSubstring("requires expansions that end"));
+  CHECK_THROWS_WITH(apply(endless, {x}), ContainsSubstring("endless: requires expansions that end"));
+  CHECK(graph.size() == 1);
 }
 
 // ---- fusion
@@ -811,9 +811,9 @@ class Recipe {
     built.results.push_back(loss);
     Values xs = {pool[2], pool[3], pool[4]};
     for (const std::size_t i : differentiated_) xs.push_back(pool[i]);
-    const Values first = gradients(loss, xs);
+    const Values first = gradients(loss, xs, NoDerivative::zeros);
     built.results.insert(built.results.end(), first.begin(), first.end());
-    const Values second = gradients(sum(square(first[0])) + sum(first[1]), {pool[2], pool[4]});
+    const Values second = gradients(sum(square(first[0])) + sum(first[1]), {pool[2], pool[4]}, NoDerivative::zeros);
     built.results.insert(built.results.end(), second.begin(), second.end());
     return built;
   }

@@ -76,7 +76,7 @@ Function function_of(Value loss, const Values& values, const State& state, check
     const std::string_view op = v.node().op().name;
     if ((op != "input" && op != "variable") || !is_floating(v.dtype()))
       throw Error(at, "check_gradients",
-                  fmt::format("requires floating inputs, parameters or variables, got {}", v.name()));
+                  fmt::format("requires floating inputs, parameters or variables, got {}", v.describe()));
     f.variables.push_back(twin.of(v));
     f.names.push_back(v.name());
     f.lines.push_back(v.location().to_string());

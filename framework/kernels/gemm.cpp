@@ -189,8 +189,8 @@ Gemm gemm_of(const KernelCall& call) {
   const Dims& a = call.inputs[0].shape;
   const Dims& b = call.inputs[1].shape;
   const Dims& c = call.output.shape;
-  const bool ta = call.attributes.get<bool>("transpose_a", false);
-  const bool tb = call.attributes.get<bool>("transpose_b", false);
+  const bool ta = call.attributes.get<bool>("transpose_a");
+  const bool tb = call.attributes.get<bool>("transpose_b");
   return {ta ? CblasTrans : CblasNoTrans,
           tb ? CblasTrans : CblasNoTrans,
           narrow(c[c.rank() - 2], call),
@@ -334,6 +334,7 @@ const Op& accumulate_op() {
     Op made;
     made.name = "accumulate";
     made.doc = "c + alpha a b.";
+    made.attributes = {{"transpose_a", false}, {"transpose_b", false}, {"alpha", 1.0}};
     made.shape = [](const OpCall& call) { return call.type(accumulated); };
     made.forward.dtypes = Forward::Dtypes::one_floating;
     made.forward.adds_to = accumulated;

@@ -167,7 +167,7 @@ Computation accumulate_products(const Computation& c) {
     if (next == sums.end() || next->sum != node.id()) return r.copy(node);
     const auto& [sum, product, to] = *next++;
     const Node matmul = Value(node.graph_data(), product.node).node();
-    const auto transposed = [&](std::string_view name) { return matmul.attributes().get<bool>(name, false); };
+    const auto transposed = [&](std::string_view name) { return matmul.attributes().get<bool>(name); };
     Attributes attributes{{"transpose_a", transposed("transpose_a")},
                           {"transpose_b", transposed("transpose_b")},
                           {"alpha", product.factor}};

@@ -33,16 +33,15 @@ Computation fold_transposes(const Computation& c) {
       const Node inner = r.now(node.input(0)).node();
       // For batches too: each product of the batch is transposed.
       if (inner.op().name == "matmul") {
-        const bool a = inner.attributes().get<bool>("transpose_a", false);
-        const bool b = inner.attributes().get<bool>("transpose_b", false);
+        const bool a = inner.attributes().get<bool>("transpose_a");
+        const bool b = inner.attributes().get<bool>("transpose_b");
         return apply(r.graph(), inner.op(), {inner.input(1), inner.input(0)}, flags(!b, !a), node.location());
       }
       return r.copy(node);
     }
     if (node.op().name != "matmul") return r.copy(node);
     Values inputs = r.now_inputs(node);
-    bool transposed[2] = {node.attributes().get<bool>("transpose_a", false),
-                          node.attributes().get<bool>("transpose_b", false)};
+    bool transposed[2] = {node.attributes().get<bool>("transpose_a"), node.attributes().get<bool>("transpose_b")};
     bool changed = false;
     for (std::size_t i = 0; i < 2; ++i) {
       while (is_swap(inputs[i])) {
