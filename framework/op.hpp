@@ -119,8 +119,8 @@ class Forward {
 
   std::shared_ptr<const MicroProgram> micro;  // elementwise
   KernelMaker kernel;                         // a kernel of its own
-  // Each element from its index and scalar inputs alone, as random masks: never stored for a fused consumer, but made
-  // again, tile by tile, where it is used.
+  // Each element from its index and scalar inputs alone, as random masks: not stored for fused consumers of its shape
+  // and dtype, but made again, tile by tile, where it is used.
   RangeMaker generator;
   std::function<Value(const Node&)> expansion;  // other ops: what a program computes in place of the node
   // What the kernel or generator is written for, and apply() holds each node to: whatever the shape rule lets through,
