@@ -161,9 +161,11 @@ class Comparison {
 
   Evidence compared_along(std::span<const Move> moves) {
     Evidence e = evidence_along(probe_, moves);
-    // From steps on at which few relus of thousands change sides.
+    // From steps on at which few relus of thousands change sides, until a single element that is wrong by a thousandth
+    // of the typical one would show.
+    const double enough = 1e-5 * e.scale / std::sqrt(static_cast<double>(moves.size()));
     e.numeric = slope([&](double h) { return probe_.along(moves, h); }, 1.0 / 256,
-                      [&](double) { return e.tolerance * e.scale; });
+                      [&](double) { return std::max(enough, e.tolerance * e.scale); });
     return e;
   }
 
