@@ -123,7 +123,7 @@ struct Outcome {
 Outcome outcome_in_child(const Sequence& sequence) {
   const SharedMemory<Record> record;
   const ErrorFile errors;
-  const int status = in_child(errors, 10, [&] {
+  const int status = in_child(errors, 20, [&] {
     std::uint64_t made = 0;
     std::uint64_t thrown = 0;
     const auto listener = [&](std::size_t place, const std::string& text, bool) {
@@ -144,7 +144,7 @@ Outcome outcome_in_child(const Sequence& sequence) {
 // In a child, since a call may end the process.
 std::string to_cpp(const Sequence& sequence) {
   const ErrorFile said;
-  in_child(said, 10, [&] {
+  in_child(said, 20, [&] {
     std::uint64_t made = 0;
     std::uint64_t thrown = 0;
     const auto listener = [&](std::size_t, const std::string& text, bool threw) {

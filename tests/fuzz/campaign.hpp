@@ -133,7 +133,7 @@ class ErrorFile {
   int file_;
 };
 
-inline constexpr int no_end_seconds = 30;
+inline constexpr int no_end_seconds = 120;
 inline constexpr int kind_of_ending = 99;  // the kind of a fault that ends the process, or does not
 
 // Runs f in a child; its exit status, or -1 where it crashed or did not end. (A child that ends with `return` from f

@@ -42,7 +42,7 @@ std::uint64_t seed_of(const CampaignOptions& options, std::uint64_t index) {
 fuzz::Verdict verdict_in_child(const Recipe& recipe) {
   const SharedMemory<Record> record;
   const ErrorFile errors;
-  const int status = in_child(errors, 6, [&] {
+  const int status = in_child(errors, 20, [&] {
     Counts counts;
     std::vector<char> reached;
     const fuzz::Verdict verdict = check(recipe, counts, reached);
@@ -71,7 +71,7 @@ std::string explain(const CampaignOptions& options, const GenerateOptions& graph
   Recipe recipe;
   // It may have been making the recipe that ended the process.
   const ErrorFile errors;
-  const bool in_generator = ended && in_child(errors, 6, [&] {
+  const bool in_generator = ended && in_child(errors, 20, [&] {
                                        generate(seed_of(options, record.index), graphs, tries);
                                        return 0;
                                      }) != 0;

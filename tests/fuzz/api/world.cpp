@@ -62,8 +62,10 @@ World::Snapshot World::snapshot() const {
   Snapshot out;
   for (const Graph& graph : graphs) {
     const auto& data = *graph.data();
-    out.graphs.push_back(fmt::format("{}{} parameters, {} attached, {} streams, {} names", graph.to_string(),
-                                     graph.parameters().size(), data.attached.size(), data.streams, data.names.size()));
+    // The listing leaves numbers out, but their nodes count.
+    out.graphs.push_back(fmt::format("{}{} nodes, {} parameters, {} attached, {} streams, {} names", graph.to_string(),
+                                     graph.size(), graph.parameters().size(), data.attached.size(), data.streams,
+                                     data.names.size()));
   }
   for (const OwnedState& owned : states) {
     std::vector<Array> numbers;
