@@ -202,7 +202,7 @@ class Fuzzer {
       ++counts_->loaded;
       if (format.checked && !inside)
         for (const auto& [name, array] : got)
-          if (const auto found = expected.find(name); found == expected.end() || !found->third.identical(array))
+          if (const auto found = expected.find(name); found == expected.end() || !found->second.identical(array))
             return fmt::format("{}: other numbers without a word in '{}'", format.name, name);
     } catch (const chainrule::Error& error) {
       ++counts_->errors;
