@@ -59,17 +59,6 @@ void minimize(Call& c) {
 
 // ---- ops of the registry
 
-std::vector<std::string> names_of(const Attributes& attributes) {
-  std::vector<std::string> out;
-  const std::string text = attributes.to_string();  // "axis=1, keepdims=true"
-  for (std::size_t end = text.find('='); end != std::string::npos; end = text.find('=', end + 1)) {
-    const std::size_t comma = text.rfind(' ', end);
-    const std::size_t begin = comma == std::string::npos ? 0 : comma + 1;
-    if (attributes.has(text.substr(begin, end - begin))) out.push_back(text.substr(begin, end - begin));
-  }
-  return out;
-}
-
 void apply_any(Call& c) {
   const Op& op = *c.random.pick(registry());
   const Sample& sample = c.random.pick(op.samples);
@@ -84,9 +73,12 @@ void apply_any(Call& c) {
   }
   Attributes attributes;
   std::string said;
-  for (std::string name : names_of(sample.attributes)) {
-    if (c.bad(0.03)) continue;  // missing
-    const auto value = c.attribute(*sample.attributes.find(name));
+  for (const AttributeDeclaration& declaration : op.attributes.list()) {
+    const Attribute* like = sample.attributes.find(declaration.name());
+    if (!like && declaration.otherwise()) like = &*declaration.otherwise();
+    if (!like || c.bad(0.03)) continue;  // missing
+    std::string name = declaration.name();
+    const auto value = c.attribute(*like);
     if (c.bad(0.02)) name += "s";  // misspelt
     attributes = attributes.with(name, value.it);
     said += fmt::format("{}{{\"{}\", {}}}", said.empty() ? "" : ", ", name, value);

@@ -226,7 +226,7 @@ class Generator {
         step.inputs.push_back(*input);
       }
       if (broken_ || step.inputs.size() != inputs) continue;
-      step.attributes = changed(sample.attributes, step, alike);
+      step.attributes = changed(declared(op, sample), step, alike);
       if (add(step)) {
         ++ops_;
         return;
@@ -294,6 +294,18 @@ class Generator {
   }
 
   // ---- attributes
+
+  // All that an op declares, as the sample has them; what may be left out is, now and then.
+  Attributes declared(const Op& op, const Sample& sample) {
+    Attributes out;
+    for (const AttributeDeclaration& declaration : op.attributes.list()) {
+      const Attribute* value = sample.attributes.find(declaration.name());
+      if (declaration.otherwise() && random_.chance(0.2)) continue;
+      if (!value && declaration.otherwise()) value = &*declaration.otherwise();
+      if (value) out = out.with(declaration.name(), *value);
+    }
+    return out;
+  }
 
   Attributes changed(const Attributes& sample, const Step& step, bool alike) {
     Attributes out = sample;
