@@ -167,7 +167,6 @@ Updates Adam::apply(const Values& parameters, const Values& gradients, Location 
                            }
                            const Value v = slot(w, "adam/v");
                            const Value s = slot(w, "adam/s");
-                           const Value power = cast(next_t, w.dtype());
                            const Value next_v = beta1 * v + (1 - beta1) * g;
                            const Value next_s = beta2 * s + (1 - beta2) * square(g);
                            // The corrections of the moments' bias are scalars: a division each, not one an element.

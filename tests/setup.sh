@@ -65,7 +65,7 @@ need() {
 
 need_build() {
   need g++:c++ cmake:cmake ninja-build:ninja ccache:ccache libc6-dev libfmt-dev libxsimd-dev libopenblas-dev \
-    catch2 libxtensor-dev libxtensor-blas-dev nlohmann-json3-dev libcli11-dev libmatio-dev libhdf5-dev libzip-dev \
+    catch2 libxtensor-dev libxtensor-blas-dev libeigen3-dev nlohmann-json3-dev libcli11-dev libmatio-dev libhdf5-dev libzip-dev \
     libcsv-dev zlib1g-dev libxbyak-dev gnuplot-nox:gnuplot fonts-dejavu-core
 }
 
