@@ -23,8 +23,8 @@ Value minimum(Operand a, Operand b);
 // a = b = 0; d/db = a^b log a, 0 where a is 0 and b >= 0, NaN where a is negative. Of both all derivatives in a are
 // right to any order. Floating only.
 // A power is within a unit in the last place (ULP), and computed one element after the other. But where b is one number
-// that a program finds constant, from -8 to 8 and whole or half of a whole one, it is made of products, of a or 1 / a and
-// its square root: it costs what these do, and is within |b| + 1 ULP, of a negative b within 2 |b| + 2.
+// that a program finds constant, from -8 to 8 and whole or half of a whole one, it is made of products, of a or 1 / a
+// and its square root: it costs what these do, and is within |b| + 1 ULP, of a negative b within 2 |b| + 2.
 Value pow(Operand a, Operand b);
 
 inline Value operator+(Operand a, Operand b) { return add(a, b); }
