@@ -456,11 +456,10 @@ inline const std::map<std::string, Reference>& references() {
       {"slice_scatter", moved([](const X& x, const Attributes& a) {
          return put(x, axis_of(a, x.dimension()), places(a), sizes_of(a, "whole")[0]);
        })},
-      {"slice_add",
-       {.value = [](const Inputs& x, const Attributes& a) -> X {
-          const std::size_t axis = axis_of(a, x[0].dimension());
-          return x[0] + put(x[1], axis, places(a), x[0].shape()[axis]);
-        }}},
+      {"slice_add", {.value = [](const Inputs& x, const Attributes& a) -> X {
+         const std::size_t axis = axis_of(a, x[0].dimension());
+         return x[0] + put(x[1], axis, places(a), x[0].shape()[axis]);
+       }}},
       {"concat",
        {.value = [](const Inputs& x, const Attributes& a) { return concatenated(x, axis_of(a, x[0].dimension())); },
         .ulps = 0}},
