@@ -140,7 +140,7 @@ void Array::check_index(std::int64_t flat_index) const {
     throw Error("array", fmt::format("requires an index below {}, got {}", size_, flat_index));
 }
 
-double Array::operator[](std::int64_t flat_index) const { return at<double>(flat_index); }
+double Array::operator[](std::int64_t flat_index) const { return detail::printed(at<double>(flat_index)); }
 
 void Array::set(std::int64_t flat_index, Number value) {
   check_index(flat_index);

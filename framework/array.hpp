@@ -118,7 +118,7 @@ class Array {
   [[nodiscard]] double operator()(I... indices) const {
     return element(Dims{static_cast<std::int64_t>(indices)...});
   }
-  [[nodiscard]] double item() const { return at<double>(only_index()); }
+  [[nodiscard]] double item() const { return (*this)[only_index()]; }
   // The same as a T: item<std::int64_t>() is exact. A fraction is cut off as C++ does; throws Error for a number beyond
   // T's range and for NaN as a whole number.
   template <class T>

@@ -296,6 +296,8 @@ void fail_each(
       stage();
     } catch (const std::bad_alloc&) {
       failed = true;
+    } catch (const Error&) {  // an Array for which there is no memory says so
+      failed = true;
     }
     const bool reached = fail_in == 0;
     fail_in = 0;

@@ -567,6 +567,7 @@ const Op& counting() {
     return register_op(
         {.name = "counting",
          .doc = "i + the input at element i.",
+         .attributes = {{"shape", AttributeType::shape}, {"dtype", AttributeType::dtype}},
          .shape = [](const OpCall& call) -> Type {
            return {call.attributes().get<DType>("dtype"), call.attributes().get<Shape>("shape")};
          },
@@ -697,20 +698,22 @@ TEST_CASE("one_hot in every dtype") {
 
 TEST_CASE("dtypes that a forward rule is not written for are refused where the op is applied") {
   // A shape rule that lets everything through.
-  const auto op = [](const char* op_name, Forward forward) -> const Op& {
+  const auto op = [](const char* op_name, Forward forward, Sample sample = {.inputs = {ones({2})}}) -> const Op& {
     return register_op({.name = op_name,
                         .doc = "For floating numbers.",
                         .shape = [](const OpCall& call) -> Type { return call.type(0); },
                         .forward = std::move(forward),
-                        .samples = {{.inputs = {ones({2})}}}});
+                        .samples = {std::move(sample)}});
   };
   const Op& exponential = op("exponential", elementwise([](auto x) { return simd::exp(x); }));
   const Op& halved = op("halved", elementwise([](auto x) { return x * 0.5; }));
-  const Op& scaled = op("scaled", elementwise([](auto x, auto by) { return x * by; }, {"by"}));
-  const Op& copied =
-      op("copied", kernel([]<class T>(const std::vector<Tensor<const T>>& x, Tensor<T> y, const Attributes&) {
-           std::copy(x[0].begin(), x[0].end(), y.data);
-         }));
+  const Op& scaled = op("scaled", elementwise([](auto x, auto by) { return x * by; }, {"by"}),
+                        {.inputs = {ones({2})}, .attributes = {{"by", 2.0}}});
+  const Forward copy = kernel([]<class T>(const std::vector<Tensor<const T>>& x, Tensor<T> y, const Attributes&) {
+    std::copy(x[0].begin(), x[0].end(), y.data);
+  });
+  const Op& copied = op("copied", copy);
+  const Op& first_of_two = op("first_of_two", copy, {.inputs = {ones({2}), ones({2})}});
   Graph graph;
   const auto n = graph.input("n", {2}, int64);
   const auto b = graph.input("b", {2}, boolean);
@@ -731,18 +734,13 @@ TEST_CASE("dtypes that a forward rule is not written for are refused where the o
   refuse(scaled, {n}, {{"by", 1.5}}, "float32 or float64, got int64");
   refuse(copied, {n}, {}, "an output of float32 or float64, got int64");
   refuse(copied, {b}, {}, "an output of float32 or float64, got bool");
-  refuse(copied, {x, y}, {}, "inputs of the output's dtype, float64, got float32");
-  for (const DType dtype : {int64, boolean})
-    for (const char* drawn : {"dropout_mask", "random_uniform"})
-      refuse(*find_op(drawn), {step},
-             {{"shape", Shape{2}},
-              {"dtype", dtype},
-              {"keep", 0.5},
-              {"low", 0.0},
-              {"high", 1.0},
-              {"seed", 1},
-              {"stream", 1}},
-             "an output of float32 or float64, got " + std::string(name(dtype)));
+  refuse(first_of_two, {x, y}, {}, "inputs of the output's dtype, float64, got float32");
+  for (const DType dtype : {int64, boolean}) {
+    const Attributes drawn({{"shape", Shape{2}}, {"dtype", dtype}, {"seed", 1}, {"stream", 1}});
+    const std::string message = "an output of float32 or float64, got " + std::string(name(dtype));
+    refuse(*find_op("dropout_mask"), {step}, drawn.with("keep", 0.5), message);
+    refuse(*find_op("random_uniform"), {step}, drawn.with("low", 0.0).with("high", 1.0), message);
+  }
   const auto got = compute(graph, {apply(scaled, {n}, {{"by", 3.0}}), apply(halved, {y})},
                            {{n, Array(std::vector<std::int64_t>{4, -1})}, {y, Array({3.0, 5.0}).astype(float32)}});
   CHECK(got[0].identical(Array(std::vector<std::int64_t>{12, -3})));

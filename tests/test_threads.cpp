@@ -321,7 +321,7 @@ TEST_CASE("readers of a State see all of a run's updates or none") {
   Graph graph;
   const auto w = graph.variable("w", zeros({50'000}));
   const auto v = graph.variable("v", zeros({3}));
-  const auto step = graph.step();
+  const Values seen = {min(w), max(w), v, cast(graph.step(), float64)};
   State state(graph);
   // After k runs all of w is k, and so are v and the step.
   Program train(state, {.updates = {{w, w + 1.0}, {v, v + 1.0}}});
@@ -339,7 +339,7 @@ TEST_CASE("readers of a State see all of a run's updates or none") {
     });
   };
   for (int i = 0; i < 2; ++i)
-    read([&, program = std::make_shared<Program>(state, Request{.outputs = {min(w), max(w), v, cast(step, float64)}})] {
+    read([&, program = std::make_shared<Program>(state, Request{.outputs = seen})] {
       const Results r = program->run();
       return std::pair(std::min({r.scalar(0), r[2][0], r.scalar(3)}), std::max({r.scalar(1), r[2][2], r.scalar(3)}));
     });
@@ -366,13 +366,15 @@ TEST_CASE("readers of a State see all of a run's updates or none") {
 TEST_CASE("several threads train one State, and others set and load it") {
   Graph graph;
   const auto v = graph.variable("v", zeros({1000}));
+  const auto next = v + 1.0;
+  const auto total = sum(v);
   State state(graph);
   const std::string path = (std::filesystem::temp_directory_path() / "chainrule_threads.safetensors").string();
   state.save(path);
   std::vector<std::thread> threads;
   for (int t = 0; t < 3; ++t)
     threads.emplace_back([&] {
-      Program program(state, {.updates = {{v, v + 1.0}}});
+      Program program(state, {.updates = {{v, next}}});
       for (int i = 0; i < 200; ++i) program.run();
     });
   for (std::thread& thread : threads) thread.join();
@@ -382,7 +384,7 @@ TEST_CASE("several threads train one State, and others set and load it") {
   threads.clear();
   std::atomic<bool> stop = false;
   threads.emplace_back([&] {
-    for (Program program(state, {.updates = {{v, v + 1.0}}}); !stop;) program.run();
+    for (Program program(state, {.updates = {{v, next}}}); !stop;) program.run();
   });
   threads.emplace_back([&] {
     for (State other = state; !stop; other = state) state = other;
@@ -393,7 +395,7 @@ TEST_CASE("several threads train one State, and others set and load it") {
     state.reset();
     state.save(path);
     // Programs are made and go meanwhile.
-    Program(state, {.outputs = {sum(v)}}).run();
+    Program(state, {.outputs = {total}}).run();
   }
   stop = true;
   for (std::thread& thread : threads) thread.join();

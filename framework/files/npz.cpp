@@ -47,7 +47,7 @@ std::uint64_t member_offset(std::string_view directory, std::size_t entry, std::
   while (at + 4 <= end) {
     const std::size_t size = number_at(directory, at + 2, 2);
     std::size_t field = at + 4;
-    for (const std::size_t bytes : {20, 24})
+    for (const std::size_t bytes : {std::size_t{20}, std::size_t{24}})
       if (number_at(directory, entry + bytes, 4) == elsewhere) field += 8;
     if (number_at(directory, at, 2) == 1 && field + 8 <= std::min(end, at + 4 + size))
       return number_at(directory, field, 8);

@@ -71,6 +71,13 @@ void* operator new[](std::size_t bytes) { return take(bytes, alignof(std::max_al
 void* operator new(std::size_t bytes, std::align_val_t alignment) {
   return take(bytes, static_cast<std::size_t>(alignment));
 }
+void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
+  try {
+    return take(bytes, alignof(std::max_align_t));
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
 void operator delete(void* pointer) noexcept { give(pointer); }
 void operator delete[](void* pointer) noexcept { give(pointer); }
 void operator delete(void* pointer, std::size_t) noexcept { give(pointer); }
@@ -142,6 +149,8 @@ std::string damaged(std::string bytes, Random& random, const std::string& other)
 }
 
 // ---- one file
+
+constexpr std::size_t longest_report = 4000;
 
 std::string read_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -222,7 +231,8 @@ class Fuzzer {
     ++counts_->faults;
     std::filesystem::create_directories(kept_);
     const std::string to = fmt::format("{}/{}-{}", kept_, seed_, counts_->next);
-    std::filesystem::copy_file(path(), to, std::filesystem::copy_options::overwrite_existing);
+    std::error_code none;  // no file: it ended while it made one
+    std::filesystem::copy_file(path(), to, std::filesystem::copy_options::overwrite_existing, none);
     fmt::print("FAULT in file {} (kept as {}): {}\n", counts_->next, to, why);
     std::fflush(stdout);
   }
@@ -242,9 +252,11 @@ class Fuzzer {
       if (entry.path().filename().string().find("report.") != 0) continue;
       const std::string report = read_file(entry.path().string());
       std::filesystem::remove(entry.path());
-      const std::size_t second = report.find("#3 ");
-      if (report.substr(0, report.find('\n', std::min(second, report.size()))).find("libhdf5") == std::string::npos)
-        out = fmt::format("{}: {}", format.name, report);
+      // (Memory that was refused is reported as well, as a warning.)
+      if (report.find("ERROR: ") == std::string::npos && report.find("runtime error: ") == std::string::npos) continue;
+      const std::size_t third = report.find("#3 ");
+      if (report.substr(0, report.find('\n', std::min(third, report.size()))).find("libhdf5") == std::string::npos)
+        out = fmt::format("{}: {}", format.name, report.substr(0, longest_report));
     }
     return out;
   }
@@ -274,7 +286,7 @@ void supervise(Fuzzer& fuzzer, Counts* counts, const std::string& folder, std::u
     int status = 0;
     waitpid(worker, &status, 0);
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0) continue;
-    const std::string report = read_file(fmt::format("{}/report.{}", folder, worker));
+    const std::string report = read_file(fmt::format("{}/report.{}", folder, worker)).substr(0, longest_report);
     fuzzer.keep(WIFSIGNALED(status) ? fmt::format("ended by {} {}", strsignal(WTERMSIG(status)), report)
                                     : fmt::format("ended with {} {}", WEXITSTATUS(status), report));
     for (const auto& entry : std::filesystem::directory_iterator(folder)) std::filesystem::remove_all(entry.path());
