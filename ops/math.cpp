@@ -4,6 +4,7 @@
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/attempt.hpp>
 #include <chainrule/framework/op_family.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/compare.hpp>
@@ -224,7 +225,7 @@ Value clip(Value x, Number low, Number high, Location at) {
     throw Error(at, "clip", fmt::format("requires low <= high, got {} and {}", low.to_string(), high.to_string()));
   if (x.defined() && x.dtype() == int64) {  // whose bounds are exact
     const auto bound = [&](Number number) { return number.visit([&](auto value) { return Operand(value, at); }); };
-    return minimum(Operand(maximum(Operand(x, at), bound(low)), at), bound(high));
+    return detail::attempt(x, [&] { return minimum(Operand(maximum(Operand(x, at), bound(low)), at), bound(high)); });
   }
   return apply(clip_op, {x}, {{"low", low.as<double>()}, {"high", high.as<double>()}}, at);
 }

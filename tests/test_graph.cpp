@@ -532,6 +532,7 @@ TEST_CASE("every function that builds leaves the graph as it was after an error"
       {"stop_gradient", [](Value a, Value, Value) { stop_gradient(a); }},
       {"exp", [](Value a, Value, Value) { exp(a); }},
       {"clip", [](Value a, Value, Value) { clip(a, 2, 1); }},
+      {"clip at a fraction", [](Value a, Value, Value) { clip(a, 0, 0.5); }},
       {"prelu", [](Value a, Value b, Value) { prelu(a, b); }},
       {"prelu by an array",
        [](Value a, Value, Value) {

@@ -176,6 +176,18 @@ results: %17 %18
 )");
 }
 
+TEST_CASE("fold_constants leaves what hangs on a size to the runs, whichever attribute says so") {
+  Graph graph;
+  const auto n = graph.dimension("n");
+  const auto x = graph.input("x", {n});
+  const auto numbers = graph.constant(Array({10.0, 11.0, 12.0, 13.0, 14.0}));
+  const auto last = apply(*find_op("slice"), {numbers}, {{"axis", 0}, {"start", Shape{n}}, {"size", 1}, {"step", 1}});
+  State state(graph);
+  Program program(state, {.outputs = {sum(x) + last}});
+  CHECK(program.run({{x, Array({1.0, 2.0})}}).at(0).item() == 15);
+  CHECK(program.run({{x, Array({1.0, 2.0, 3.0})}}).at(0).item() == 19);
+}
+
 TEST_CASE("merge_common makes equal nodes one") {
   Graph graph({.seed = 5});
   Line line;

@@ -15,11 +15,8 @@ bool foldable(const Node& node, std::int64_t input_elements) {
   // What is larger than its inputs costs more to keep than to make.
   const Dimension elements = count(node.shape());
   if (!elements.is_number() || elements.extent() > std::max<std::int64_t>(1, input_elements)) return false;
-  // `extent` of a symbol is known only in a run.
-  if (const Attribute* shape = node.attributes().find("shape"))
-    if (const auto* s = std::get_if<Shape>(&shape->variant()))
-      return std::all_of(s->begin(), s->end(), [](Dimension d) { return d.is_number(); });
-  return true;
+  // What hangs on the size of a symbol is known only in a run.
+  return !detail::has_symbols(node.graph_data()->node(node.id()));
 }
 
 // Whether no node is on constants only: of those that are made while folding, some node is the first.

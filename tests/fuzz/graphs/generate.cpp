@@ -88,7 +88,7 @@ class Generator {
   std::optional<std::size_t> add(Step step) {
     const std::size_t at = recipe_.steps.size();
     const Sizes sizes = sizes_of(recipe_.sizes[0]);
-    if (step.is_leaf() && count(chainrule::evaluate(step.shape, sizes)) > most_elements_) return {};
+    if (step.is_leaf() && elements_of(step.shape) > static_cast<double>(most_elements_)) return {};
     recipe_.steps.push_back(std::move(step));
     if (++tries_ == last_) return broken();
     try {
@@ -116,6 +116,13 @@ class Generator {
     recipe_.outputs = {recipe_.steps.size() - 1};
     broken_ = true;
     return {};
+  }
+
+  // May be more than an integer holds.
+  [[nodiscard]] double elements_of(const Shape& shape) const {
+    double product = 1;
+    for (const Dimension d : shape) product *= static_cast<double>(d.evaluate(sizes_of(recipe_.sizes[0])));
+    return product;
   }
 
   void give(std::size_t at, const Dims& dims) {

@@ -1,7 +1,6 @@
 #include "recipe.hpp"
 
 #include <algorithm>
-#include <cctype>
 #include <cmath>
 
 #include <fmt/core.h>
@@ -91,13 +90,7 @@ Sizes sizes_of(const SizeSet& set) {
 
 std::vector<std::string> names_of(const Attributes& attributes) {
   std::vector<std::string> out;
-  const std::string text = attributes.to_string();  // "axis=1, keepdims=true"
-  for (std::size_t end = text.find('='); end != std::string::npos; end = text.find('=', end + 1)) {
-    std::size_t begin = end;
-    while (begin > 0 && (std::isalnum(static_cast<unsigned char>(text[begin - 1])) || text[begin - 1] == '_')) --begin;
-    std::string name = text.substr(begin, end - begin);
-    if (attributes.has(name)) out.push_back(std::move(name));
-  }
+  attributes.for_each([&](const std::string& name, const Attribute&) { out.push_back(name); });
   return out;
 }
 

@@ -72,7 +72,7 @@ Value build_step(Graph graph, const Values& before, const Recipe& recipe, std::s
 Request request_of(const Recipe& recipe, const Built& built);
 
 Sizes sizes_of(const SizeSet& set);
-// The names of what is set. (Attributes cannot be walked.)
+// The names of what is set.
 std::vector<std::string> names_of(const Attributes& attributes);
 // Shapes among the attributes with their symbols replaced by sizes.
 Attributes evaluate(const Attributes& attributes, const Sizes& sizes);
