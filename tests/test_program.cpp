@@ -1140,3 +1140,18 @@ TEST_CASE("a graph of static storage") {
   CHECK(before_main.program.run({{"x", Array({{1.0, 1.0}, {1.0, 1.0}})}}).scalar() == Approx(8));
   CHECK(before_main.state.step() == 2);
 }
+
+TEST_CASE("a result of one element in the memory of an operand is written when that was read") {
+  // The slope of `chosen` in `total` is the flag itself as a number, which exists before `chosen` is computed.
+  Graph graph;
+  const auto x = graph.input("x", {2});
+  const auto flag = equal(graph.input("a", {}), 1.0);
+  const auto total = sum(x);
+  const auto chosen = where(flag, total, 7.0);
+  const auto slope = gradients(chosen, {x})[0];
+  State state(graph);
+  Program program(state, {.outputs = {slope, chosen}});
+  const auto results = program.run({{x, Array({20.0, 3.0})}, {"a", 1.0}});
+  CHECK(results[chosen].item() == 23);
+  CHECK(results[slope].identical(Array({1.0, 1.0})));
+}

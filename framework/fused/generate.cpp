@@ -68,7 +68,8 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
     for (const VectorStore& s : code.stores()) {
       std::uint32_t at = s.value;
       for (std::uint32_t i = 0; s.overwrites != VectorStore::none && i < instructions_.size(); ++i)
-        if (instructions_[i].op == VectorOp::stream && instructions_[i].index == s.overwrites && !uses_[i].empty())
+        if ((instructions_[i].op == VectorOp::stream || instructions_[i].op == VectorOp::scalar) &&
+            instructions_[i].index == s.overwrites && !uses_[i].empty())
           at = std::max(at, uses_[i].back());
       stores_at_[at].push_back(&s);
     }

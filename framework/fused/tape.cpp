@@ -246,7 +246,7 @@ class Assembler {
     for (const auto& [written, input] : in_place_) {
       if (written != output.output) continue;
       for (std::size_t e = 0; e < flat_.externals.size(); ++e)
-        if (ready_[e] && ways_[e] == Way::direct && flat_.externals[e].slots[0] == input) return slot_of_external_[e];
+        if (ready_[e] && ways_[e] != Way::loaded && flat_.externals[e].slots[0] == input) return slot_of_external_[e];
     }
     return VectorStore::none;
   }

@@ -196,6 +196,7 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   const CampaignOptions& options = campaign.options;
 
+  World::folders = std::filesystem::temp_directory_path() / fmt::format("chainrule_fuzz_{}", getpid());
   campaign.one = [&](std::uint64_t index, Shared& shared) {
     const Judgement judgement = run(
         sequence_of(seed_of(options, index)), [](std::size_t, const std::string&, bool) {}, shared.counters[0],
@@ -211,5 +212,8 @@ int main(int argc, char** argv) {
     return fmt::format(", {} calls ({} threw), {}", total.counters[0], total.counters[1],
                        missing.empty() ? "all of them succeeded somewhere" : "never succeeded:" + missing);
   };
-  return campaign.run();
+  const int status = campaign.run();
+  std::error_code ignored;
+  std::filesystem::remove_all(World::folders, ignored);
+  return status;
 }

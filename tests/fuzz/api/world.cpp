@@ -48,7 +48,7 @@ Array filled(DType dtype, const Dims& dims, int seed) {
 
 World::World() {
   static int number = 0;
-  folder = std::filesystem::temp_directory_path() / fmt::format("chainrule_fuzz_{}_{}", getpid(), number++);
+  folder = folders / fmt::format("{}_{}", getpid(), number++);
   std::filesystem::create_directories(folder);
   graphs.emplace_back();
 }

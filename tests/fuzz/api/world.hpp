@@ -41,6 +41,8 @@ struct World {
   };
   std::deque<NamedUpdates> updates;  // of optimizers
   std::filesystem::path folder;      // of its own, for checkpoints
+  // Where they are: removed at the end, since a process that crashes leaves its own.
+  inline static std::filesystem::path folders;
 
   // Everything that an error must not change.
   struct Snapshot {

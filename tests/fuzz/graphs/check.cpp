@@ -52,7 +52,7 @@ class Expectation {
   Expectation(const Recipe& recipe, const Sizes& sizes, Given given)
       : recipe_(recipe), sizes_(sizes), given_(std::move(given)) {
     exact_ = make({});
-    for (std::uint64_t seed = 1; seed <= 2; ++seed) moved_.push_back(make({2, seed}));
+    for (std::uint64_t seed = 1; seed <= 2; ++seed) moved_.push_back(make({2, seed, seed == 2}));
   }
 
   // Whether the interpreter has an Error for what is asked of the program.
@@ -79,7 +79,7 @@ class Expectation {
       if (!agrees(step, i, got, expected, 8, 16)) wrong = i;
     if (!wrong) return;
     // Rounding may decide it: a closer look at every such element.
-    while (moved_.size() < 24) moved_.push_back(make({4, moved_.size() + 1}));
+    while (moved_.size() < 24) moved_.push_back(make({4, moved_.size() + 1, moved_.size() % 2 == 0}));
     for (std::int64_t i = *wrong; i < got.size(); ++i) {
       if (agrees(step, i, got, expected, 4, 32)) continue;
       if (!is_stable(step, i, expected)) {

@@ -190,7 +190,7 @@ Interpreter::Interpreter(Graph graph, Mode mode, Sizes sizes, Perturbation pertu
     : graph_(std::move(graph)),
       mode_(mode),
       sizes_(std::move(sizes)),
-      ulps_(perturbation.ulps),
+      perturbation_(perturbation),
       random_(perturbation.seed) {}
 
 Interpreter::Entry& Interpreter::grown(Value value) {
@@ -201,6 +201,7 @@ Interpreter::Entry& Interpreter::grown(Value value) {
 void Interpreter::give(Value leaf, const Array& array) {
   Array own = array;
   bool exact = true;
+  of_node_ = 2 * random_.unit() - 1;
   perturb(own, exact);
   entry(leaf) = {std::make_shared<const Array>(std::move(own)), exact};
 }
@@ -211,20 +212,22 @@ const Array& Interpreter::value(Value value) {
 }
 
 double Interpreter::moved(double x, DType dtype) {
-  if (ulps_ == 0) return x;
+  if (perturbation_.ulps == 0) return x;
   const double epsilon = dtype == float32 ? 0x1p-23 : 0x1p-52;
-  return x * (1 + ulps_ * epsilon * (2 * random_.unit() - 1));
+  return x * (1 + perturbation_.ulps * epsilon * (perturbation_.together ? of_node_ : 2 * random_.unit() - 1));
 }
 
 // Unless no rounding can have touched it.
 void Interpreter::perturb(Array& array, bool& exact) {
   if (!is_floating(array.dtype())) return;
   exact = exact && is_coarse(array);
-  if (exact || ulps_ == 0) return;
+  if (exact || perturbation_.ulps == 0) return;
   for (std::int64_t i = 0; i < array.size(); ++i) array.set(i, moved(array[i], array.dtype()));
 }
 
 void Interpreter::evaluate(Value value) {
+  for (const Value input : value.node().inputs()) this->value(input);
+  of_node_ = 2 * random_.unit() - 1;
   const Node node = value.node();
   const Op& op = node.op();
   if (const Array* constant = detail::constant_value(value)) {
@@ -241,10 +244,7 @@ void Interpreter::evaluate(Value value) {
     return;
   }
   bool exact = true;
-  for (const Value input : node.inputs()) {
-    this->value(input);
-    exact = exact && entry(input).exact;
-  }
+  for (const Value input : node.inputs()) exact = exact && entry(input).exact;
   Array out(value.dtype(), chainrule::evaluate(value.shape(), sizes_));
   if (op.forward.micro) {
     evaluate_micro(node, out, exact);

@@ -27,6 +27,7 @@ class Interpreter {
   struct Perturbation {
     double ulps = 0;
     std::uint64_t seed = 0;
+    bool together = false;  // all elements of a node by the same: equal elements have equal errors, which add up
   };
   // Expansions of composites are appended to the graph.
   Interpreter(Graph graph, Mode mode, Sizes sizes, Perturbation perturbation);
@@ -54,7 +55,8 @@ class Interpreter {
   Graph graph_;
   Mode mode_;
   Sizes sizes_;
-  double ulps_;
+  Perturbation perturbation_;
+  double of_node_ = 0;  // what its elements are moved by together, from -1 to 1
   Random random_;
   std::vector<Entry> entries_;
 };

@@ -214,7 +214,8 @@ class Shrinker {
               if (s.kind == Step::Kind::step || s.kind == Step::Kind::epoch) s.dtype = int64;
               s.kind = Step::Kind::input;
             });
-      attempt([](const Step& s) { return s.is_leaf() && !s.fill.coarse; }, [](Step& s) { s.fill.coarse = true; });
+      if (!now_.check_gradients)  // whose points must lie off the kinks
+        attempt([](const Step& s) { return s.is_leaf() && !s.fill.coarse; }, [](Step& s) { s.fill.coarse = true; });
       attempt([](const Step& s) { return s.is_leaf() && s.fill.special; }, [](Step& s) { s.fill.special = false; });
       attempt([](const Step& s) { return s.is_leaf() && s.fill.seed != 0; }, [](Step& s) { s.fill.seed = 0; });
     }
