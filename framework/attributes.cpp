@@ -132,8 +132,6 @@ void Attributes::throw_missing(std::string_view name, bool wrong_type) {
 
 // ---- declarations
 
-namespace {
-
 AttributeType type_of(const Attribute& value) {
   return std::visit(Overloaded{
                         [](bool) { return AttributeType::flag; },
@@ -146,6 +144,8 @@ AttributeType type_of(const Attribute& value) {
                     },
                     value.variant());
 }
+
+namespace {
 
 std::string_view describe(AttributeType type) {
   switch (type) {
@@ -274,10 +274,13 @@ Attributes DeclaredAttributes::complete(const Attributes& given, std::size_t ran
   Attributes::List all;
   all.reserve(list_.size());
   for (const auto& d : list_) {
-    Attribute value = *converted(value_of(d, given, op, at), d.type());
+    const Attribute* found = value_of(d, given, op, at);
+    if (!found) continue;
+    Attribute value = *converted(*found, d.type());
     if (counts_axes(d.type())) value = with_axes_from_0(value, d.type(), rank, op, at);
     all.emplace_back(d.name(), std::move(value));
   }
+  if (all.empty()) return {};
   // Nodes that are given one list share it.
   for (const Attributes* same : {&given, &defaults_})
     if (same->list_ && *same->list_ == all) return *same;
@@ -297,10 +300,10 @@ void DeclaredAttributes::check(const Attributes& given, std::string_view op, Loc
   for (const auto& d : list_) static_cast<void>(value_of(d, given, op, at));
 }
 
-const Attribute& DeclaredAttributes::value_of(const AttributeDeclaration& declared, const Attributes& given,
+const Attribute* DeclaredAttributes::value_of(const AttributeDeclaration& declared, const Attributes& given,
                                               std::string_view op, Location at) const {
   const Attribute* found = given.find(declared.name());
-  if (!found && declared.otherwise()) return *declared.otherwise();
+  if (!found && !declared.required()) return declared.otherwise() ? &*declared.otherwise() : nullptr;
   const auto refuse = [&](const std::string& got) {
     throw Error(at, op,
                 fmt::format("requires {} as attribute '{}', got {}", describe(declared.type()), declared.name(), got));
@@ -308,7 +311,7 @@ const Attribute& DeclaredAttributes::value_of(const AttributeDeclaration& declar
   if (!found) refuse("none");
   if (!converted(*found, declared.type()))
     refuse(fmt::format("{} ({})", found->to_string(), describe(type_of(*found))));
-  return *found;
+  return found;
 }
 
 }  // namespace chainrule

@@ -116,16 +116,27 @@ class AttributeDeclaration {
       : name_(std::move(name)), type_(type), otherwise_(std::move(otherwise)) {}
   // Of the type of what it is otherwise: {"keepdims", false}, {"slope", 0.01}.
   AttributeDeclaration(std::string name, Attribute otherwise);
+  // A node that is not given it does without.
+  static AttributeDeclaration optional(std::string name, AttributeType type) {
+    AttributeDeclaration out(std::move(name), type);
+    out.required_ = false;
+    return out;
+  }
 
   [[nodiscard]] const std::string& name() const { return name_; }
   [[nodiscard]] AttributeType type() const { return type_; }
   [[nodiscard]] const std::optional<Attribute>& otherwise() const { return otherwise_; }
+  [[nodiscard]] bool required() const { return required_ && !otherwise_; }
 
  private:
   std::string name_;
   AttributeType type_;
   std::optional<Attribute> otherwise_;
+  bool required_ = true;
 };
+
+// What an attribute of this value is declared as where nothing more is said.
+AttributeType type_of(const Attribute& value);
 
 // The attributes of an op: {{"axes", AttributeType::axes}, {"keepdims", false}}.
 class DeclaredAttributes {
@@ -149,7 +160,8 @@ class DeclaredAttributes {
   }
 
  private:
-  [[nodiscard]] const Attribute& value_of(const AttributeDeclaration& declared, const Attributes& given,
+  // Null for one that a node does without.
+  [[nodiscard]] const Attribute* value_of(const AttributeDeclaration& declared, const Attributes& given,
                                           std::string_view op, Location at) const;
   std::vector<AttributeDeclaration> list_;
   Attributes defaults_;  // where each has one, and none is an axis

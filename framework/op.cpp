@@ -113,6 +113,22 @@ DeclaredAttributes with_operands(const Op& op) {
   return out;
 }
 
+// An op that declares nothing has the attributes of its samples, of the types that they have there: those that all
+// samples have must be given, the others may be.
+DeclaredAttributes with_samples(const Op& op) {
+  DeclaredAttributes out = with_operands(op);
+  if (!op.attributes.list().empty()) return out;
+  for (const Sample& sample : op.samples)
+    sample.attributes.for_each([&](const std::string& name, const Attribute& value) {
+      if (out.find(name)) return;
+      const bool required = std::all_of(op.samples.begin(), op.samples.end(),
+                                        [&](const Sample& other) { return other.attributes.has(name); });
+      out.add(required ? AttributeDeclaration(name, type_of(value))
+                       : AttributeDeclaration::optional(name, type_of(value)));
+    });
+  return out;
+}
+
 // What its functor and its samples say of an op agrees with its declaration.
 void require_consistent(const Op& op) {
   const auto& micro = op.forward.micro;
@@ -149,7 +165,7 @@ const Op& register_op(Op op, Location at) {
   if (!op.forward.micro && !op.forward.kernel && !op.forward.generator && !op.forward.expansion)
     refuse(op, at, "it has no forward rule");
   if (op.samples.empty()) refuse(op, at, "it has no samples, so that nothing could check it");
-  op.attributes = with_operands(op);
+  op.attributes = with_samples(op);
   require_consistent(op);
   all.sorted.reserve(all.sorted.size() + 1);
   all.ops.push_back(std::move(op));
@@ -200,7 +216,7 @@ void require_arity(const Op& op, std::size_t given, Location at) {
 Attributes completed(const Op& op, const std::vector<Type>& inputs, const Attributes& attributes, Location at) {
   const std::size_t rank = inputs.empty() ? 0 : inputs[0].shape.rank();
   const bool registered = op.location.known();
-  return (registered ? op.attributes : with_operands(op)).complete(attributes, rank, op.name, at);
+  return (registered ? op.attributes : with_samples(op)).complete(attributes, rank, op.name, at);
 }
 
 // What a shape rule has made of the inputs is what the forward rule can compute.

@@ -197,6 +197,7 @@ struct Sample {
 struct Op {
   std::string name = {};
   std::string doc = {};
+  // An op of a program's own that declares none has those of its samples (register_op()).
   DeclaredAttributes attributes = {};
   ShapeRule shape = {};
   Forward forward = {};

@@ -50,13 +50,17 @@ void* operator new(std::size_t bytes) { return allocate(bytes, plain); }
 void* operator new[](std::size_t bytes) { return allocate(bytes, plain); }
 void* operator new(std::size_t bytes, std::align_val_t a) { return allocate(bytes, static_cast<std::size_t>(a)); }
 void* operator new[](std::size_t bytes, std::align_val_t a) { return allocate(bytes, static_cast<std::size_t>(a)); }
-// The standard library's temporary buffers come from here; a sanitizer has its own where the program has none.
-void* operator new(std::size_t bytes, const std::nothrow_t& /*tag*/) noexcept {
+// The standard library's temporary buffers and arrays come from here; a sanitizer has its own where the program has
+// none.
+void* operator new(std::size_t bytes, std::align_val_t a, const std::nothrow_t& /*tag*/) noexcept {
   try {
-    return allocate(bytes, plain);
+    return allocate(bytes, static_cast<std::size_t>(a));
   } catch (const std::bad_alloc&) {
     return nullptr;
   }
+}
+void* operator new(std::size_t bytes, const std::nothrow_t& tag) noexcept {
+  return ::operator new (bytes, std::align_val_t{plain}, tag);
 }
 void operator delete(void* p, const std::nothrow_t& /*tag*/) noexcept { release(p); }
 void operator delete(void* p) noexcept { release(p); }

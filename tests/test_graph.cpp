@@ -776,6 +776,36 @@ TEST_CASE("the attributes of an elementwise functor are declared by their names,
   CHECK(find_op(op.name) == nullptr);
 }
 
+TEST_CASE("an op that declares no attributes has those of its samples") {
+  Op op = op_named("shifted");
+  op.forward = kernel([]<class T>(const std::vector<Tensor<const T>>& x, Tensor<T> y, const Attributes& a) {
+    const double by = a.number("by") * (a.get<bool>("twice", false) ? 2 : 1);
+    for (std::int64_t i = 0; i < y.size(); ++i) y[i] = x[0][i] + static_cast<T>(by);
+  });
+  op.samples = {{.inputs = {ones({2})}, .attributes = {{"by", 1.5}}},
+                {.inputs = {ones({2})}, .attributes = {{"by", 0.5}, {"twice", true}}}};
+  const Op& shifted = register_op(op);
+  Graph graph;
+  const auto x = graph.input("x", {2});
+  const auto refuse = [&](const Attributes& attributes, int line, const std::string& message) {
+    require_refusal(
+        graph,
+        [&] {
+          apply(graph, shifted, {x}, attributes, {__FILE__, line});
+        },
+        line, message);
+  };
+  refuse({}, __LINE__, "requires a number as attribute 'by', got none");
+  refuse({{"bye", 1.0}}, __LINE__, "got 'bye'");
+  refuse({{"by", "much"}}, __LINE__, "requires a number as attribute 'by', got much");
+  refuse({{"by", 1.0}, {"twice", 2}}, __LINE__, "requires true or false as attribute 'twice', got 2");
+  const auto results =
+      test::compute(graph, {apply(shifted, {x}, {{"by", 1}}), apply(shifted, {x}, {{"by", 1.0}, {"twice", true}})},
+                    {{x, Array({1.0, 2.0})}});
+  CHECK(results[0].identical(Array({2.0, 3.0})));
+  CHECK(results[1].identical(Array({3.0, 4.0})));
+}
+
 TEST_CASE("an op gets as many inputs as it has, of types that it can compute") {
   Op op = op_named("one input");
   op.shape = broadcast_shape;  // which takes any number of them

@@ -337,7 +337,7 @@ TEST_CASE_METHOD(Arrays, "adaptors are what they show") {
   SHOWS(xt::adapt<xt::layout_type::column_major>(raw, std::vector<std::size_t>{3, 2}));
   SHOWS(xt::adapt(raw.data(), raw.size(), xt::no_ownership(), std::array<std::size_t, 2>{2, 3}));
   SHOWS(xt::adapt(raw.data() + 1, std::array<std::size_t, 1>{4}));
-  SHOWS(xt::adapt(raw, std::vector<std::size_t>{2, 2}, std::vector<std::ptrdiff_t>{3, 1}));
+  SHOWS(xt::adapt(raw, std::vector<std::size_t>{3, 2}, std::vector<std::ptrdiff_t>{1, 3}));
   SHOWS(xt::adapt(raw, std::vector<std::size_t>{2, 3}, std::vector<std::ptrdiff_t>{1, 2}));
   SHOWS(xt::adapt(bits, std::vector<std::size_t>{3}));
 }

@@ -71,12 +71,15 @@ void* operator new[](std::size_t bytes) { return take(bytes, alignof(std::max_al
 void* operator new(std::size_t bytes, std::align_val_t alignment) {
   return take(bytes, static_cast<std::size_t>(alignment));
 }
-void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
+void* operator new(std::size_t bytes, std::align_val_t alignment, const std::nothrow_t&) noexcept {
   try {
-    return take(bytes, alignof(std::max_align_t));
+    return take(bytes, static_cast<std::size_t>(alignment));
   } catch (const std::bad_alloc&) {
     return nullptr;
   }
+}
+void* operator new(std::size_t bytes, const std::nothrow_t& tag) noexcept {
+  return ::operator new (bytes, std::align_val_t{alignof(std::max_align_t)}, tag);
 }
 void operator delete(void* pointer) noexcept { give(pointer); }
 void operator delete[](void* pointer) noexcept { give(pointer); }
