@@ -268,6 +268,20 @@ cr::Op fraction(double slope, const cr::Initial& at) {
 
 }  // namespace
 
+TEST_CASE("a right gradient near a jump is right", "[check]") {
+  // Steps of a Taylor row reach the next whole number, which those of the differences do not.
+  cr::Graph graph;
+  const auto x = graph.parameter("x", cr::Array({0.9, 1.99, -0.05, 3.5}));
+  const auto right = cr::sum(x + 0.25 * cr::ceil(x));
+  const cr::State state(graph);
+  for (std::uint64_t seed = 1; seed <= 50; ++seed) {
+    const auto report = cr::check_gradients(right, {x}, state, {}, {.seed = seed});
+    INFO(report.to_string());
+    CHECK(report.verdict() != cr::Verdict::fail);
+  }
+  CHECK(cr::check_gradients(right + 0.25 * cr::sum(cr::stop_gradient(x)), {x}, state).verdict() == cr::Verdict::fail);
+}
+
 TEST_CASE("a jump is no kink: no gradient is one between slopes that grow without bound", "[check]") {
   const cr::Array jumps({1.0, 2.0, 3.0});
   const auto wrong = cr::check_gradients(fraction(-1000, jumps));
