@@ -23,7 +23,8 @@ class StableVector {
   T& back() { return (*this)[size_ - 1]; }
 
   void push_back(T value) {
-    if (size_ == chunks_.size() * chunk_size) chunks_.emplace_back(std::allocator<T>().allocate(chunk_size));
+    // The chunk has an owner before the list of them grows, for which there may be no memory.
+    if (size_ == chunks_.size() * chunk_size) chunks_.push_back(Chunk(std::allocator<T>().allocate(chunk_size)));
     std::construct_at(&chunks_[size_ / chunk_size][size_ % chunk_size], std::move(value));
     ++size_;
   }
@@ -64,7 +65,8 @@ class StableVector {
   struct Free {
     void operator()(T* chunk) const { std::allocator<T>().deallocate(chunk, chunk_size); }
   };
-  std::vector<std::unique_ptr<T[], Free>> chunks_;  // what follows element size_ - 1 is memory only
+  using Chunk = std::unique_ptr<T[], Free>;
+  std::vector<Chunk> chunks_;  // what follows element size_ - 1 is memory only
   std::size_t size_ = 0;
 };
 
