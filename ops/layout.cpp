@@ -162,13 +162,15 @@ kernels::Strided slice_view(const KernelCall& call, const Dims& whole) {
   return view;
 }
 
+CHAINRULE_EARLY const DeclaredAttributes slice_declaration = {{"axis", AttributeType::axis},
+                                                              {"start", AttributeType::extent},
+                                                              {"size", AttributeType::extent},
+                                                              {"step", std::int64_t{1}}};
+
 CHAINRULE_EARLY const BuiltinOp slice_op = register_op({
     .name = "slice",
     .doc = "Every step-th element from start along an axis, size of them.",
-    .attributes = {{"axis", AttributeType::axis},
-                   {"start", AttributeType::extent},
-                   {"size", AttributeType::extent},
-                   {"step", std::int64_t{1}}},
+    .attributes = slice_declaration,
     .shape = [](const OpCall& call) -> Type {
       call.require_inputs(1);
       Type out = call.type(0);
@@ -221,10 +223,7 @@ CHAINRULE_EARLY const BuiltinOp slice_scatter_op = register_op({
 CHAINRULE_EARLY const BuiltinOp slice_add_op = register_op({
     .name = "slice_add",
     .doc = "The first input, with the second added at the places of a slice.",
-    .attributes = {{"axis", AttributeType::axis},
-                   {"start", AttributeType::extent},
-                   {"size", AttributeType::extent},
-                   {"step", std::int64_t{1}}},
+    .attributes = slice_declaration,
     .shape = [](const OpCall& call) -> Type {
       call.require_inputs(2);
       call.require_floating(0);
