@@ -1,7 +1,7 @@
 // Activations: elementwise functions of one floating value. (The randomized leaky ReLU is with dropout, in random.hpp.)
 #pragma once
 
-#include <chainrule/framework/graph.hpp>
+#include <chainrule/framework/graph/graph.hpp>
 
 namespace chainrule {
 

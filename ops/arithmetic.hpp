@@ -4,7 +4,7 @@
 // one dtype, float32, float64 or, but for division and pow, int64. Shapes that do not broadcast throw Error.
 #pragma once
 
-#include <chainrule/framework/graph.hpp>
+#include <chainrule/framework/graph/graph.hpp>
 
 namespace chainrule {
 

@@ -1,7 +1,7 @@
 // Comparisons (bool values), logic on them, and the choice by them.
 #pragma once
 
-#include <chainrule/framework/graph.hpp>
+#include <chainrule/framework/graph/graph.hpp>
 
 namespace chainrule {
 

@@ -1,7 +1,7 @@
 // Ops that steer: training against inference, where gradients stop, conversions of dtype, sizes as numbers.
 #pragma once
 
-#include <chainrule/framework/graph.hpp>
+#include <chainrule/framework/graph/graph.hpp>
 
 namespace chainrule {
 

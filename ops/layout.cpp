@@ -5,9 +5,9 @@
 
 #include <fmt/core.h>
 
-#include <chainrule/framework/graph_data.hpp>
+#include <chainrule/framework/graph/graph_data.hpp>
+#include <chainrule/framework/graph/op_family.hpp>
 #include <chainrule/framework/kernels/copy.hpp>
-#include <chainrule/framework/op_family.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 
 CHAINRULE_OP_FAMILY(layout)

@@ -3,7 +3,7 @@
 
 #include <optional>
 
-#include <chainrule/framework/graph.hpp>
+#include <chainrule/framework/graph/graph.hpp>
 
 namespace chainrule {
 

@@ -1,7 +1,7 @@
 // Losses and penalties: scalars, so that a cost with its penalty is one expression.
 #pragma once
 
-#include <chainrule/framework/graph.hpp>
+#include <chainrule/framework/graph/graph.hpp>
 
 namespace chainrule {
 

@@ -1,7 +1,7 @@
 // Elementwise functions of one floating value; the output has its shape and dtype.
 #pragma once
 
-#include <chainrule/framework/graph.hpp>
+#include <chainrule/framework/graph/graph.hpp>
 
 namespace chainrule {
 

@@ -2,9 +2,9 @@
 
 #include <fmt/core.h>
 
-#include <chainrule/framework/attempt.hpp>
+#include <chainrule/framework/graph/attempt.hpp>
+#include <chainrule/framework/graph/op_family.hpp>
 #include <chainrule/framework/kernels/gemm.hpp>
-#include <chainrule/framework/op_family.hpp>
 #include <chainrule/ops/layout.hpp>
 
 CHAINRULE_OP_FAMILY(matmul)

@@ -2,9 +2,9 @@
 
 #include <fmt/core.h>
 
-#include <chainrule/framework/attempt.hpp>
-#include <chainrule/framework/graph_data.hpp>
-#include <chainrule/framework/op_family.hpp>
+#include <chainrule/framework/graph/attempt.hpp>
+#include <chainrule/framework/graph/graph_data.hpp>
+#include <chainrule/framework/graph/op_family.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/matmul.hpp>
 

@@ -3,9 +3,9 @@
 
 #include <string>
 
-#include <chainrule/framework/graph.hpp>
+#include <chainrule/framework/graph/graph.hpp>
+#include <chainrule/framework/graph/initializers.hpp>
 #include <chainrule/ops/normalization.hpp>
-#include <chainrule/optim/init.hpp>
 
 namespace chainrule::nn {
 

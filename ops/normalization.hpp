@@ -1,7 +1,7 @@
 // Batch normalization (Ioffe and Szegedy 2015).
 #pragma once
 
-#include <chainrule/framework/graph.hpp>
+#include <chainrule/framework/graph/graph.hpp>
 
 namespace chainrule {
 

@@ -2,11 +2,11 @@
 
 #include <fmt/core.h>
 
-#include <chainrule/framework/attempt.hpp>
-#include <chainrule/framework/graph_data.hpp>
+#include <chainrule/framework/core/philox.hpp>
+#include <chainrule/framework/graph/attempt.hpp>
+#include <chainrule/framework/graph/graph_data.hpp>
+#include <chainrule/framework/graph/op_family.hpp>
 #include <chainrule/framework/kernels/vector_table.hpp>
-#include <chainrule/framework/op_family.hpp>
-#include <chainrule/framework/philox.hpp>
 #include <chainrule/ops/activation.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/control.hpp>

@@ -7,7 +7,7 @@
 // Dropout (Srivastava et al. 2014), inverted: what is kept is scaled by 1 / keep, so that inference is the identity.
 #pragma once
 
-#include <chainrule/framework/graph.hpp>
+#include <chainrule/framework/graph/graph.hpp>
 
 namespace chainrule {
 

@@ -4,10 +4,10 @@
 
 #include <fmt/core.h>
 
-#include <chainrule/framework/attempt.hpp>
-#include <chainrule/framework/graph_data.hpp>
+#include <chainrule/framework/graph/attempt.hpp>
+#include <chainrule/framework/graph/graph_data.hpp>
+#include <chainrule/framework/graph/op_family.hpp>
 #include <chainrule/framework/kernels/reduce.hpp>
-#include <chainrule/framework/op_family.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/compare.hpp>
 #include <chainrule/ops/control.hpp>

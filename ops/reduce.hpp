@@ -4,7 +4,7 @@
 #include <concepts>
 #include <initializer_list>
 
-#include <chainrule/framework/graph.hpp>
+#include <chainrule/framework/graph/graph.hpp>
 
 namespace chainrule {
 

@@ -2,7 +2,7 @@
 
 #include <fmt/core.h>
 
-#include <chainrule/framework/op_family.hpp>
+#include <chainrule/framework/graph/op_family.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/control.hpp>
 #include <chainrule/ops/math.hpp>

@@ -1,7 +1,7 @@
 // Softmax and its logarithm along one axis.
 #pragma once
 
-#include <chainrule/framework/graph.hpp>
+#include <chainrule/framework/graph/graph.hpp>
 
 namespace chainrule {
 

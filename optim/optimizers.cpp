@@ -7,9 +7,9 @@
 
 #include <fmt/core.h>
 
-#include <chainrule/framework/attempt.hpp>
-#include <chainrule/framework/gradients.hpp>
-#include <chainrule/framework/graph_data.hpp>
+#include <chainrule/framework/autodiff/gradients.hpp>
+#include <chainrule/framework/graph/attempt.hpp>
+#include <chainrule/framework/graph/graph_data.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/control.hpp>
 #include <chainrule/ops/math.hpp>

@@ -4,8 +4,8 @@
 
 #include <initializer_list>
 
-#include <chainrule/framework/graph.hpp>
-#include <chainrule/framework/program.hpp>
+#include <chainrule/framework/graph/graph.hpp>
+#include <chainrule/framework/run/program.hpp>
 #include <chainrule/optim/schedules.hpp>
 
 namespace chainrule::optim {

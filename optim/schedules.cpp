@@ -5,7 +5,7 @@
 
 #include <fmt/core.h>
 
-#include <chainrule/framework/graph_data.hpp>
+#include <chainrule/framework/graph/graph_data.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/control.hpp>
 #include <chainrule/ops/math.hpp>

@@ -7,7 +7,7 @@
 #include <type_traits>
 #include <variant>
 
-#include <chainrule/framework/graph.hpp>
+#include <chainrule/framework/graph/graph.hpp>
 
 namespace chainrule::optim {
 

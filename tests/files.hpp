@@ -11,7 +11,7 @@
 #include <string>
 #include <string_view>
 
-#include <chainrule/framework/error.hpp>
+#include <chainrule/framework/core/error.hpp>
 
 #include "catch.hpp"
 

@@ -25,8 +25,8 @@
 #include <xtensor/views/xstrided_view.hpp>
 #endif
 
-#include <chainrule/framework/attributes.hpp>
-#include <chainrule/framework/philox.hpp>
+#include <chainrule/framework/core/philox.hpp>
+#include <chainrule/framework/graph/attributes.hpp>
 
 namespace chainrule::test {
 

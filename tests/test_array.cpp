@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include <chainrule/framework/array.hpp>
+#include <chainrule/framework/core/array.hpp>
 
 #include "catch.hpp"
 

@@ -14,7 +14,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include <chainrule/framework/atomic_file.hpp>
+#include <chainrule/framework/io/atomic_file.hpp>
 
 #include "files.hpp"
 

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include <chainrule/framework/data.hpp>
+#include <chainrule/framework/data/data.hpp>
 
 #include "catch.hpp"
 #include "expected.hpp"

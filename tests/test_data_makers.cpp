@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include <chainrule/framework/data.hpp>
+#include <chainrule/framework/data/data.hpp>
 
 #include "catch.hpp"
 #include "expected.hpp"

@@ -5,7 +5,7 @@
 #include <map>
 #include <vector>
 
-#include <chainrule/framework/data.hpp>
+#include <chainrule/framework/data/data.hpp>
 
 #include "catch.hpp"
 

@@ -6,7 +6,7 @@
 #include <Eigen/Core>
 
 #include <chainrule/chainrule.hpp>
-#include <chainrule/framework/eigen.hpp>
+#include <chainrule/framework/core/eigen.hpp>
 
 #include "catch.hpp"
 

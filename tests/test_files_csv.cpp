@@ -1,7 +1,7 @@
 #include <cmath>
 #include <limits>
 
-#include <chainrule/framework/files.hpp>
+#include <chainrule/framework/files/files.hpp>
 
 #include "files.hpp"
 

@@ -6,8 +6,8 @@
 #include <filesystem>
 #include <limits>
 
-#include <chainrule/framework/files.hpp>
 #include <chainrule/framework/files/child.hpp>
+#include <chainrule/framework/files/files.hpp>
 
 #include "files.hpp"
 

@@ -2,7 +2,7 @@
 
 #include <filesystem>
 
-#include <chainrule/framework/files.hpp>
+#include <chainrule/framework/files/files.hpp>
 
 #include "files.hpp"
 

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <limits>
 
-#include <chainrule/framework/files.hpp>
+#include <chainrule/framework/files/files.hpp>
 
 #include "files.hpp"
 

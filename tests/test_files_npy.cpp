@@ -4,7 +4,7 @@
 #include <filesystem>
 #include <limits>
 
-#include <chainrule/framework/files.hpp>
+#include <chainrule/framework/files/files.hpp>
 
 #include "files.hpp"
 

@@ -4,7 +4,7 @@
 #include <cstring>
 #include <fstream>
 
-#include <chainrule/framework/files.hpp>
+#include <chainrule/framework/files/files.hpp>
 
 #include "files.hpp"
 

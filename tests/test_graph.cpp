@@ -9,7 +9,7 @@
 #include <vector>
 
 #include <chainrule/chainrule.hpp>
-#include <chainrule/framework/attempt.hpp>
+#include <chainrule/framework/graph/attempt.hpp>
 
 #include "catch.hpp"
 #include "support.hpp"

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include <chainrule/chainrule.hpp>
-#include <chainrule/framework/graph_data.hpp>
+#include <chainrule/framework/graph/graph_data.hpp>
 
 #include "catch.hpp"
 

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include <chainrule/framework/numpy_random.hpp>
+#include <chainrule/framework/data/numpy_random.hpp>
 
 #include "catch.hpp"
 #include "expected.hpp"

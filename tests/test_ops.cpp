@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include <chainrule/framework/initial.hpp>
+#include <chainrule/framework/graph/initial.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/layout.hpp>
 #include <chainrule/ops/matmul.hpp>

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include <chainrule/framework/initial.hpp>
+#include <chainrule/framework/graph/initial.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/reduce.hpp>
 

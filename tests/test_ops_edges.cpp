@@ -8,7 +8,7 @@
 #include <vector>
 
 #include <chainrule/chainrule.hpp>
-#include <chainrule/framework/philox.hpp>
+#include <chainrule/framework/core/philox.hpp>
 
 #include "catch.hpp"
 

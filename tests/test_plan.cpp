@@ -10,7 +10,7 @@
 
 #include <chainrule/chainrule.hpp>
 #include <chainrule/framework/fused/generate.hpp>
-#include <chainrule/framework/plan.hpp>
+#include <chainrule/framework/plan/plan.hpp>
 
 #include "catch.hpp"
 

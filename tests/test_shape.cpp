@@ -5,8 +5,8 @@
 #include <type_traits>
 #include <vector>
 
-#include <chainrule/framework/graph.hpp>
-#include <chainrule/framework/shape.hpp>
+#include <chainrule/framework/core/shape.hpp>
+#include <chainrule/framework/graph/graph.hpp>
 #include <chainrule/ops/layout.hpp>
 
 #include "catch.hpp"

@@ -12,7 +12,7 @@
 #include <catch2/catch.hpp>
 
 #include <chainrule/chainrule.hpp>
-#include <chainrule/framework/thread_pool.hpp>
+#include <chainrule/framework/core/thread_pool.hpp>
 
 #include "support.hpp"
 

@@ -1,16 +1,16 @@
-#include <chainrule/framework/check_gradients.hpp>
+#include <chainrule/framework/check/check_gradients.hpp>
 
 #include <algorithm>
 #include <cmath>
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/autodiff/gradients.hpp>
 #include <chainrule/framework/check/float32.hpp>
 #include <chainrule/framework/check/function.hpp>
 #include <chainrule/framework/check/preconditions.hpp>
-#include <chainrule/framework/check/twin.hpp>
-#include <chainrule/framework/gradients.hpp>
-#include <chainrule/framework/graph_data.hpp>
+#include <chainrule/framework/graph/graph_data.hpp>
+#include <chainrule/framework/run/twin.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/reduce.hpp>
 

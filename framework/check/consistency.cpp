@@ -4,10 +4,10 @@
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/autodiff/derivatives.hpp>
 #include <chainrule/framework/check/compare.hpp>
 #include <chainrule/framework/check/judge.hpp>
-#include <chainrule/framework/derivatives.hpp>
-#include <chainrule/framework/graph_data.hpp>
+#include <chainrule/framework/graph/graph_data.hpp>
 
 namespace chainrule::check {
 

@@ -5,8 +5,8 @@
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/autodiff/gradients.hpp>
 #include <chainrule/framework/check/function.hpp>
-#include <chainrule/framework/gradients.hpp>
 
 namespace chainrule::check {
 

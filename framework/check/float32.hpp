@@ -4,7 +4,7 @@
 #include <string_view>
 #include <vector>
 
-#include <chainrule/framework/check_gradients.hpp>
+#include <chainrule/framework/check/check_gradients.hpp>
 
 namespace chainrule::check {
 

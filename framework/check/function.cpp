@@ -4,9 +4,9 @@
 #include <cmath>
 #include <cstring>
 
+#include <chainrule/framework/autodiff/gradients.hpp>
 #include <chainrule/framework/check/preconditions.hpp>
-#include <chainrule/framework/gradients.hpp>
-#include <chainrule/framework/state_data.hpp>
+#include <chainrule/framework/run/state_data.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/reduce.hpp>
 

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
+#include <chainrule/framework/check/check_gradients.hpp>
 #include <chainrule/framework/check/numeric.hpp>
-#include <chainrule/framework/check_gradients.hpp>
 
 namespace chainrule::check {
 

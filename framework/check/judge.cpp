@@ -5,8 +5,8 @@
 
 #include <fmt/core.h>
 
-#include <chainrule/framework/gradients.hpp>
-#include <chainrule/framework/graph_data.hpp>
+#include <chainrule/framework/autodiff/gradients.hpp>
+#include <chainrule/framework/graph/graph_data.hpp>
 
 namespace chainrule::check {
 

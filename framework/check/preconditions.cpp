@@ -6,9 +6,9 @@
 
 #include <fmt/core.h>
 
-#include <chainrule/framework/step.hpp>
-#include <chainrule/framework/thread_pool.hpp>
-#include <chainrule/framework/threads.hpp>
+#include <chainrule/framework/core/thread_pool.hpp>
+#include <chainrule/framework/core/threads.hpp>
+#include <chainrule/framework/kernels/step.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 
 namespace chainrule::check {

@@ -7,8 +7,8 @@
 #include <fmt/core.h>
 #include <nlohmann/json.hpp>
 
-#include <chainrule/framework/check_gradients.hpp>
-#include <chainrule/framework/printed.hpp>
+#include <chainrule/framework/check/check_gradients.hpp>
+#include <chainrule/framework/core/printed.hpp>
 
 namespace chainrule {
 

@@ -1,6 +1,6 @@
 #include <fmt/core.h>
 
-#include <chainrule/framework/files.hpp>
+#include <chainrule/framework/files/files.hpp>
 
 namespace chainrule::data {
 

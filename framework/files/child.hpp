@@ -8,8 +8,8 @@
 #include <functional>
 #include <string>
 
-#include <chainrule/framework/array.hpp>
-#include <chainrule/framework/file.hpp>
+#include <chainrule/framework/core/array.hpp>
+#include <chainrule/framework/io/file.hpp>
 
 namespace chainrule::detail {
 

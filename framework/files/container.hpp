@@ -7,8 +7,8 @@
 
 #include <fmt/core.h>
 
-#include <chainrule/framework/file.hpp>
-#include <chainrule/framework/files.hpp>
+#include <chainrule/framework/files/files.hpp>
+#include <chainrule/framework/io/file.hpp>
 
 namespace chainrule::detail {
 

@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include <chainrule/framework/error.hpp>
+#include <chainrule/framework/core/error.hpp>
 
 namespace chainrule::detail {
 

@@ -15,7 +15,7 @@
 
 #include <chainrule/framework/files/child.hpp>
 #include <chainrule/framework/files/container.hpp>
-#include <chainrule/framework/numbers.hpp>
+#include <chainrule/framework/io/numbers.hpp>
 
 namespace chainrule {
 

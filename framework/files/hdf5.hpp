@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <string>
 
-#include <chainrule/framework/file.hpp>
-#include <chainrule/framework/files.hpp>
+#include <chainrule/framework/files/files.hpp>
+#include <chainrule/framework/io/file.hpp>
 
 namespace chainrule::detail {
 

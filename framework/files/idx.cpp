@@ -10,8 +10,8 @@
 
 #include <fmt/core.h>
 
-#include <chainrule/framework/files.hpp>
-#include <chainrule/framework/numbers.hpp>
+#include <chainrule/framework/files/files.hpp>
+#include <chainrule/framework/io/numbers.hpp>
 
 namespace chainrule::data {
 

@@ -13,10 +13,10 @@
 
 #include <fmt/core.h>
 
-#include <chainrule/framework/files.hpp>
 #include <chainrule/framework/files/container.hpp>
+#include <chainrule/framework/files/files.hpp>
 #include <chainrule/framework/files/hdf5.hpp>
-#include <chainrule/framework/numbers.hpp>
+#include <chainrule/framework/io/numbers.hpp>
 
 namespace chainrule::data {
 

@@ -10,8 +10,8 @@
 
 #include <fmt/core.h>
 
-#include <chainrule/framework/atomic_file.hpp>
-#include <chainrule/framework/files.hpp>
+#include <chainrule/framework/files/files.hpp>
+#include <chainrule/framework/io/atomic_file.hpp>
 
 namespace chainrule {
 

@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include <chainrule/framework/numbers.hpp>
+#include <chainrule/framework/io/numbers.hpp>
 
 namespace chainrule::detail {
 

@@ -9,10 +9,10 @@
 
 #include <fmt/core.h>
 
-#include <chainrule/framework/atomic_file.hpp>
-#include <chainrule/framework/files.hpp>
 #include <chainrule/framework/files/container.hpp>
+#include <chainrule/framework/files/files.hpp>
 #include <chainrule/framework/files/npy.hpp>
+#include <chainrule/framework/io/atomic_file.hpp>
 
 namespace chainrule::data {
 

@@ -1,4 +1,4 @@
-#include <chainrule/framework/plot.hpp>
+#include <chainrule/framework/files/plot.hpp>
 
 #include <algorithm>
 #include <array>
@@ -11,8 +11,8 @@
 
 #include <fmt/format.h>
 
-#include <chainrule/framework/atomic_file.hpp>
 #include <chainrule/framework/files/gnuplot.hpp>
+#include <chainrule/framework/io/atomic_file.hpp>
 
 namespace chainrule::plot {
 

@@ -4,7 +4,7 @@
 #include <optional>
 #include <vector>
 
-#include <chainrule/framework/step.hpp>
+#include <chainrule/framework/kernels/step.hpp>
 
 namespace chainrule::detail {
 

@@ -17,10 +17,10 @@
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/core/thread_pool.hpp>
 #include <chainrule/framework/fused/flat.hpp>
 #include <chainrule/framework/fused/tape.hpp>
 #include <chainrule/framework/fused/views.hpp>
-#include <chainrule/framework/thread_pool.hpp>
 
 namespace chainrule::detail {
 

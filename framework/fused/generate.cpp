@@ -24,7 +24,7 @@
 #include <fmt/core.h>
 #include <xbyak/xbyak.h>
 
-#include <chainrule/framework/error.hpp>
+#include <chainrule/framework/core/error.hpp>
 #include <chainrule/framework/kernels/vector_table.hpp>
 
 namespace chainrule::detail {
@@ -683,7 +683,7 @@ std::shared_ptr<const GeneratedCode> generate(const VectorCode& code) {
 
 #else
 
-#include <chainrule/framework/error.hpp>
+#include <chainrule/framework/core/error.hpp>
 
 namespace chainrule::detail {
 

@@ -4,7 +4,7 @@
 #include <cstring>
 #include <utility>
 
-#include <chainrule/framework/error.hpp>
+#include <chainrule/framework/core/error.hpp>
 #include <chainrule/framework/kernels/vector_math.hpp>
 
 namespace chainrule::detail {

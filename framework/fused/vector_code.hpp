@@ -7,8 +7,8 @@
 #include <unordered_map>
 #include <vector>
 
-#include <chainrule/framework/dtype.hpp>
-#include <chainrule/framework/elementwise.hpp>
+#include <chainrule/framework/core/dtype.hpp>
+#include <chainrule/framework/graph/elementwise.hpp>
 
 namespace chainrule::detail {
 

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include <chainrule/framework/op.hpp>
+#include <chainrule/framework/graph/op.hpp>
 
 namespace chainrule::detail {
 

@@ -3,7 +3,7 @@
 
 #include <functional>
 
-#include <chainrule/framework/op.hpp>
+#include <chainrule/framework/graph/op.hpp>
 
 namespace chainrule::kernels {
 

@@ -9,9 +9,9 @@
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/core/thread_pool.hpp>
+#include <chainrule/framework/core/threads.hpp>
 #include <chainrule/framework/kernels/vector_table.hpp>
-#include <chainrule/framework/thread_pool.hpp>
-#include <chainrule/framework/threads.hpp>
 
 namespace chainrule::kernels {
 

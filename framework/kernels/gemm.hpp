@@ -1,7 +1,7 @@
 // Matrix products through cblas. Not installed.
 #pragma once
 
-#include <chainrule/framework/op.hpp>
+#include <chainrule/framework/graph/op.hpp>
 
 namespace chainrule::kernels {
 

@@ -622,9 +622,10 @@ void reduce_rows(const T* x, std::size_t rows, std::size_t columns, T* out) {
 
 // ---- random masks
 
-// Philox 4x32-10 (framework/philox.hpp) of blocks [first, first + mask_blocks), and the elements of the mask. One block
-// lies in each 64-bit lane, its words in registers of their own, whose upper halves are of no consequence: the product
-// of lower halves is one instruction. The lanes' order is that in which the words come together again at the end.
+// Philox 4x32-10 (framework/core/philox.hpp) of blocks [first, first + mask_blocks), and the elements of the mask. One
+// block lies in each 64-bit lane, its words in registers of their own, whose upper halves are of no consequence: the
+// product of lower halves is one instruction. The lanes' order is that in which the words come together again at the
+// end.
 #if defined(__AVX512F__)
 constexpr std::size_t mask_blocks = 8;
 

@@ -5,8 +5,8 @@
 
 #include <fmt/core.h>
 
-#include <chainrule/framework/elementwise.hpp>
-#include <chainrule/framework/error.hpp>
+#include <chainrule/framework/core/error.hpp>
+#include <chainrule/framework/graph/elementwise.hpp>
 
 namespace chainrule::kernels {
 

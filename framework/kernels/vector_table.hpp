@@ -10,7 +10,7 @@
 
 namespace chainrule::kernels {
 
-// Number of micro-operations (framework/elementwise.hpp); checked there, so that this header needs no other.
+// Number of micro-operations (framework/graph/elementwise.hpp); checked there, so that this header needs no other.
 inline constexpr std::size_t micro_slots = 30;
 
 // out[i] = f(a[i], b[i], c[i]) for i < n; unused operands are null. Operands may be `out` itself. With n | whole_lines
@@ -38,7 +38,7 @@ struct VectorTable {
   void (*max_rows)(const T* x, std::size_t rows, std::size_t columns, T* out);
   void (*min_rows)(const T* x, std::size_t rows, std::size_t columns, T* out);
   // Elements [begin, begin + n) of a random mask: 1 where the upper 24 of an element's 32 Philox bits are below the
-  // threshold, else 0. Four elements share a block (framework/philox.hpp), wherever the range is cut.
+  // threshold, else 0. Four elements share a block (framework/core/philox.hpp), wherever the range is cut.
   void (*keep_mask)(T* out, std::uint64_t begin, std::size_t n, std::uint32_t threshold, std::uint64_t seed,
                     std::uint32_t stream, std::uint32_t step);
 };

@@ -1,8 +1,8 @@
 // Constants: an op whose inputs are all constants is computed now, by the kernel that a run would use.
 #include <algorithm>
 
+#include <chainrule/framework/kernels/step.hpp>
 #include <chainrule/framework/passes/pass.hpp>
-#include <chainrule/framework/step.hpp>
 
 namespace chainrule::passes {
 

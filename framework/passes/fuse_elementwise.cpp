@@ -16,8 +16,8 @@
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/kernels/step.hpp>
 #include <chainrule/framework/passes/pass.hpp>
-#include <chainrule/framework/step.hpp>
 
 namespace chainrule::passes {
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include <chainrule/framework/graph_data.hpp>
+#include <chainrule/framework/graph/graph_data.hpp>
 
 namespace chainrule {
 

@@ -7,7 +7,7 @@
 
 #include <unistd.h>
 
-#include <chainrule/framework/graph_data.hpp>
+#include <chainrule/framework/graph/graph_data.hpp>
 
 namespace chainrule::fuzz {
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-#include <chainrule/framework/files.hpp>
+#include <chainrule/framework/files/files.hpp>
 
 namespace chainrule::fuzz {
 

@@ -9,9 +9,9 @@
 
 #include <fmt/core.h>
 
-#include <chainrule/framework/check_gradients.hpp>
-#include <chainrule/framework/graph_data.hpp>
-#include <chainrule/framework/threads.hpp>
+#include <chainrule/framework/check/check_gradients.hpp>
+#include <chainrule/framework/core/threads.hpp>
+#include <chainrule/framework/graph/graph_data.hpp>
 
 #include "interpret.hpp"
 

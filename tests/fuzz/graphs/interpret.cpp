@@ -7,7 +7,7 @@
 
 #include <fmt/core.h>
 
-#include <chainrule/framework/graph_data.hpp>
+#include <chainrule/framework/graph/graph_data.hpp>
 
 #include "recipe.hpp"
 

@@ -15,8 +15,8 @@
 #include <string>
 #include <vector>
 
-#include <chainrule/framework/op.hpp>
-#include <chainrule/framework/program.hpp>
+#include <chainrule/framework/graph/op.hpp>
+#include <chainrule/framework/run/program.hpp>
 
 #include "../random.hpp"
 

@@ -5,7 +5,7 @@
 
 #include <fmt/core.h>
 
-#include <chainrule/framework/gradients.hpp>
+#include <chainrule/framework/autodiff/gradients.hpp>
 
 namespace chainrule::fuzz {
 

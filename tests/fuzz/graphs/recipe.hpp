@@ -5,9 +5,9 @@
 #include <utility>
 #include <vector>
 
-#include <chainrule/framework/op.hpp>
-#include <chainrule/framework/program.hpp>
-#include <chainrule/framework/state.hpp>
+#include <chainrule/framework/graph/op.hpp>
+#include <chainrule/framework/run/program.hpp>
+#include <chainrule/framework/run/state.hpp>
 
 namespace chainrule::fuzz {
 

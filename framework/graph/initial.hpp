@@ -1,0 +1,59 @@
+// Initial: a recipe for numbers of a known shape - for parameters, slots and the samples of ops.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include <chainrule/framework/core/array.hpp>
+
+namespace chainrule {
+
+class Initial {
+ public:
+  // Given numbers. Floating ones are rounded to the dtype of whatever they initialise.
+  Initial(Array values);
+  template <class T>
+  requires(std::convertible_to<const T&, Array> && !std::same_as<T, Array>) Initial(const T& values)
+      : Initial(Array(values)) {}
+
+  [[nodiscard]] const Dims& shape() const { return shape_; }
+  // The shape that was asked for where its extents are not all numbers, so that there is nothing to draw; else null.
+  [[nodiscard]] const Shape* symbolic_shape() const { return symbolic_.get(); }
+  // int64 for integers() and arrays of integers, boolean for arrays of bool, else whatever floating type is asked for.
+  [[nodiscard]] DType dtype(DType floating) const;
+  // The numbers; random ones are a pure function of (seed, stream, index), by the counter-based Philox 4x32-10. Throws
+  // Error for a shape whose extents are not all numbers.
+  [[nodiscard]] Array draw(DType floating, std::uint64_t seed, std::uint64_t stream) const;
+  // With seed 0, in float64: so that `{{x, ones({3, 4})}}` feeds numbers.
+  operator Array() const { return draw(float64, 0, 0); }
+
+  friend Initial full(const Shape& shape, Number value);
+  friend Initial uniform(const Shape& shape, double low, double high);
+  friend Initial normal(const Shape& shape, double mean, double deviation);
+  friend Initial integers(const Shape& shape, std::int64_t low, std::int64_t high);
+
+ private:
+  enum class Kind : std::uint8_t { values, full, uniform, normal, integers };
+  Initial(Kind kind, const Shape& shape, Number a, Number b);
+
+  Kind kind_;
+  Dims shape_;
+  std::shared_ptr<const Shape> symbolic_;
+  Number a_ = 0;  // the value, the lower bound or the mean
+  Number b_ = 0;  // the upper bound or the deviation
+  std::shared_ptr<const Array> values_;
+};
+
+// Shapes here are numbers, as `zeros({units, 1})`. Of one with a symbol nothing can be made: Graph::parameter() and
+// Graph::variable() throw Error.
+Initial full(const Shape& shape, Number value);
+inline Initial zeros(const Shape& shape) { return full(shape, 0); }
+inline Initial ones(const Shape& shape) { return full(shape, 1); }
+// Evenly distributed in [low, high).
+Initial uniform(const Shape& shape, double low = 0, double high = 1);
+// Normally distributed (Box and Muller's method).
+Initial normal(const Shape& shape, double mean = 0, double deviation = 1);
+// Whole numbers low <= n < high, as int64.
+Initial integers(const Shape& shape, std::int64_t low, std::int64_t high);
+
+}  // namespace chainrule

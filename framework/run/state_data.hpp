@@ -1,0 +1,32 @@
+// Inside of a State. Not installed.
+#pragma once
+
+#include <deque>
+
+#include <chainrule/framework/graph/graph_data.hpp>
+#include <chainrule/framework/run/state.hpp>
+#include <chainrule/framework/run/state_lock.hpp>
+
+namespace chainrule::detail {
+
+struct StateData {
+  std::shared_ptr<GraphData> graph;
+  // By a variable's number; the memory of each stays where it is, since plans keep pointers to it.
+  std::deque<Array> variables;
+  std::int64_t step = 0;
+  std::int64_t epoch = 0;
+  // Guards all but the graph: whoever reads or writes any of it holds a StateGuard.
+  mutable StateLock lock;
+
+  // Draws initial numbers for variables that the graph got since. Takes the lock itself.
+  void grow(Location at = {});
+  // Counts an updating run, whose thread writes.
+  void count_step();
+  // Takes the lock itself, for writing.
+  void set_counters(std::int64_t new_step, std::int64_t new_epoch, Location at = {});
+  // The step and epoch live here; their variables in the graph, if any, are copies for runs to read, which whoever
+  // changes one of the two brings up to date.
+  void publish_counters();
+};
+
+}  // namespace chainrule::detail
