@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <chainrule/chainrule.hpp>
+#include <chainrule/framework/kernels/vector_table.hpp>
 
 #include "catch.hpp"
 #include "support.hpp"
@@ -904,4 +905,11 @@ TEST_CASE("an op that cannot be checked or run is not registered") {
   const Op& made = register_op(good);
   CHECK(&made == find_op("good"));
   CHECK(registry().size() == before + 1);
+}
+
+TEST_CASE("what int64 has of the micro-operations, shape rules and kernels agree upon") {
+  for (std::size_t m = 0; m < micro_count; ++m) {
+    CAPTURE(m);
+    CHECK(has_integers(static_cast<Micro>(m)) == (kernels::integer_micro(m, 0) != nullptr));
+  }
 }

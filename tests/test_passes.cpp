@@ -9,6 +9,7 @@
 
 #include <chainrule/chainrule.hpp>
 #include <chainrule/framework/kernels/step.hpp>
+#include <chainrule/framework/fused/fused_step.hpp>
 #include <chainrule/framework/passes/pass.hpp>
 
 #include "catch.hpp"

@@ -65,7 +65,7 @@ CheckReport check_gradients(const Op& op, const CheckOptions& options, Location 
 namespace {
 
 // The loss as a function of these values, on a copy of graph and State, which the twin owns.
-Function function_of(Value loss, const Values& values, const State& state, check::Twin& twin,
+Function function_of(Value loss, const Values& values, const State& state, detail::Twin& twin,
                      const CheckOptions& options, Location at) {
   if (values.empty()) throw Error(at, "check_gradients", "requires at least one value to differentiate in, got none");
   Function f{twin.graph(), twin.state(), twin.of(loss), {twin.of(loss)}, {}, {}, {}, {}, {}, {}, options.mode, at};
@@ -100,7 +100,7 @@ CheckReport check_gradients(Value loss, const Values& values, const State& state
                             const CheckOptions& options, Location at) {
   check_loss(loss, state, "check_gradients", at);
   const detail::LocationScope scope(at);
-  check::Twin twin(state, feeds, at, true);
+  detail::Twin twin(state, feeds, at, true);
   const Function f = function_of(loss, values, state, twin, options, at);
   CheckReport report;
   report.title = "network";
@@ -124,7 +124,7 @@ double gradient_check_n(Value loss, const Values& values, const State& state, st
                         double epsilon, Location at) {
   check_loss(loss, state, "gradient_check_n", at);
   const detail::LocationScope scope(at);
-  check::Twin twin(state, feeds, at, true);
+  detail::Twin twin(state, feeds, at, true);
   const Function f = function_of(loss, values, state, twin, {}, at);
   check::Probe probe(f, {});
   check::RelativeDistance distance;

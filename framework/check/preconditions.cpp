@@ -8,7 +8,7 @@
 
 #include <chainrule/framework/core/thread_pool.hpp>
 #include <chainrule/framework/core/threads.hpp>
-#include <chainrule/framework/kernels/step.hpp>
+#include <chainrule/framework/fused/fused_step.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 
 namespace chainrule::check {
@@ -83,13 +83,7 @@ class Guarded {
 class Kernel {
  public:
   explicit Kernel(const Node& node) : dtype_(node.dtype()), shape_(evaluate(node.shape(), Sizes{})) {
-    const detail::GraphData& graph = *node.graph_data();
-    if (node.op().forward.micro) {
-      const auto& ids = graph.node(node.id()).inputs;
-      step_ = detail::make_fused_step(graph, {{node.id()}, {ids.begin(), ids.end()}, {node.id()}, {}}, Sizes{});
-    } else {
-      step_ = detail::make_kernel_step(graph, node.id(), Sizes{});
-    }
+    step_ = detail::make_node_step(*node.graph_data(), node.id(), Sizes{});
   }
 
   // Runs it with all memory poisoned but what the inputs hold. What it did that it must not is in fault().

@@ -4,7 +4,8 @@
 #include <optional>
 #include <vector>
 
-#include <chainrule/framework/kernels/step.hpp>
+#include <chainrule/framework/fused/fused_step.hpp>
+#include <chainrule/framework/graph/node_facts.hpp>
 
 namespace chainrule::detail {
 

@@ -421,4 +421,23 @@ std::string describe_fused_step(const GraphData& graph, const FusedGroup& group,
   return FusedStep(flatten(graph, group, sizes), group).describe();
 }
 
+Step make_node_step(const GraphData& graph, NodeId id, const Sizes& sizes) {
+  const NodeData& node = graph.node(id);
+  if (!node.op->forward.micro) return make_kernel_step(graph, id, sizes);
+  return make_fused_step(graph, {{id}, {node.inputs.begin(), node.inputs.end()}, {id}, {}}, sizes);
+}
+
+Array evaluate(const Node& node, const std::vector<const Array*>& inputs) {
+  const GraphData& graph = *node.graph_data();
+  Array out(node.dtype(), evaluate(node.shape(), Sizes{}));
+  const Step step = make_node_step(graph, node.id(), Sizes{});
+  std::vector<const void*> pointers;
+  pointers.reserve(inputs.size());
+  for (const Array* input : inputs) pointers.push_back(input->raw());
+  void* outputs[] = {out.raw()};
+  const Array workspace(boolean, Dims{static_cast<std::int64_t>(step.workspace)});
+  step.run({pointers.data(), outputs, const_cast<void*>(workspace.raw())});
+  return out;
+}
+
 }  // namespace chainrule::detail

@@ -56,6 +56,27 @@ enum class Micro : std::uint8_t {
 };
 inline constexpr std::size_t micro_count = static_cast<std::size_t>(Micro::select) + 1;
 
+// Whether int64 has it, too.
+constexpr bool has_integers(Micro micro) {
+  switch (micro) {
+    case Micro::sqrt:
+    case Micro::exp:
+    case Micro::expm1:
+    case Micro::log:
+    case Micro::log1p:
+    case Micro::sin:
+    case Micro::cos:
+    case Micro::tanh:
+    case Micro::sigmoid:
+    case Micro::erf:
+    case Micro::floor:
+    case Micro::ceil:
+    case Micro::div:
+    case Micro::pow: return false;
+    default: return true;
+  }
+}
+
 constexpr int arity(Micro micro) { return micro >= Micro::select ? 3 : micro >= Micro::add ? 2 : 1; }
 
 // A recorded functor. Operands of an instruction are inputs, numbers, attributes of the node, or earlier results.

@@ -10,9 +10,8 @@
 
 #include <chainrule/framework/graph/attempt.hpp>
 #include <chainrule/framework/graph/graph_data.hpp>
+#include <chainrule/framework/graph/node_facts.hpp>
 #include <chainrule/framework/graph/op_family.hpp>
-#include <chainrule/framework/kernels/step.hpp>
-#include <chainrule/framework/kernels/vector_table.hpp>
 
 namespace chainrule {
 
@@ -327,7 +326,7 @@ bool computes_in_integers(const MicroProgram& program, const Attributes& attribu
     return std::trunc(number) == number && std::abs(number) < 0x1p63;
   };
   return std::all_of(program.instructions.begin(), program.instructions.end(), [&](const auto& instruction) {
-    return kernels::integer_micro(static_cast<std::size_t>(instruction.micro), 0) != nullptr &&
+    return has_integers(instruction.micro) &&
            std::all_of(instruction.operands, instruction.operands + arity(instruction.micro), is_whole);
   });
 }

@@ -1,80 +1,10 @@
 #include <chainrule/framework/kernels/step.hpp>
 
-#include <algorithm>
-
 #include <fmt/core.h>
 
+#include <chainrule/framework/graph/node_facts.hpp>
+
 namespace chainrule::detail {
-
-DType compute_dtype(const GraphData& graph, const NodeData& node) {
-  if (node.type.dtype != boolean) return node.type.dtype;
-  for (const NodeId input : node.inputs)
-    if (graph.node(input).type.dtype != boolean) return graph.node(input).type.dtype;
-  return float32;
-}
-
-std::optional<SumOver> sum_over(const GraphData& graph, NodeId id) {
-  const NodeData& node = graph.node(id);
-  if (!node.op->forward.sum || !is_floating(node.type.dtype)) return {};
-  const std::size_t rank = graph.node(node.inputs[0]).type.shape.rank();
-  std::vector<char> summed(rank, 0);
-  for (const auto axis : node.attributes.get<Axes>("axes")) summed[static_cast<std::size_t>(axis)] = 1;
-  const auto count = static_cast<std::size_t>(std::count(summed.begin(), summed.end(), 1));
-  if (count == rank) return SumOver::all;
-  if (count == 1 && summed.back()) return SumOver::rows;
-  if (count + 1 == rank && !summed.back()) return SumOver::columns;
-  return {};
-}
-
-const Array* inlined_constant(const GraphData& graph, NodeId id) {
-  const Array* constant = constant_value({const_cast<GraphData*>(&graph), id});
-  if (!constant || constant->size() != 1) return nullptr;
-  if (constant->dtype() == int64) {
-    const auto exact = *static_cast<const std::int64_t*>(constant->raw());
-    if (exact > (std::int64_t{1} << 53) || exact < -(std::int64_t{1} << 53)) return nullptr;
-  }
-  return constant;
-}
-
-bool has_symbols(const NodeData& node) {
-  const auto symbolic = [](const Shape& shape) {
-    return std::any_of(shape.begin(), shape.end(), [](Dimension d) { return !d.is_number() && !d.is_inferred(); });
-  };
-  bool any = symbolic(node.type.shape);
-  node.attributes.for_each([&](const std::string&, const Attribute& attribute) {
-    if (const auto* shape = std::get_if<Shape>(&attribute.variant())) any = any || symbolic(*shape);
-  });
-  return any;
-}
-
-Attributes evaluate_attributes(const Attributes& attributes, const Sizes& sizes) {
-  Attributes out = attributes;
-  attributes.for_each([&](const std::string& name, const Attribute& attribute) {
-    const auto* shape = std::get_if<Shape>(&attribute.variant());
-    if (!shape) return;
-    // An extent of -1 in a reshape has done its work in the shape rule.
-    const bool known = std::none_of(shape->begin(), shape->end(), [](Dimension d) { return d.is_inferred(); });
-    if (known) out = out.with(name, to_shape(chainrule::evaluate(*shape, sizes)));
-  });
-  return out;
-}
-
-void rethrow_at_node(const Error& error, const GraphData& graph, const Sizes& sizes) {
-  if (error.location().known()) throw error;
-  for (NodeId id = 0; id < graph.nodes.size(); ++id) {
-    const NodeData& node = graph.node(id);
-    try {
-      evaluate(node.type.shape, sizes);
-      evaluate_attributes(node.attributes, sizes);
-    } catch (const Error& extent) {
-      std::string_view message = extent.what();
-      constexpr std::string_view prefix = "dimension: ";
-      if (message.starts_with(prefix)) message.remove_prefix(prefix.size());
-      throw Error(graph.describe(id), fmt::format("{} ({})", message, sizes.to_string()));
-    }
-  }
-  throw error;
-}
 
 KernelCall call_of(const GraphData& graph, NodeId id, const Sizes& sizes, const Attributes& attributes) {
   const NodeData& node = graph.node(id);
@@ -102,26 +32,6 @@ Step make_kernel_step(const GraphData& graph, NodeId id, const Sizes& sizes) {
             run(KernelBuffers{b.inputs, b.outputs[0], b.workspace});
           },
           call.workspace, call.flops};
-}
-
-Array evaluate(const Node& node, const std::vector<const Array*>& inputs) {
-  const GraphData& graph = *node.graph_data();
-  Array out(node.dtype(), evaluate(node.shape(), Sizes{}));
-  Step step;
-  if (node.op().forward.micro) {
-    const auto& ids = graph.node(node.id()).inputs;
-    FusedGroup group{{node.id()}, {ids.begin(), ids.end()}, {node.id()}, {}};
-    step = make_fused_step(graph, group, Sizes{});
-  } else {
-    step = make_kernel_step(graph, node.id(), Sizes{});
-  }
-  std::vector<const void*> pointers;
-  pointers.reserve(inputs.size());
-  for (const Array* input : inputs) pointers.push_back(input->raw());
-  void* outputs[] = {out.raw()};
-  const Array workspace(boolean, Dims{static_cast<std::int64_t>(step.workspace)});
-  step.run({pointers.data(), outputs, const_cast<void*>(workspace.raw())});
-  return out;
 }
 
 }  // namespace chainrule::detail

@@ -1,7 +1,8 @@
 // Constants: an op whose inputs are all constants is computed now, by the kernel that a run would use.
 #include <algorithm>
 
-#include <chainrule/framework/kernels/step.hpp>
+#include <chainrule/framework/fused/fused_step.hpp>
+#include <chainrule/framework/graph/node_facts.hpp>
 #include <chainrule/framework/passes/pass.hpp>
 
 namespace chainrule::passes {

@@ -16,7 +16,7 @@
 
 #include <fmt/core.h>
 
-#include <chainrule/framework/kernels/step.hpp>
+#include <chainrule/framework/graph/node_facts.hpp>
 #include <chainrule/framework/passes/pass.hpp>
 
 namespace chainrule::passes {

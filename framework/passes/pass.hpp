@@ -6,12 +6,9 @@
 #include <vector>
 
 #include <chainrule/framework/graph/graph_data.hpp>
+#include <chainrule/framework/graph/mode.hpp>
 
-namespace chainrule {
-
-enum class Mode : std::uint8_t;
-
-namespace passes {
+namespace chainrule::passes {
 
 // A graph and what is asked of it. Passes make a new graph with what these results need, and leave the old one alone;
 // one that finds nothing to do returns the old one.
@@ -91,6 +88,4 @@ std::string to_string(const Computation& c, const Groups& groups);
 using Log = std::function<void(std::string_view pass, const Computation& made)>;
 Computation optimize(const Computation& c, Mode mode, const Log& log = {});
 
-}  // namespace passes
-
-}  // namespace chainrule
+}  // namespace chainrule::passes

@@ -1,6 +1,5 @@
 // The passes in their order. Each line is one file of this folder.
 #include <chainrule/framework/passes/pass.hpp>
-#include <chainrule/framework/run/program.hpp>
 
 namespace chainrule::passes {
 

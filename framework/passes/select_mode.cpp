@@ -1,7 +1,6 @@
 // Inference mode: by_mode(training, inference) becomes the input that the program's mode asks for. Dropout is then the
 // identity and batch_norm uses its running statistics, in gradients too; what only the other mode needs is dead.
 #include <chainrule/framework/passes/pass.hpp>
-#include <chainrule/framework/run/program.hpp>
 #include <chainrule/ops/layout.hpp>
 
 namespace chainrule::passes {

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include <chainrule/framework/kernels/step.hpp>
+#include <chainrule/framework/fused/fused_step.hpp>
 #include <chainrule/framework/passes/pass.hpp>
 #include <chainrule/framework/passes/recompute.hpp>
 

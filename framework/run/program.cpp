@@ -15,6 +15,7 @@
 
 #include <chainrule/framework/core/threads.hpp>
 #include <chainrule/framework/fused/generate.hpp>
+#include <chainrule/framework/graph/node_facts.hpp>
 #include <chainrule/framework/kernels/vector_table.hpp>
 #include <chainrule/framework/plan/memory_limit.hpp>
 #include <chainrule/framework/run/state_data.hpp>

@@ -11,6 +11,7 @@
 #include <chainrule/framework/core/array.hpp>
 #include <chainrule/framework/core/held.hpp>
 #include <chainrule/framework/graph/graph.hpp>
+#include <chainrule/framework/graph/mode.hpp>
 #include <chainrule/framework/run/feed.hpp>
 #include <chainrule/framework/run/state.hpp>
 
@@ -21,9 +22,6 @@ class Executable;
 struct StateData;
 inline constexpr std::string_view program_noun = "program";
 }  // namespace detail
-
-// In training, dropout drops and batch_norm uses its batch; in inference they do not.
-enum class Mode : std::uint8_t { training, inference };
 
 // After a run the variable is what the expression was in it.
 struct Update {

@@ -5,7 +5,7 @@
 #include <chainrule/framework/graph/graph_data.hpp>
 #include <chainrule/framework/run/state_data.hpp>
 
-namespace chainrule::check {
+namespace chainrule::detail {
 
 namespace {
 
@@ -85,4 +85,4 @@ Array& Twin::fed(Value input) {
   throw Error(at_, "feeds", fmt::format("requires a feed for input '{}', got none", input.name()));
 }
 
-}  // namespace chainrule::check
+}  // namespace chainrule::detail

@@ -9,7 +9,7 @@
 #include <chainrule/framework/run/program.hpp>
 #include <chainrule/framework/run/state.hpp>
 
-namespace chainrule::check {
+namespace chainrule::detail {
 
 class Twin {
  public:
@@ -37,4 +37,4 @@ class Twin {
   Sizes sizes_;
 };
 
-}  // namespace chainrule::check
+}  // namespace chainrule::detail

@@ -1,0 +1,37 @@
+// A fused group of elementwise nodes as one step. Not installed.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <chainrule/framework/kernels/step.hpp>
+
+namespace chainrule::detail {
+
+// A group of elementwise nodes of one shape and compute dtype and of sums over them.
+struct FusedGroup {
+  using Nodes = SmallVector<NodeId, 5>;
+  // In the order of the graph; the first is elementwise.
+  Nodes nodes;
+  // Values from outside that they read, in the order of StepBuffers::inputs. A generator's value is made in place; its
+  // own inputs stand in its stead.
+  Nodes inputs;
+  // Values that others read, in the order of StepBuffers::outputs.
+  Nodes outputs;
+  // outputs[k] is written to the memory of inputs[e] for each (k, e).
+  std::vector<std::pair<std::size_t, std::size_t>> in_place;
+  // Elements of a tile, where not 0: sums are added up tile by tile, and those of two plans must agree to the bit.
+  std::int64_t tile = 0;
+};
+Step make_fused_step(const GraphData& graph, const FusedGroup& group, const Sizes& sizes);
+// "9 instructions, 3 tiles of 512": how the step made above works, for explain().
+std::string describe_fused_step(const GraphData& graph, const FusedGroup& group, const Sizes& sizes);
+
+// A node by itself: elementwise a group of one, else its kernel.
+Step make_node_step(const GraphData& graph, NodeId id, const Sizes& sizes);
+
+// One node computed now, on constants.
+Array evaluate(const Node& node, const std::vector<const Array*>& inputs);
+
+}  // namespace chainrule::detail
