@@ -1,0 +1,167 @@
+#include <chainrule/framework/run/instance.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <iterator>
+
+#include <fmt/core.h>
+
+namespace chainrule::detail {
+
+Instance::Instance(const Compiled& compiled, Sizes sizes, LimitedPlan made, const StateData& state)
+    : sizes_(std::move(sizes)),
+      plan_(std::move(made.plan)),
+      recomputed_(std::move(made.recomputed)),
+      compiled_(recomputed_ ? *recomputed_ : compiled) {
+  for (const TensorType& type : plan_.outputs) outputs_.emplace_back(type.dtype, type.shape);
+  resolve_steps(state);
+  for (const FinalCopy& copy : plan_.copies)
+    copies_.push_back({copy.from, resolve(copy.from, state), resolve(copy.to, state), copy.bytes});
+  list_feeds();
+  list_written(state);
+}
+
+void Instance::take_over(char* arena) {
+  if (arena != arena_) place_in(arena);
+  for (const ReadyStep& step : once_) step.run(step.buffers);
+}
+
+void Instance::run(const std::vector<const void*>& feeds) {
+  for (const Patch& patch : patches_) pointers_[patch.pointer] = const_cast<void*>(feeds[patch.input]);
+  if (seconds_.empty()) {
+    for (const ReadyStep& step : steps_) step.run(step.buffers);
+  } else {
+    run_timed();
+  }
+  for (const ReadyCopy& copy : copies_)
+    std::memcpy(copy.to, copy.storage.kind == Storage::Kind::feed ? feeds[copy.storage.index] : copy.from, copy.bytes);
+}
+
+bool Instance::writes(const void* data, std::size_t bytes) const {
+  const auto* first = static_cast<const char*>(data);
+  const auto after = std::upper_bound(written_.begin(), written_.end(), first + bytes,
+                                      [](const char* end, const Written& w) { return end <= w.begin; });
+  return bytes > 0 && after != written_.begin() && first < std::prev(after)->end;
+}
+
+std::size_t Instance::bytes() const {
+  std::size_t sum = sizeof *this + plan_.steps.size() * bytes_of_a_step;
+  if (recomputed_) sum += recomputed_->computation.graph.data()->nodes.size() * sizeof(NodeData);
+  for (const Array& output : outputs_) sum += output.bytes();
+  return sum;
+}
+
+void Instance::start_profile() {
+  seconds_.assign(steps_.size(), 0);
+  timed_runs_ = 0;
+}
+
+void Instance::add_profile(std::vector<Profile::Step>& out) const {
+  const passes::Computation& computation = compiled_.computation;
+  std::size_t ready = 0;
+  for (const PlannedStep& step : plan_.steps) {
+    if (step.once) continue;
+    if (ready >= seconds_.size()) return;
+    const NodeData& first = computation.graph.data()->node(step.group.nodes.front());
+    out.push_back({plan_.title(step, computation, sizes_), first.at, timed_runs_, seconds_[ready++], step.step.flops,
+                   static_cast<double>(step.bytes)});
+  }
+}
+
+std::string Instance::explain() const {
+  std::string out;
+  if (recomputed_)
+    out += fmt::format("\nafter recompute for {}\n{}",
+                       sizes_.all().empty() ? std::string("fixed sizes") : sizes_.to_string(),
+                       passes::to_string(compiled_.computation, compiled_.groups));
+  return out + "\n" + plan_.explain(compiled_.computation, sizes_);
+}
+
+void Instance::run_timed() {
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point before = Clock::now();
+  for (std::size_t i = 0; i < steps_.size(); ++i) {
+    steps_[i].run(steps_[i].buffers);
+    const Clock::time_point after = Clock::now();
+    seconds_[i] += std::chrono::duration<double>(after - before).count();
+    before = after;
+  }
+  ++timed_runs_;
+}
+
+void* Instance::resolve(const Storage& s, const StateData& state) {
+  switch (s.kind) {
+    case Storage::Kind::variable: return const_cast<void*>(state.variables[s.index].raw());
+    case Storage::Kind::constant: return const_cast<void*>(constant(s.index).raw());
+    case Storage::Kind::output: return outputs_[s.index].raw();
+    case Storage::Kind::arena:
+    case Storage::Kind::feed:
+    case Storage::Kind::none: break;
+  }
+  return nullptr;
+}
+
+void Instance::resolve_steps(const StateData& state) {
+  std::size_t count = 0;
+  for (const PlannedStep& step : plan_.steps) count += step.inputs.size() + step.outputs.size();
+  pointers_.reserve(count);  // their addresses are kept below
+  for (PlannedStep& step : plan_.steps) {
+    const std::size_t inputs = pointers_.size();
+    for (const Storage& s : step.inputs) {
+      if (s.kind == Storage::Kind::feed) patches_.push_back({s.index, pointers_.size()});
+      pointers_.push_back(resolve(s, state));
+    }
+    const std::size_t outputs = pointers_.size();
+    for (const Storage& s : step.outputs) pointers_.push_back(resolve(s, state));
+    (step.once ? once_ : steps_)
+        .push_back({std::move(step.step.run),
+                    {const_cast<const void* const*>(pointers_.data() + inputs), pointers_.data() + outputs, nullptr}});
+  }
+}
+
+void Instance::place_in(char* arena) {
+  const auto place = [&](const Storage& s, auto& pointer) {
+    if (s.kind == Storage::Kind::arena) pointer = arena + plan_.buffers[s.index].offset;
+  };
+  auto pointer = pointers_.begin();
+  auto once = once_.begin();
+  auto each_run = steps_.begin();
+  for (const PlannedStep& step : plan_.steps) {
+    for (const Storage& s : step.inputs) place(s, *pointer++);
+    for (const Storage& s : step.outputs) place(s, *pointer++);
+    StepBuffers& buffers = (step.once ? once++ : each_run++)->buffers;
+    if (step.workspace != PlannedStep::none) place({Storage::Kind::arena, step.workspace}, buffers.workspace);
+  }
+  auto copy = copies_.begin();
+  for (const FinalCopy& planned : plan_.copies) {
+    place(planned.from, copy->from);
+    place(planned.to, copy->to);
+    ++copy;
+  }
+  arena_ = arena;
+}
+
+void Instance::list_feeds() {
+  const GraphData& graph = *compiled_.computation.graph.data();
+  std::vector<char> read(graph.leaves->inputs.size(), 0);
+  for (const Patch& patch : patches_) read[patch.input] = 1;
+  for (const ReadyCopy& copy : copies_)
+    if (copy.storage.kind == Storage::Kind::feed) read[copy.storage.index] = 1;
+  for (const NodeData& node : graph.nodes)
+    if (node.op == &input_op() && read[node.payload])
+      feeds_.push_back({node.payload,
+                        static_cast<std::size_t>(count(evaluate(node.type.shape, sizes_))) * size_of(node.type.dtype)});
+}
+
+void Instance::list_written(const StateData& state) {
+  const auto add = [&](const Array& array) {
+    const auto* begin = static_cast<const char*>(array.raw());
+    if (array.bytes() > 0) written_.push_back({begin, begin + array.bytes()});
+  };
+  for (const Array& output : outputs_) add(output);
+  for (const std::size_t variable : compiled_.updated) add(state.variables[variable]);
+  std::sort(written_.begin(), written_.end(), [](const Written& a, const Written& b) { return a.begin < b.begin; });
+}
+
+}  // namespace chainrule::detail
