@@ -26,6 +26,7 @@
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/compare.hpp>
 #include <chainrule/ops/control.hpp>
+#include <chainrule/ops/indexing.hpp>
 #include <chainrule/ops/layout.hpp>
 #include <chainrule/ops/loss.hpp>
 #include <chainrule/ops/math.hpp>
@@ -35,5 +36,6 @@
 #include <chainrule/ops/random.hpp>
 #include <chainrule/ops/reduce.hpp>
 #include <chainrule/ops/softmax.hpp>
+#include <chainrule/ops/sorting.hpp>
 #include <chainrule/optim/optimizers.hpp>
 #include <chainrule/optim/schedules.hpp>

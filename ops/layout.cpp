@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include <fmt/core.h>
 
@@ -284,6 +285,40 @@ CHAINRULE_EARLY const BuiltinOp concat_op = register_op({
                 {.inputs = {uniform({4})}, .attributes = {{"axis", 0}}}},
 });
 
+// ---- split
+
+CHAINRULE_EARLY const BuiltinOp split_op = register_op({
+    .name = "split",
+    .doc = "An array cut along an axis into parts of these extents.",
+    .attributes = {{"axis", AttributeType::axis}, {"extents", AttributeType::list}},
+    .shape = [](const OpCall& call) -> Types {
+      call.require_inputs(1);
+      const std::size_t axis = axis_of(call.attributes());
+      const auto& extents = call.attribute<Axes>("extents");
+      const Dimension whole = call.shape(0)[axis];
+      const std::int64_t sum = std::accumulate(extents.begin(), extents.end(), std::int64_t{0});
+      if (extents.empty() || *std::min_element(extents.begin(), extents.end()) < 0 || !whole.is(sum))
+        call.fail(fmt::format("extents of 0 or more that add up to that of axis {}, {}", axis, whole.to_string()),
+                  Attribute(extents).to_string());
+      Types out(extents.size(), call.type(0));
+      for (std::size_t i = 0; i < extents.size(); ++i) out[i].shape[axis] = extents[i];
+      return out;
+    },
+    .forward = kernels::split(),
+    .gradient = [](const Node& node, const Values& dys) -> Values {
+      Values parts;
+      for (std::size_t i = 0; i < dys.size(); ++i) {
+        const Value part = node.output(i);
+        parts.push_back(dys[i].defined() ? dys[i]
+                                         : broadcast_to(part.graph().constant(0.0, part.dtype()), part.shape()));
+      }
+      return {concat(parts, node.attribute<std::int64_t>("axis"))};
+    },
+    .samples = {{.inputs = {uniform({2, 5})}, .attributes = {{"axis", 1}, {"extents", Axes{2, 0, 3}}}},
+                {.inputs = {uniform({4, 2, 2})}, .attributes = {{"axis", 0}, {"extents", Axes{1, 1, 2}}}},
+                {.inputs = {integers({6}, 0, 9)}, .attributes = {{"axis", 0}, {"extents", Axes{6}}}}},
+});
+
 }  // namespace
 
 Value reshape(Value x, const Shape& shape, Location at) { return apply(reshape_op, {x}, {{"shape", shape}}, at); }
@@ -301,6 +336,20 @@ Value broadcast_to(Value x, const Shape& shape, Location at) {
 
 Value concat(const Values& parts, std::int64_t axis, Location at) {
   return apply(concat_op, parts, {{"axis", axis}}, at);
+}
+
+Values split(Value x, const Axes& extents, std::int64_t axis, Location at) {
+  return apply_all(split_op, {x}, {{"axis", axis}, {"extents", extents}}, at);
+}
+
+Values split(Value x, std::int64_t parts, std::int64_t axis, Location at) {
+  at = detail::scoped(at);
+  if (!x.defined()) throw Error(at, split_op->name, "requires values of a graph, got an empty Value");
+  const Dimension whole = x.shape()[normalize_axis(axis, x.rank(), split_op->name, at)];
+  if (parts < 1 || !whole.is_number() || whole.extent() % parts != 0)
+    throw Error(at, split_op->name,
+                fmt::format("requires an extent that {} parts divide, got {}", parts, whole.to_string()));
+  return split(x, Axes(static_cast<std::size_t>(parts), whole.extent() / parts), axis, at);
 }
 
 Value detail::add_contributions(Value a, Value b) {

@@ -19,6 +19,11 @@ Value broadcast_to(Value x, const Shape& shape, Location at = Location::here());
 // Joined along an axis; the other extents must agree.
 Value concat(const Values& parts, std::int64_t axis, Location at = Location::here());
 
+// numpy.split: x cut along an axis into equal parts, or into parts of these extents, which add up to x's. The axis is a
+// number; parts that nobody reads are not made. Throws Error for extents that do not fit.
+Values split(Value x, std::int64_t parts, std::int64_t axis = 0, Location at = Location::here());
+Values split(Value x, const Axes& extents, std::int64_t axis = 0, Location at = Location::here());
+
 // Elements start, start + step, ... before stop, along one axis, as Python's x[start:stop:step]: negative positions
 // count from the end, positions out of range are cut, a negative step goes backwards. A symbolic extent can be
 // sliced with start >= 0, no stop or a negative one, and step 1.

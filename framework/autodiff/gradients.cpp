@@ -1,6 +1,7 @@
 #include <chainrule/framework/autodiff/gradients.hpp>
 
 #include <algorithm>
+#include <span>
 
 #include <fmt/core.h>
 
@@ -53,23 +54,24 @@ std::vector<char> active_nodes(const GraphData& graph, NodeId first, NodeId y, c
   for (const Value x : xs)
     if (x.id() <= y) active[x.id() - first] = 1;
   for (NodeId id = first; id <= y; ++id) {
-    const auto& node = graph.node(id);
-    if (active[id - first] || !is_floating(node.type.dtype)) continue;
-    for (const NodeId input : node.inputs)
+    if (active[id - first] || !is_floating(graph.node(id).type.dtype)) continue;
+    for (const NodeId input : graph.inputs_of(id))
       if (input >= first && active[input - first]) active[id - first] = 1;
   }
   return active;
 }
 
 // What a node's gradient rule returns, one value for each input. Those not in `wanted` may be null. It is y that is
-// differentiated.
-Values contributions_of(Value y, NodeId id, std::uint64_t wanted, Value dy) {
+// differentiated; `gradient` are those of the node's outputs.
+Values contributions_of(Value y, NodeId id, std::uint64_t wanted, std::span<const Value> gradient) {
   GraphData* graph = y.data();
   const Op& op = *graph->node(id).op;
   if (!op.gradient)
     throw Error(graph->node(id).at, op.name,
                 fmt::format("requires a gradient rule, which this op has not: {} depends on it", y.describe()));
-  Values out = op.gradient(Node(graph, id, wanted), dy);
+  const Node node(graph, id, wanted);
+  Values out = op.has_several_outputs() ? op.gradient.all(node, Values(gradient.begin(), gradient.end()))
+                                        : op.gradient(node, gradient[0]);
   const std::size_t inputs = graph->node(id).inputs.size();
   if (out.size() != inputs)
     throw Error(
@@ -97,6 +99,14 @@ Value fitted(GraphData* graph, NodeId id, std::size_t i, Value contribution) {
   return out;
 }
 
+// The gradients of a node's outputs; none where it is itself a further output, which waits for its node. `all` are
+// those of the nodes from `first` on.
+std::span<const Value> gradients_of_outputs(const GraphData& graph, NodeId id, NodeId first, const Values& all) {
+  const auto& node = graph.node(id);
+  if (node.further_output) return {};
+  return std::span(all).subspan(id - first, node.op->has_several_outputs() ? graph.output_count(id) : 1);
+}
+
 // What the reverse pass finds.
 struct Reverse {
   Values gradients;        // of each x; an empty Value where none comes to it
@@ -111,11 +121,12 @@ Reverse reverse(Value y, const Values& xs, Value cotangent, NoDerivative without
   const std::vector<char> active = active_nodes(*graph, first, y.id(), xs);
   const auto input_is_passive = [&](NodeId input) { return input < first || !active[input - first]; };
 
-  std::vector<Value> gradient(active.size());
+  // By node; beyond y as many empty ones as its node may have outputs.
+  std::vector<Value> gradient(active.size() + graph->output_count(y.id()) - 1);
   if (active[y.id() - first]) gradient[y.id() - first] = cotangent;
   for (NodeId id = y.id() + 1; id-- > first;) {
-    const Value dy = gradient[id - first];
-    if (!dy.defined()) continue;
+    const std::span<const Value> of_outputs = gradients_of_outputs(*graph, id, first, gradient);
+    if (std::none_of(of_outputs.begin(), of_outputs.end(), [](Value dy) { return dy.defined(); })) continue;
     const auto inputs = graph->node(id).inputs;
     std::uint64_t wanted = 0;
     bool any = false;
@@ -127,7 +138,7 @@ Reverse reverse(Value y, const Values& xs, Value cotangent, NoDerivative without
     if (!any) continue;  // an x itself, with nothing below it
     if (!graph->node(id).op->gradient && without_rule == NoDerivative::zeros) continue;
     const detail::LocationScope scope(graph->node(id).at);
-    const Values contributions = contributions_of(y, id, wanted, dy);
+    const Values contributions = contributions_of(y, id, wanted, of_outputs);
     for (std::size_t i = 0; i < inputs.size(); ++i) {
       if (input_is_passive(inputs[i])) continue;
       if (!contributions[i].defined()) {
@@ -154,7 +165,7 @@ std::vector<char> nodes_below(Value y, bool written) {
   for (NodeId id = y.id() + 1; id-- > 0;) {
     if (written && graph.node(id).of_gradient) below[id] = 0;
     if (below[id])
-      for (const NodeId input : graph.node(id).inputs) below[input] = 1;
+      for (const NodeId input : graph.inputs_of(id)) below[input] = 1;
   }
   return below;
 }
@@ -178,11 +189,12 @@ Obstacle find_obstacle(Value y, const Values& xs, const Reverse& found, bool fla
   if (!any) return {};
   const std::vector<char> written = nodes_below(y, true);
   for (NodeId id = 0; id <= y.id(); ++id) {
-    const auto& node = graph.node(id);
+    const NodeId owner = graph.owner(id);
+    const auto& node = graph.node(owner);
     const auto is_reached = [&](NodeId input) { return reached[input] != 0; };
     if (node.op == stop || std::none_of(node.inputs.begin(), node.inputs.end(), is_reached)) continue;
-    const bool none = !is_floating(node.type.dtype) || !node.op->gradient;
-    if (!none && !found.flat[id]) {
+    const bool none = !is_floating(graph.node(id).type.dtype) || !node.op->gradient;
+    if (!none && !found.flat[owner]) {
       reached[id] = 1;
     } else if (written[id] && (none || flat_too)) {
       Obstacle out{{}, {y.data(), id}, !none};
@@ -190,7 +202,7 @@ Obstacle find_obstacle(Value y, const Values& xs, const Reverse& found, bool fla
       below[id] = 1;
       for (NodeId k = id + 1; k-- > 0;)
         if (below[k])
-          for (const NodeId input : graph.node(k).inputs) below[input] = reached[input];
+          for (const NodeId input : graph.inputs_of(k)) below[input] = reached[input];
       for (std::size_t i = 0; i < xs.size() && !out.x.defined(); ++i)
         if (xs[i].id() < id && below[xs[i].id()] && !found.gradients[i].defined()) out.x = xs[i];
       return out;

@@ -102,8 +102,11 @@ void check_float32_values(const Op& op, const Sample& sample, std::string_view s
                           std::vector<CheckRow>& rows) {
   const Function wide = function_of(op, sample, float64, options);
   if (wide.variables.empty() || !wide.sum.defined()) return;
+  std::vector<std::string> names;
+  for (const Value term : wide.terms)
+    names.push_back(op.has_several_outputs() ? fmt::format("output {}", term.output_index()) : "values");
   compare_outputs(
-      wide, function_of(op, sample, float32, options), subject, {"values"}, most_ulps_of_values, options,
+      wide, function_of(op, sample, float32, options), subject, names, most_ulps_of_values, options,
       [](const Function& f) { return f.terms; }, rows);
 }
 

@@ -20,16 +20,19 @@ std::int64_t Function::elements() const {
 
 Function function_of(const Op& op, const Sample& sample, DType dtype, const CheckOptions& options) {
   SampleGraph s = graph_of(sample, dtype, options);
-  const Value y = apply(s.graph, op, s.inputs, s.attributes);
+  Values terms = apply(s.graph, op, s.inputs, s.attributes).node().outputs();
+  std::erase_if(terms, [](Value y) { return !is_floating(y.dtype()); });
   Function f{s.graph,      State(s.graph),
-             {},           {y},
+             {},           terms,
              {},           s.floating,
              s.names,      std::vector<std::string>(s.names.size()),
              s.points,     {},
              options.mode, detail::scoped(op.location)};
-  if (!is_floating(y.dtype())) return f;
-  f.weights.push_back(weights_for(evaluate(y.shape(), Sizes{}), options.seed, 0).astype(dtype));
-  f.sum = sum(y * f.weights[0]);
+  for (std::size_t i = 0; i < terms.size(); ++i) {
+    f.weights.push_back(weights_for(evaluate(terms[i].shape(), Sizes{}), options.seed, i).astype(dtype));
+    const Value term = sum(terms[i] * f.weights[i]);
+    f.sum = i == 0 ? term : f.sum + term;
+  }
   return f;
 }
 

@@ -28,7 +28,7 @@ struct Function {
   [[nodiscard]] std::int64_t elements() const;  // of all points
 };
 
-// An op on a sample, weighted at random. Its `sum` is empty where the output is not floating.
+// The floating outputs of an op on a sample, weighted at random. Its `sum` is empty where there are none.
 Function function_of(const Op& op, const Sample& sample, DType dtype, const CheckOptions& options);
 
 // Random numbers of both signs, none near 0 and no two alike.

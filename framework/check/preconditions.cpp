@@ -41,11 +41,33 @@ std::vector<Feed> feeds_of(const SampleGraph& s) {
   return feeds;
 }
 
-Array value_of(const SampleGraph& s, Value y, Mode mode) {
+std::vector<Array> arrays_of(const Results& results) {
+  std::vector<Array> out;
+  for (std::size_t i = 0; i < results.size(); ++i) out.push_back(results[i]);
+  return out;
+}
+
+std::vector<Array> values_of(const SampleGraph& s, const Values& ys, Mode mode) {
   State state(s.graph);
-  Program program(state, {.outputs = {y}, .mode = mode});
+  Program program(state, {.outputs = ys, .mode = mode});
   const auto feeds = feeds_of(s);
-  return program.run(std::span<const Feed>(feeds))[0];
+  return arrays_of(program.run(std::span<const Feed>(feeds)));
+}
+
+// All outputs of the op on a sample's inputs.
+Values outputs_of(const Op& op, const SampleGraph& s, const Values& inputs) {
+  return apply(s.graph, op, inputs, s.attributes).node().outputs();
+}
+
+bool identical(const std::vector<Array>& a, const std::vector<Array>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](const Array& x, const Array& y) { return x.identical(y); });
+}
+
+// But for NaN payloads and the sign of zero.
+bool equal_numbers(const std::vector<Array>& a, const std::vector<Array>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](const Array& x, const Array& y) { return allclose(x, y, 0, 0); });
 }
 
 // Memory between two zones that a kernel has no business in.
@@ -82,12 +104,16 @@ class Guarded {
 // A node's kernel alone, as a program would make it.
 class Kernel {
  public:
-  explicit Kernel(const Node& node) : dtype_(node.dtype()), shape_(evaluate(node.shape(), Sizes{})) {
+  static constexpr std::size_t all = ~std::size_t{0};
+
+  explicit Kernel(const Node& node) {
+    for (const Value output : node.outputs()) outputs_.push_back({output.dtype(), evaluate(output.shape(), Sizes{})});
     step_ = detail::make_node_step(*node.graph_data(), node.id(), Sizes{});
   }
 
-  // Runs it with all memory poisoned but what the inputs hold. What it did that it must not is in fault().
-  Array run(const std::vector<Array>& inputs, int poison) {
+  // Runs it with all memory poisoned but what the inputs hold, for all outputs or as if one were read alone. What it
+  // did that it must not is in fault().
+  std::vector<Array> run(const std::vector<Array>& inputs, int poison, std::size_t read = all) {
     std::vector<Guarded> operands;
     std::vector<const void*> pointers;
     operands.reserve(inputs.size());
@@ -97,21 +123,28 @@ class Kernel {
       if (input.bytes() > 0) std::memcpy(operand.data(), input.raw(), input.bytes());
       pointers.push_back(operand.data());
     }
-    Array out(dtype_, shape_);
-    Guarded output(out.bytes());
+    std::vector<Array> out;
+    std::vector<Guarded> results;
+    std::vector<void*> written;
+    results.reserve(outputs_.size());
+    for (const TensorType& type : outputs_) {
+      out.emplace_back(type.dtype, type.shape);
+      results.emplace_back(out.back().bytes()).poison(poison);
+      written.push_back(read == all || read == written.size() ? results.back().data() : nullptr);
+    }
     Guarded workspace(step_.workspace);
-    output.poison(poison);
     workspace.poison(poison);
-    void* outputs[] = {output.data()};
-    step_.run({pointers.data(), outputs, workspace.data()});
+    step_.run({pointers.data(), written.data(), workspace.data()});
     for (std::size_t i = 0; i < inputs.size(); ++i) {
       if (inputs[i].bytes() > 0 && std::memcmp(operands[i].data(), inputs[i].raw(), inputs[i].bytes()) != 0)
         blame(fmt::format("input {} is written", i));
       blame_outside(operands[i], fmt::format("input {}", i));
     }
-    blame_outside(output, "the output");
     blame_outside(workspace, "the workspace");
-    if (out.bytes() > 0) std::memcpy(out.raw(), output.data(), out.bytes());
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      blame_outside(results[i], out.size() == 1 ? "the output" : fmt::format("output {}", i));
+      if (out[i].bytes() > 0) std::memcpy(out[i].raw(), results[i].data(), out[i].bytes());
+    }
     return out;
   }
   [[nodiscard]] const std::string& fault() const { return fault_; }
@@ -124,8 +157,7 @@ class Kernel {
     if (const auto where = memory.written(); !where.empty()) blame(fmt::format("memory {} {} is written", where, name));
   }
 
-  DType dtype_;
-  Dims shape_;
+  std::vector<TensorType> outputs_;
   detail::Step step_;
   std::string fault_;
 };
@@ -146,19 +178,20 @@ struct Fault {
 };
 
 // What is wrong with a kernel that runs several times.
-Fault fault_of_runs(const SampleGraph& s, Value y) {
+Fault fault_of_runs(const SampleGraph& s, const Values& ys) {
   constexpr std::string_view state = "two runs differ: something is kept from run to run";
   constexpr std::string_view fresh = "two runs differ: a kernel that is made again gives other numbers";
   constexpr std::string_view memory =
       "two runs differ: an output is not wholly written, or memory is read that holds nothing yet, in the workspace or "
       "beside an operand";
-  if (y.node().op().forward.expansion) {
+  const Node node = ys[0].node();
+  if (node.op().forward.expansion) {
     State values(s.graph);
-    Program program(values, {.outputs = {y}});
+    Program program(values, {.outputs = ys});
     const auto feeds = feeds_of(s);
-    const Array first = program.run(std::span<const Feed>(feeds))[0];
-    if (!first.identical(program.run(std::span<const Feed>(feeds))[0])) return {std::string(state)};
-    return {first.identical(value_of(s, y, Mode::training)) ? "" : std::string(fresh)};
+    const std::vector<Array> first = arrays_of(program.run(std::span<const Feed>(feeds)));
+    if (!identical(first, arrays_of(program.run(std::span<const Feed>(feeds))))) return {std::string(state)};
+    return {identical(first, values_of(s, ys, Mode::training)) ? "" : std::string(fresh)};
   }
   std::vector<Array> inputs;
   std::size_t next = 0;
@@ -168,16 +201,22 @@ Fault fault_of_runs(const SampleGraph& s, Value y) {
   }
   constexpr int nan = 0xFF;  // in every floating element
   constexpr int large = 0x55;
-  Kernel kernel(y.node());
-  Kernel again(y.node());
-  const Array first = kernel.run(inputs, nan);
-  const Array other = kernel.run(inputs, large);
-  const Array third = kernel.run(inputs, nan);
-  const Array afresh = again.run(inputs, nan);
+  Kernel kernel(node);
+  Kernel again(node);
+  const std::vector<Array> first = kernel.run(inputs, nan);
+  const std::vector<Array> other = kernel.run(inputs, large);
+  const std::vector<Array> third = kernel.run(inputs, nan);
+  const std::vector<Array> afresh = again.run(inputs, nan);
   if (!kernel.fault().empty()) return {kernel.fault(), true};
-  if (!first.identical(third)) return {std::string(state)};
-  if (!first.identical(other)) return {std::string(memory)};
-  return {first.identical(afresh) ? "" : std::string(fresh)};
+  if (!identical(first, third)) return {std::string(state)};
+  if (!identical(first, other)) return {std::string(memory)};
+  if (!identical(first, afresh)) return {std::string(fresh)};
+  for (std::size_t i = 0; node.op().forward.skips_unread && i < first.size(); ++i) {
+    const std::vector<Array> alone = kernel.run(inputs, nan, i);
+    if (!kernel.fault().empty()) return {kernel.fault(), true};
+    if (!alone[i].identical(first[i])) return {fmt::format("output {} is another where no other is read", i)};
+  }
+  return {};
 }
 
 // Runs of one kernel and of another that is made for the same agree bit for bit, whatever lies in memory, and write
@@ -187,7 +226,7 @@ CheckRow repeatable(const Op& op, const Sample& sample, std::string_view subject
   for (const DType dtype : {float64, float32}) {
     if (dtype == float32 && !options.float32) continue;
     const SampleGraph s = graph_of(sample, dtype, options);
-    const Fault fault = fault_of_runs(s, apply(s.graph, op, s.inputs, s.attributes));
+    const Fault fault = fault_of_runs(s, outputs_of(op, s, s.inputs));
     writes_outside = fault.writes_outside;
     if (!fault.what.empty())
       return row_of("repeatable", subject, false, dtype == float32 ? fault.what + " (in float32)" : fault.what);
@@ -208,11 +247,11 @@ CheckRow reuse(const SampleGraph& s, const Op& op, std::string_view subject, Mod
       ++next;
     }
   }
-  const Array alone = value_of(s, apply(s.graph, op, s.inputs, s.attributes), mode);
-  const Value amid = apply(s.graph, op, scaled, s.attributes);
-  const Array inside = value_of(s, is_floating(amid.dtype()) ? mul(amid, 2.0) * 0.5 : amid, mode);
-  // NaN payloads and the sign of zero may change on the way.
-  const bool same = allclose(alone, inside, 0, 0);
+  const std::vector<Array> alone = values_of(s, outputs_of(op, s, s.inputs), mode);
+  Values amid = outputs_of(op, s, scaled);
+  for (Value& y : amid)
+    if (is_floating(y.dtype())) y = mul(y, 2.0) * 0.5;
+  const bool same = equal_numbers(alone, values_of(s, amid, mode));
   return row_of("reuse", subject, same, same ? "the same inside a program" : "differs inside a program");
 }
 
@@ -225,9 +264,8 @@ void aliases(const SampleGraph& s, const Op& op, std::string_view subject, Mode 
     Values repeated = s.inputs;
     for (Value& input : repeated)
       if (input == s.floating[i + 1]) input = s.floating[i];
-    const Array two = value_of(copies, apply(s.graph, op, s.inputs, s.attributes), mode);
-    const Array one = value_of(copies, apply(s.graph, op, repeated, s.attributes), mode);
-    const bool same = allclose(one, two, 0, 0);
+    const bool same = equal_numbers(values_of(copies, outputs_of(op, s, repeated), mode),
+                                    values_of(copies, outputs_of(op, s, s.inputs), mode));
     rows.push_back(
         row_of("aliases", subject, same,
                same ? "op(x, x) as op(x, y) for x equal to y" : "op(x, x) is not op(x, y) for x equal to y"));
@@ -262,7 +300,7 @@ void sizes(const SampleGraph& s, const Op& op, std::string_view subject, Mode mo
   if (!takes_any_shape(s, op)) return;
   for (const Shape& shape : {Shape{0}, Shape{1}, Shape{2, 1, 3}}) {
     const SampleGraph at = resized(s, shape);
-    const Array made = value_of(at, apply(at.graph, op, at.inputs, at.attributes), mode);
+    const Array made = values_of(at, outputs_of(op, at, at.inputs), mode)[0];
     if (!(made.shape() == evaluate(shape, Sizes{}))) {
       rows.push_back(
           row_of("sizes", subject, false, fmt::format("{} gives {}", to_string(shape), to_string(made.shape()))));
@@ -276,14 +314,14 @@ void sizes(const SampleGraph& s, const Op& op, std::string_view subject, Mode mo
 // elements that they are shared out.
 CheckRow threads(const SampleGraph& s, const Op& op, std::string_view subject, Mode mode) {
   const auto differs = [&](const SampleGraph& at) {
-    const Value y = apply(at.graph, op, at.inputs, at.attributes);
-    const auto value_in = [&](detail::ChunkOrder order) {
+    const Values ys = outputs_of(op, at, at.inputs);
+    const auto values_in = [&](detail::ChunkOrder order) {
       const detail::ChunkScope scope(order);
-      return value_of(at, y, mode);
+      return values_of(at, ys, mode);
     };
-    const Array one = value_in(detail::ChunkOrder::ascending);
-    return !one.identical(value_in(detail::ChunkOrder::descending)) ||
-           !one.identical(value_in(detail::ChunkOrder::any));
+    const std::vector<Array> one = values_in(detail::ChunkOrder::ascending);
+    return !identical(one, values_in(detail::ChunkOrder::descending)) ||
+           !identical(one, values_in(detail::ChunkOrder::any));
   };
   const bool large = takes_any_shape(s, op);
   const bool same = !differs(s) && !(large && differs(resized(s, Shape{3, 70'001})));

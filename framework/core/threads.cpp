@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -198,6 +199,7 @@ class Pool {
 };
 
 thread_local ChunkOrder order_of_scope = ChunkOrder::any;
+thread_local int scopes = 0;  // that live
 
 Pool& pool() {
   static Pool the_pool;
@@ -212,8 +214,45 @@ void run_chunks(std::size_t chunks, ChunkRun run, const void* context) {
     run(context, order_of_scope == ChunkOrder::ascending ? i : chunks - 1 - i, nullptr);
 }
 
-ChunkScope::ChunkScope(ChunkOrder order) : outer_(order_of_scope) { order_of_scope = order; }
-ChunkScope::~ChunkScope() { order_of_scope = outer_; }
+ChunkScope::ChunkScope(ChunkOrder order) : outer_(order_of_scope) {
+  order_of_scope = order;
+  ++scopes;
+}
+ChunkScope::~ChunkScope() {
+  order_of_scope = outer_;
+  --scopes;
+}
+
+void run_ranges(std::int64_t count, std::int64_t grain, RangeRun run, const void* context) {
+  if (grain < 1) throw Error("parallel_for", fmt::format("requires a grain of 1 or more, got {}", grain));
+  if (count <= 0) return;
+  if (scopes > 0) grain = std::min(grain, std::max<std::int64_t>(1, (count + 3) / 4));  // samples are small
+  struct Work {
+    std::int64_t count;
+    std::int64_t grain;
+    RangeRun run;
+    const void* context;
+    std::mutex mutex;
+    std::size_t first_failed = ~std::size_t{0};
+    std::exception_ptr error;
+  } work{count, grain, run, context, {}, ~std::size_t{0}, {}};
+  run_chunks(
+      static_cast<std::size_t>((count - 1) / grain + 1),
+      [](const void* all, std::size_t chunk, void* /*scratch*/) {
+        auto& w = *static_cast<Work*>(const_cast<void*>(all));
+        const std::int64_t begin = static_cast<std::int64_t>(chunk) * w.grain;
+        try {
+          w.run(w.context, begin, begin + std::min(w.grain, w.count - begin));
+        } catch (...) {
+          const std::lock_guard lock(w.mutex);
+          if (chunk >= w.first_failed) return;
+          w.first_failed = chunk;
+          w.error = std::current_exception();
+        }
+      },
+      &work);
+  if (work.error) std::rethrow_exception(work.error);
+}
 
 void reserve_scratch(std::size_t bytes) { pool().reserve(bytes); }
 

@@ -1,5 +1,7 @@
-// How many threads a run may use.
+// How many threads a run may use, and their use by kernels.
 #pragma once
+
+#include <cstdint>
 
 #include <chainrule/framework/core/error.hpp>
 
@@ -17,5 +19,24 @@ namespace chainrule {
 // thread; set_num_threads() waits for a step that is under way in another one.
 [[nodiscard]] int num_threads();
 void set_num_threads(int threads, Location at = Location::here());
+
+namespace detail {
+using RangeRun = void (*)(const void* context, std::int64_t begin, std::int64_t end);
+void run_ranges(std::int64_t count, std::int64_t grain, RangeRun run, const void* context);
+}  // namespace detail
+
+// For kernels: calls f(begin, end) for ranges that together are [0, count), on the library's threads and in any order,
+// and returns when all have ended. A range has `grain` elements, the last maybe fewer: that follows from sizes alone,
+// so where f writes what is its range's and reads what no other writes, results have the same bits for every number of
+// threads. (check_gradients() tries that with small ranges, in several orders.) A grain that is worth another thread's
+// while takes some 10 us. Of what calls of f throw, that of the first range is thrown. Throws Error for a grain
+// below 1.
+template <class F>
+void parallel_for(std::int64_t count, std::int64_t grain, const F& f) {
+  detail::run_ranges(
+      count, grain,
+      [](const void* context, std::int64_t begin, std::int64_t end) { (*static_cast<const F*>(context))(begin, end); },
+      &f);
+}
 
 }  // namespace chainrule

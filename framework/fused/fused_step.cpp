@@ -427,17 +427,24 @@ Step make_node_step(const GraphData& graph, NodeId id, const Sizes& sizes) {
   return make_fused_step(graph, {{id}, {node.inputs.begin(), node.inputs.end()}, {id}, {}}, sizes);
 }
 
-Array evaluate(const Node& node, const std::vector<const Array*>& inputs) {
-  const GraphData& graph = *node.graph_data();
-  Array out(node.dtype(), evaluate(node.shape(), Sizes{}));
-  const Step step = make_node_step(graph, node.id(), Sizes{});
+std::vector<Array> evaluate_all(const Node& node, const std::vector<const Array*>& inputs) {
+  std::vector<Array> out;
+  std::vector<void*> outputs;
+  for (const Value output : node.outputs()) {
+    out.emplace_back(output.dtype(), chainrule::evaluate(output.shape(), Sizes{}));
+    outputs.push_back(out.back().raw());
+  }
   std::vector<const void*> pointers;
   pointers.reserve(inputs.size());
   for (const Array* input : inputs) pointers.push_back(input->raw());
-  void* outputs[] = {out.raw()};
+  const Step step = make_node_step(*node.graph_data(), node.id(), Sizes{});
   const Array workspace(boolean, Dims{static_cast<std::int64_t>(step.workspace)});
-  step.run({pointers.data(), outputs, const_cast<void*>(workspace.raw())});
+  step.run({pointers.data(), outputs.data(), const_cast<void*>(workspace.raw())});
   return out;
+}
+
+Array evaluate(const Node& node, const std::vector<const Array*>& inputs) {
+  return std::move(evaluate_all(node, inputs)[0]);
 }
 
 }  // namespace chainrule::detail

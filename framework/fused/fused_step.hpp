@@ -31,7 +31,8 @@ std::string describe_fused_step(const GraphData& graph, const FusedGroup& group,
 // A node by itself: elementwise a group of one, else its kernel.
 Step make_node_step(const GraphData& graph, NodeId id, const Sizes& sizes);
 
-// One node computed now, on constants.
+// One node computed now, on constants: its outputs, or of one that has one, that.
+std::vector<Array> evaluate_all(const Node& node, const std::vector<const Array*>& inputs);
 Array evaluate(const Node& node, const std::vector<const Array*>& inputs);
 
 }  // namespace chainrule::detail

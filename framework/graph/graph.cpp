@@ -66,6 +66,10 @@ const Op& constant_op() {
   static const Op op = leaf("constant", "Numbers fixed in the graph.");
   return op;
 }
+const Op& output_op() {
+  static const Op op = leaf("output", "An output of a node beyond the first.");
+  return op;
+}
 
 namespace {
 
@@ -130,6 +134,42 @@ Value GraphData::append(NodeData node) {
   return {this, static_cast<NodeId>(nodes.size() - 1)};
 }
 
+NodeId GraphData::output_count(NodeId id) const {
+  const NodeId first = owner(id);
+  NodeId end = first + 1;
+  if (nodes[first].op->has_several_outputs())
+    while (end < nodes.size() && nodes[end].further_output) ++end;
+  return end - first;
+}
+
+Value GraphData::append(NodeData node, std::span<const NodeType> further) {
+  const Location at = node.at;
+  const Value first = append(std::move(node));
+  try {
+    for (const NodeType& type : further) {
+      NodeData output;
+      output.op = &output_op();
+      output.further_output = true;
+      output.inputs.push_back(first.id());
+      output.type = type;
+      output.at = at;
+      output.payload = static_cast<std::uint32_t>(nodes.size()) - first.id();
+      append(std::move(output));
+    }
+  } catch (...) {
+    nodes.truncate(first.id());
+    throw;
+  }
+  return first;
+}
+
+Value GraphData::append_like(const GraphData& from, NodeId id, NodeData made) {
+  if (!made.op->has_several_outputs()) return append(std::move(made));
+  std::vector<NodeType> further;
+  for (NodeId i = 1; i < from.output_count(id); ++i) further.push_back(from.node(id + i).type);
+  return append(std::move(made), further);
+}
+
 Value GraphData::constant(std::shared_ptr<const Array> value, Location at) {
   NodeData node;
   node.op = &constant_op();
@@ -160,12 +200,14 @@ std::string GraphData::describe(NodeId id) const {
   const NodeData& n = nodes[id];
   if (n.op == &input_op() || n.op == &variable_op()) return display_name(id);
   const Array* number = constant_value({const_cast<GraphData*>(this), id});
-  const std::string what = number && number->rank() == 0 ? number->to_string() : n.op->name;
+  std::string what = number && number->rank() == 0 ? number->to_string() : n.op->name;
+  if (n.further_output) what = fmt::format("output {} of {}", n.payload, nodes[owner(id)].op->name);
   return n.at.known() ? fmt::format("{} at {}", what, n.at.to_string())
                       : fmt::format("{} ({})", what, display_name(id));
 }
 
 std::string GraphData::line(NodeId id) const {
+  id = owner(id);
   const NodeData& n = nodes[id];
   std::string arguments;
   for (const NodeId input : n.inputs) {
@@ -190,10 +232,17 @@ std::string GraphData::line(NodeId id) const {
   if (!n.attributes.empty() && !n.op->attributes.are_defaults(n.attributes))
     arguments += fmt::format("{}{}", arguments.empty() ? "" : ", ", n.attributes.to_string());
   const bool leaf = n.op == &input_op() || n.op == &variable_op();
-  return fmt::format("{} = {}{}  {} {}{}{}", display_name(id),
+  std::string names;
+  std::string types;
+  for (NodeId output = id; output < id + output_count(id); ++output) {
+    const NodeType& type = nodes[output].type;
+    names += fmt::format("{}{}", names.empty() ? "" : ", ", display_name(output));
+    types += fmt::format("{}{} {}", types.empty() ? "" : ", ", chainrule::name(type.dtype),
+                         chainrule::to_string(type.shape));
+  }
+  return fmt::format("{} = {}{}  {}{}{}", names,
                      n.op == &variable_op() && leaves->variables[n.payload].trained ? "parameter" : n.op->name,
-                     leaf ? "" : "(" + arguments + ")", chainrule::name(n.type.dtype),
-                     chainrule::to_string(n.type.shape), n.at.known() ? "  " : "", n.at.to_string());
+                     leaf ? "" : "(" + arguments + ")", types, n.at.known() ? "  " : "", n.at.to_string());
 }
 
 const Array* constant_value(Value value) {
@@ -239,7 +288,8 @@ DType Value::dtype() const { return data_of(*this).type.dtype; }
 Location Value::location() const { return data_of(*this).at; }
 std::string Value::name() const { return data_of(*this), graph_->display_name(id_); }
 std::string Value::describe() const { return data_of(*this), graph_->describe(id_); }
-Node Value::node() const { return data_of(*this), Node(graph_, id_); }
+Node Value::node() const { return data_of(*this), Node(graph_, graph_->owner(id_)); }
+std::size_t Value::output_index() const { return data_of(*this), id_ - graph_->owner(id_); }
 Graph Value::graph() const { return data_of(*this), Graph(graph_->shared_from_this()); }
 
 const Op& Node::op() const { return *graph_->node(id_).op; }
@@ -256,6 +306,20 @@ Value Node::input(std::size_t i) const {
 Values Node::inputs() const {
   Values out;
   for (const NodeId id : graph_->node(id_).inputs) out.emplace_back(graph_, id);
+  return out;
+}
+
+std::size_t Node::output_count() const { return graph_->output_count(id_); }
+
+Value Node::output(std::size_t i) const {
+  if (i >= output_count())
+    throw Error(location(), op().name, fmt::format("has {} outputs, and output {} was asked for", output_count(), i));
+  return {graph_, id_ + static_cast<NodeId>(i)};
+}
+
+Values Node::outputs() const {
+  Values out;
+  for (NodeId i = 0; i < output_count(); ++i) out.emplace_back(graph_, id_ + i);
   return out;
 }
 
@@ -323,6 +387,9 @@ void require_open(const GraphData& graph, std::string_view added, Location at) {
     throw Error(
         detail::scoped(at), graph.expanding->name,
         fmt::format("requires an expansion that adds no inputs, parameters, variables or updates, got '{}'", added));
+  if (graph.shares_leaves)
+    throw Error(detail::scoped(at), "graph",
+                fmt::format("requires a pass that adds no inputs, parameters, variables or updates, got '{}'", added));
 }
 
 void require_free_name(const GraphData& graph, std::string_view name, std::string_view op, Location at) {
@@ -484,12 +551,19 @@ DType Graph::dtype() const { return data_->options.dtype; }
 std::uint64_t Graph::seed() const { return data_->options.seed; }
 std::size_t Graph::size() const { return data_->nodes.size(); }
 
+std::vector<Node> Graph::nodes() const {
+  std::vector<Node> out;
+  for (NodeId id = 0; id < data_->nodes.size(); ++id)
+    if (!data_->node(id).further_output) out.emplace_back(data_.get(), id);
+  return out;
+}
+
 std::string Graph::to_string() const {
   std::string out;
   for (NodeId id = 0; id < data_->nodes.size(); ++id) {
     // Scalar constants are printed where they are used.
     const Array* value = detail::constant_value({data_.get(), id});
-    if (value && value->rank() == 0) continue;
+    if ((value && value->rank() == 0) || data_->node(id).further_output) continue;
     out += data_->line(id) + "\n";
   }
   return out;

@@ -1,4 +1,4 @@
-// Graph: what is computed. Nodes are only appended; a Value is the output of one node: a dtype and a shape, no numbers.
+// Graph: what is computed. Nodes are only appended; a Value is an output of a node: a dtype and a shape, no numbers.
 #pragma once
 
 #include <concepts>
@@ -28,7 +28,7 @@ class GraphData;
 inline constexpr std::string_view graph_noun = "graph";
 }  // namespace detail
 
-// The output of a node: a small handle, valid as long as its graph (or a State or Program made from it) lives. Used
+// An output of a node: a small handle, valid as long as its graph (or a State or Program made from it) lives. Used
 // later, it throws Error.
 class Value {
  public:
@@ -39,6 +39,7 @@ class Value {
   [[nodiscard]] std::size_t rank() const { return shape().rank(); }
   [[nodiscard]] DType dtype() const;
   [[nodiscard]] Node node() const;
+  [[nodiscard]] std::size_t output_index() const;  // which output of its node it is
   [[nodiscard]] Graph graph() const;
   // The name of an input, parameter or variable; else "%" and the node's number.
   [[nodiscard]] std::string name() const;
@@ -106,7 +107,11 @@ class Node {
   [[nodiscard]] std::size_t input_count() const;
   [[nodiscard]] Value input(std::size_t i) const;
   [[nodiscard]] Values inputs() const;
-  [[nodiscard]] Value output() const { return {graph_, id_}; }
+  [[nodiscard]] std::size_t output_count() const;
+  // Throws Error where the node has no output i.
+  [[nodiscard]] Value output(std::size_t i) const;
+  [[nodiscard]] Value output() const { return {graph_, id_}; }  // the first
+  [[nodiscard]] Values outputs() const;
   [[nodiscard]] const Shape& shape() const { return output().shape(); }
   [[nodiscard]] DType dtype() const { return output().dtype(); }
   [[nodiscard]] Location location() const { return output().location(); }
@@ -172,7 +177,9 @@ class Graph {
   [[nodiscard]] Values parameters() const;  // the trained ones, in order of creation
   [[nodiscard]] DType dtype() const;
   [[nodiscard]] std::uint64_t seed() const;
-  [[nodiscard]] std::size_t size() const;  // nodes
+  [[nodiscard]] std::size_t size() const;  // values: outputs of all nodes
+  // In the order in which they were added, so each after those that its inputs are outputs of.
+  [[nodiscard]] std::vector<Node> nodes() const;
 
   // One line a node: name, op, inputs, attributes, dtype, shape, and the line of the program that made it.
   [[nodiscard]] std::string to_string() const;

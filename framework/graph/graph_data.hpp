@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -64,7 +65,8 @@ struct NodeData {
   Location at;
   // Of an input, variable or constant: its index in the tables below.
   std::uint32_t payload = 0;
-  bool of_gradient = false;  // made by a gradient rule
+  bool of_gradient = false;     // made by a gradient rule
+  bool further_output = false;  // of output_op()
 };
 
 struct InputInfo {
@@ -97,6 +99,10 @@ struct LeafTable {
 const Op& input_op();
 const Op& variable_op();
 const Op& constant_op();
+// What outputs of a node beyond the first are ops of, outside the registry as well. They are nodes of their own, right
+// behind the one that computes them (their input), in their order and all of them: so each value has one number, a
+// dtype, a shape and a life, and nodes of one output cost nothing. Their payload is which output they are.
+const Op& output_op();
 
 // The number of a graph among all of the process: by it a Value finds out whether its graph still lives.
 class GraphNumber {
@@ -128,9 +134,24 @@ class GraphData : public std::enable_shared_from_this<GraphData> {
   std::uint32_t streams = 0;  // of random masks
   // The composite that is being expanded, which may add no leaf.
   const Op* expanding = nullptr;
+  // Whether a pass makes it, of a graph whose leaves it has: it may add none either.
+  bool shares_leaves = false;
 
   [[nodiscard]] const NodeData& node(NodeId id) const { return nodes[id]; }
+  // The node that computes a value: its own, or the one of which it is a further output.
+  [[nodiscard]] NodeId owner(NodeId id) const {
+    const NodeData& n = nodes[id];
+    return n.further_output ? n.inputs[0] : id;
+  }
+  // The values that a value is computed from. (A further output is not computed from the first.)
+  [[nodiscard]] const InputList& inputs_of(NodeId id) const { return nodes[owner(id)].inputs; }
+  // How many outputs a node has; of a further output as of its owner.
+  [[nodiscard]] NodeId output_count(NodeId id) const;
   Value append(NodeData node);
+  // A node with several outputs, of which the first has node.type.
+  Value append(NodeData node, std::span<const NodeType> further);
+  // `made` in place of a node of another graph (or this one), with as many outputs of the same types.
+  Value append_like(const GraphData& from, NodeId id, NodeData made);
   Value constant(std::shared_ptr<const Array> value, Location at);
   Value constant(Array value, Location at) { return constant(std::make_shared<const Array>(std::move(value)), at); }
   // A scalar. Nodes of the same number share its array.
@@ -159,9 +180,9 @@ class LocationScope {
 // `at`, or what the innermost LocationScope says.
 Location scoped(Location at);
 
-// What a composite node stands for, in other nodes of its graph. Throws Error for an expansion that returns nothing, a
-// value of another graph, dtype or shape, adds a leaf, or comes to no end.
-Value expand(Value composite);
+// What the outputs of a composite node stand for, in other nodes of its graph. Throws Error for an expansion that
+// returns too few or too many values, one of another graph, dtype or shape, adds a leaf, or comes to no end.
+Values expand(Value composite);
 
 // Whether a node is a constant whose elements are all this number.
 bool is_constant(Value value, double number);

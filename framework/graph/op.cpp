@@ -72,6 +72,14 @@ Type broadcast_shape(const OpCall& call) {
   return {call.dtype(0), shape};
 }
 
+DType Forward::Operands::floating(const KernelCall& call) const {
+  for (std::size_t i = 0; i < outputs.size(); ++i)
+    if (!outputs[i]) return call.outputs[i].dtype;
+  for (std::size_t i = 0; i < call.inputs.size(); ++i)
+    if (!input(i)) return call.inputs[i].dtype;
+  return float64;
+}
+
 // ---- registry
 
 namespace {
@@ -135,7 +143,12 @@ void require_consistent(const Op& op) {
     for (const std::string& name : micro->attributes)
       if (op.attributes.find(name)->type() != AttributeType::number)
         refuse(op, op.location, fmt::format("its functor takes '{}' as a number, which is declared otherwise", name));
+  const auto& operands = op.forward.operands;
   for (const auto& sample : op.samples) {
+    if (operands && !operands->any_inputs && sample.inputs.size() != operands->inputs.size())
+      refuse(op, op.location,
+             fmt::format("its kernel takes {} inputs, and a sample has {}", operands->inputs.size(),
+                         sample.inputs.size()));
     if (micro && sample.inputs.size() != micro->inputs)
       refuse(op, op.location,
              fmt::format("its functor takes {} inputs, and a sample has {}", micro->inputs, sample.inputs.size()));
@@ -163,6 +176,10 @@ const Op& register_op(Op op, Location at) {
   if (!op.shape) refuse(op, at, "it has no shape rule");
   if (!op.forward.micro && !op.forward.kernel && !op.forward.generator && !op.forward.expansion)
     refuse(op, at, "it has no forward rule");
+  if (op.has_several_outputs() && !op.forward.kernel && !op.forward.expansion)
+    refuse(op, at, "it has several outputs, which only kernels and expansions give");
+  if (op.has_several_outputs() && op.gradient && !op.gradient.several())
+    refuse(op, at, "it has several outputs, and a gradient rule that takes one gradient");
   if (op.samples.empty()) refuse(op, at, "it has no samples, so that nothing could check it");
   op.attributes = with_samples(op);
   require_consistent(op);
@@ -231,19 +248,24 @@ void require_suitable(const OpCall& call, const Type& out) {
   }
 }
 
-Type type_of(const Op& op, const std::vector<Type>& inputs, const Attributes& complete, Location at) {
-  const OpCall call(op, inputs, complete, at);
-  Type out = op.shape(call);
-  require_suitable(call, out);
+Types types_of(const OpCall& call) {
+  Types out = call.op().shape.all(call);
+  if (out.empty()) call.fail("a shape rule that gives an output", "none");
+  for (const Type& type : out) require_suitable(call, type);
   return out;
 }
 
 }  // namespace
 
-Type output_type(const Op& op, const std::vector<Type>& inputs, const Attributes& attributes, Location at) {
+Types output_types(const Op& op, const std::vector<Type>& inputs, const Attributes& attributes, Location at) {
   const detail::LocationScope scope(detail::scoped(at));
   require_arity(op, inputs.size(), detail::scoped(at));
-  return type_of(op, inputs, completed(op, inputs, attributes, detail::scoped(at)), detail::scoped(at));
+  const Attributes complete = completed(op, inputs, attributes, detail::scoped(at));
+  return types_of(OpCall(op, inputs, complete, detail::scoped(at)));
+}
+
+Type output_type(const Op& op, const std::vector<Type>& inputs, const Attributes& attributes, Location at) {
+  return output_types(op, inputs, attributes, at)[0];
 }
 
 // ---- expansions
@@ -291,22 +313,27 @@ class Deeper {
 
 }  // namespace
 
-Value expand(Value composite) {
+Values expand(Value composite) {
   GraphData& graph = *composite.data();
   const Node node = composite.node();
   const Op& op = node.op();
   const LocationScope scope(node.location());
   const Deeper deeper(node.location(), op.name);
   const ClosedGraph closed(graph, op);
-  const Value made = op.forward.expansion(node);
+  Values made = op.forward.expansion(node);
   const auto refuse = [&](const std::string& required, const std::string& got) {
     throw Error(node.location(), op.name, fmt::format("requires an expansion {}, got {}", required, got));
   };
-  if (!made.defined()) refuse("that returns a value", "an empty Value");
-  if (made.data() != &graph) refuse("that returns a value of its graph", made.describe() + " of another graph");
-  if (!(graph.node(made.id()).type == graph.node(composite.id()).type))
-    refuse(fmt::format("of the node's type, {} {}", name(node.dtype()), to_string(node.shape())),
-           fmt::format("{} {}", name(made.dtype()), to_string(made.shape())));
+  if (made.size() != node.output_count())
+    refuse(fmt::format("that returns {} values", node.output_count()), fmt::format("{}", made.size()));
+  for (std::size_t i = 0; i < made.size(); ++i) {
+    const Value output = node.output(i);
+    if (!made[i].defined()) refuse("that returns a value", "an empty Value");
+    if (made[i].data() != &graph) refuse("that returns a value of its graph", made[i].describe() + " of another graph");
+    if (!(graph.node(made[i].id()).type == graph.node(output.id()).type))
+      refuse(fmt::format("of the node's type, {} {}", name(output.dtype()), to_string(output.shape())),
+             fmt::format("{} {}", name(made[i].dtype()), to_string(made[i].shape())));
+  }
   return made;
 }
 
@@ -331,8 +358,30 @@ bool computes_in_integers(const MicroProgram& program, const Attributes& attribu
   });
 }
 
+// Throws Error where a kernel's parameters are not of the dtypes of a node's operands, or others in number.
+void check_operands(const OpCall& call, const Types& outputs) {
+  const Forward::Operands& operands = *call.op().forward.operands;
+  if (!operands.any_inputs && operands.inputs.size() != call.size())
+    call.fail(fmt::format("as many inputs as its kernel, {}", operands.inputs.size()), fmt::format("{}", call.size()));
+  if (operands.outputs.size() != outputs.size())
+    call.fail(fmt::format("a shape rule with as many outputs as its kernel, {}", operands.outputs.size()),
+              fmt::format("{}", outputs.size()));
+  std::optional<DType> floating;
+  const auto check = [&](std::optional<DType> wanted, DType got, const std::string& operand) {
+    if (wanted && *wanted != got) call.fail(fmt::format("{} as {}", name(*wanted), operand), name(got));
+    if (wanted) return;
+    if (!is_floating(got)) call.fail(fmt::format("float32 or float64 as {}", operand), name(got));
+    if (floating.value_or(got) != got) call.fail(fmt::format("{} as {}", name(*floating), operand), name(got));
+    floating = got;
+  };
+  for (std::size_t i = 0; i < outputs.size(); ++i)
+    check(operands.outputs[i], outputs[i].dtype, outputs.size() == 1 ? "output" : fmt::format("output {}", i));
+  for (std::size_t i = 0; i < call.size(); ++i) check(operands.input(i), call.dtype(i), fmt::format("input {}", i));
+}
+
 // Throws Error where the forward rule is not written for the dtypes of a node: it would take one's bits for another's.
-void check_dtypes(const OpCall& call, const detail::GraphData& graph, const NodeData& node) {
+void check_dtypes(const OpCall& call, const detail::GraphData& graph, const NodeData& node,
+                  const std::vector<detail::NodeType>& further) {
   const Forward& forward = node.op->forward;
   if (forward.micro) {
     const DType dtype = detail::compute_dtype(graph, node);
@@ -340,8 +389,15 @@ void check_dtypes(const OpCall& call, const detail::GraphData& graph, const Node
       call.fail("float32 or float64", name(dtype));
     return;
   }
+  if (forward.operands) {
+    Types outputs{node.type};
+    for (const detail::NodeType& type : further) outputs.push_back(type);
+    return check_operands(call, outputs);
+  }
   if (forward.dtypes == Forward::Dtypes::any) return;
   if (!is_floating(node.type.dtype)) call.fail("an output of float32 or float64", name(node.type.dtype));
+  for (const detail::NodeType& type : further)
+    if (!is_floating(type.dtype)) call.fail("outputs of float32 or float64", name(type.dtype));
   if (forward.dtypes == Forward::Dtypes::floating) return;
   for (std::size_t i = 0; i < call.size(); ++i)
     if (call.dtype(i) != node.type.dtype)
@@ -375,18 +431,32 @@ Value apply(Graph graph, const Op& op, const Values& inputs, const Attributes& a
   require_arity(op, inputs.size(), node.at);
   node.op = &op;
   node.attributes = completed(op, types, attributes, node.at);
-  node.type = type_of(op, types, node.attributes, node.at);
-  check_dtypes(OpCall(op, types, node.attributes, node.at), data, node);
-  if (!op.forward.expansion || op.built_in) return data.append(std::move(node));
+  const OpCall call(op, types, node.attributes, node.at);
+  std::vector<detail::NodeType> further;
+  if (op.has_several_outputs()) {
+    const Types all = types_of(call);
+    node.type = all[0];
+    further.assign(all.begin() + 1, all.end());
+  } else {
+    const Type type = op.shape(call);
+    require_suitable(call, type);
+    node.type = type;
+  }
+  check_dtypes(call, data, node, further);
+  if (!op.forward.expansion || op.built_in) return data.append(std::move(node), further);
   // The library's own expansions are known to be right; another is tried, and what it adds taken back.
   detail::Attempt attempt(&data);
-  const Value made = data.append(std::move(node));
+  const Value made = data.append(std::move(node), further);
   {
     const detail::Attempt trial(&data);
     detail::expand(made);
   }
   attempt.succeed();
   return made;
+}
+
+Values apply_all(const Op& op, const Values& inputs, const Attributes& attributes, Location at) {
+  return apply(op, inputs, attributes, at).node().outputs();
 }
 
 }  // namespace chainrule

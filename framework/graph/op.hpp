@@ -1,10 +1,13 @@
 // Op: one struct that knows everything of an operation, and the registry of all of them.
 #pragma once
 
+#include <concepts>
 #include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <chainrule/framework/graph/elementwise.hpp>
@@ -56,8 +59,30 @@ class OpCall {
   Location at_;
 };
 
-// From the types of the inputs to the type of the output; throws through OpCall::fail where they do not fit.
-using ShapeRule = std::function<Type(const OpCall&)>;
+using Types = std::vector<Type>;
+
+// From the types of the inputs to the type of the output; throws through OpCall::fail where they do not fit. A rule
+// that returns Types is that of an op with several outputs, at least one.
+class ShapeRule {
+ public:
+  ShapeRule() = default;
+  template <class F>
+  requires(!std::same_as<F, ShapeRule> && std::is_invocable_r_v<Type, const F&, const OpCall&>) ShapeRule(F rule)
+      : one_(std::move(rule)) {}
+  template <class F>
+  requires(std::is_invocable_r_v<Types, const F&, const OpCall&>) ShapeRule(F rule) : several_(std::move(rule)) {}
+
+  explicit operator bool() const { return one_ || several_; }
+  [[nodiscard]] bool several() const { return bool(several_); }
+  // Of an op with one output.
+  [[nodiscard]] Type operator()(const OpCall& call) const { return one_(call); }
+  // Of all outputs.
+  [[nodiscard]] Types all(const OpCall& call) const { return several_ ? several_(call) : Types{one_(call)}; }
+
+ private:
+  std::function<Type(const OpCall&)> one_;
+  std::function<Types(const OpCall&)> several_;
+};
 
 // One floating input; the output is like it.
 Type same_shape(const OpCall& call);
@@ -74,21 +99,23 @@ struct TensorType {
 // One use of an op once its sizes are numbers: what a kernel is made for.
 struct KernelCall {
   std::vector<TensorType> inputs;
-  TensorType output;
+  TensorType output;  // the first
   const Attributes& attributes;
   std::string_view op;
   Location at;
   // Set by the kernel's maker: bytes of scratch memory, and multiplications and additions, for Program::profile().
   std::size_t workspace = 0;
   double flops = 0;
+  std::vector<TensorType> outputs = {};  // all of them
 };
 
-// The operands of a run. Inputs are not to be written, the output wholly; it never overlaps an input, but may be the
-// one that Forward::adds_to names.
+// The operands of a run. Inputs are not to be written, outputs wholly; an output never overlaps an input, but may be
+// the one that Forward::adds_to names.
 struct KernelBuffers {
   const void* const* inputs;
-  void* output;
+  void* output;  // the first
   void* workspace;
+  void* const* outputs;  // all of them; null are those that nobody reads, for a kernel that skips_unread outputs
 };
 
 using KernelRun = std::function<void(const KernelBuffers&)>;
@@ -122,15 +149,27 @@ class Forward {
   // Each element from its index and scalar inputs alone, as random masks: not stored for fused consumers of its shape
   // and dtype, but made again, tile by tile, where it is used.
   RangeMaker generator;
-  std::function<Value(const Node&)> expansion;  // other ops: what a program computes in place of the node
+  std::function<Values(const Node&)> expansion;  // other ops: what a program computes in place of the node's outputs
   // What the kernel or generator is written for, and apply() holds each node to: whatever the shape rule lets through,
   // a floating output, or floating inputs and output of one dtype. (An elementwise program needs no word: which of its
   // micro-operations int64 has is known.)
   enum class Dtypes : std::uint8_t { any, floating, one_floating };
   Dtypes dtypes = Dtypes::any;
+  // Of kernel(): the dtypes of its parameters; none for its T.
+  struct Operands {
+    std::vector<std::optional<DType>> inputs;  // with any_inputs the one of all
+    std::vector<std::optional<DType>> outputs;
+    bool any_inputs = false;
+    [[nodiscard]] std::optional<DType> input(std::size_t i) const { return inputs[any_inputs ? 0 : i]; }
+    // What T is in this call.
+    [[nodiscard]] DType floating(const KernelCall& call) const;
+  };
+  std::optional<Operands> operands = {};
   // The input to which the kernel adds, and with which it does nothing else: where a plan may overwrite that, it is the
   // output; where it is not, the kernel copies it first.
   std::optional<std::size_t> adds_to = {};
+  // Whether the kernel does without outputs that nobody reads: it gets null for them, and they take no memory.
+  bool skips_unread = false;
   // Whether it is the sum over attribute "axes", which fused groups can make as they go.
   bool sum = false;
   // Whether a run of the kernel may throw Error for the numbers it meets (an index out of range). Such kernels run
@@ -148,35 +187,19 @@ Forward elementwise(F functor = {}, std::vector<std::string> attributes = {}) {
   return {detail::trace(functor, inputs, std::move(attributes), std::make_index_sequence<operands>())};
 }
 
-// A kernel from a functor f(inputs, output, attributes) over float and double:
-//   kernel([]<class T>(const std::vector<Tensor<const T>>& x, Tensor<T> y, const Attributes&) { ... })
-// All inputs are of the output's dtype T, float32 or float64; apply() throws Error for others.
-template <class F>
-Forward kernel(F functor) {
-  Forward forward;
-  forward.dtypes = Forward::Dtypes::one_floating;
-  forward.kernel = [functor](KernelCall& call) -> KernelRun {
-    return visit_floating(call.output.dtype, [&]<class T>(T) -> KernelRun {
-      std::vector<Tensor<const T>> inputs;
-      for (const auto& input : call.inputs) inputs.push_back({nullptr, input.shape});
-      return [functor = F(functor), inputs, output = Tensor<T>{nullptr, call.output.shape},
-              attributes = call.attributes](const KernelBuffers& buffers) mutable {
-        for (std::size_t i = 0; i < inputs.size(); ++i) inputs[i].data = static_cast<const T*>(buffers.inputs[i]);
-        output.data = static_cast<T*>(buffers.output);
-        functor(static_cast<const std::vector<Tensor<const T>>&>(inputs), output, attributes);
-      };
-    });
-  };
-  return forward;
-}
+// kernel(): see typed_kernel.hpp.
 
 // A composite: f(node) builds other ops on the node's inputs, adds no inputs, parameters or variables, and returns a
-// value of the node's dtype and shape; apply() tries it and throws Error where it does not. The op keeps its own
-// gradient rule, name and line.
+// value of the node's dtype and shape, or Values like its outputs; apply() tries it and throws Error where it does not.
+// The op keeps its own gradient rule, name and line.
 template <class F>
 Forward expand(F f) {
   Forward forward;
-  forward.expansion = std::move(f);
+  if constexpr (std::is_invocable_r_v<Value, const F&, const Node&>) {
+    forward.expansion = [f = std::move(f)](const Node& node) { return Values{f(node)}; };
+  } else {
+    forward.expansion = std::move(f);
+  }
   return forward;
 }
 
@@ -185,7 +208,33 @@ Forward expand(F f) {
 // From the gradient of some scalar with respect to the node's output to those with respect to each input, in graph
 // ops; an empty Value for an input that has none (an integer one). The library sums a contribution back to its
 // input's shape where that was broadcast. An empty rule: the op is not differentiable.
-using GradientRule = std::function<Values(const Node& node, Value dy)>;
+//
+//   Values rule(const Node& node, Value dy)
+//   Values rule(const Node& node, const Values& dys)   of an op with several outputs: one for each, an empty Value for
+//                                                      those on which the scalar does not depend
+class GradientRule {
+ public:
+  GradientRule() = default;
+  template <class F>
+  requires(!std::same_as<F, GradientRule> && std::is_invocable_r_v<Values, const F&, const Node&, Value>)
+      GradientRule(F rule)
+      : one_(std::move(rule)) {}
+  template <class F>
+  requires(!std::is_invocable_v<const F&, const Node&, Value> &&
+           std::is_invocable_r_v<Values, const F&, const Node&, const Values&>) GradientRule(F rule)
+      : several_(std::move(rule)) {}
+
+  explicit operator bool() const { return one_ || several_; }
+  [[nodiscard]] bool several() const { return bool(several_); }
+  [[nodiscard]] Values operator()(const Node& node, Value dy) const { return one_(node, dy); }
+  [[nodiscard]] Values all(const Node& node, const Values& dys) const {
+    return several_ ? several_(node, dys) : one_(node, dys[0]);
+  }
+
+ private:
+  std::function<Values(const Node&, Value)> one_;
+  std::function<Values(const Node&, const Values&)> several_;
+};
 
 // Inputs on which the registry's tests try the op: values, gradients of order 1 and 2, float32 against float64.
 struct Sample {
@@ -205,6 +254,8 @@ struct Op {
   std::vector<Sample> samples = {};
   Location location = {};  // where it was registered
   bool built_in = false;   // whether that is in the library
+
+  [[nodiscard]] bool has_several_outputs() const { return shape.several(); }
 };
 
 // Adds an op for the life of the program. Throws Error for a name in use, an op without a name, doc, shape rule,
@@ -216,7 +267,7 @@ const Op& register_op(Op op, Location at = Location::here());
 const std::vector<const Op*>& registry();
 const Op* find_op(std::string_view name);
 
-// The type of what the op makes of inputs of these types. Throws Error
+// The type of what the op makes of inputs of these types, of its first output where it has several. Throws Error
 //   - for more or fewer inputs than the op has: the operands of an elementwise functor; else as many as in its samples,
 //     where these have one number;
 //   - for an attribute that the op does not declare, is given twice, of another type, or missing;
@@ -224,12 +275,20 @@ const Op* find_op(std::string_view name);
 Type output_type(const Op& op, const std::vector<Type>& inputs, const Attributes& attributes,
                  Location at = Location::here());
 
-// Appends a node, which has all attributes that the op declares. Throws Error where an input is empty or of another
-// graph, where output_type() does, where the forward rule is not written for the node's dtypes, or for an expansion
-// that does not stand for the node.
+// Those of all outputs.
+Types output_types(const Op& op, const std::vector<Type>& inputs, const Attributes& attributes,
+                   Location at = Location::here());
+
+// Appends a node, which has all attributes that the op declares, and returns its output, the first where it has
+// several. Throws Error where an input is empty or of another graph, where output_type() does, where the forward rule
+// is not written for the node's dtypes, or for an expansion that does not stand for the node.
 Value apply(const Op& op, const Values& inputs, const Attributes& attributes = {}, Location at = Location::here());
 // For an op that may have no inputs.
 Value apply(Graph graph, const Op& op, const Values& inputs, const Attributes& attributes = {},
             Location at = Location::here());
+// The same, and returns all outputs.
+Values apply_all(const Op& op, const Values& inputs, const Attributes& attributes = {}, Location at = Location::here());
 
 }  // namespace chainrule
+
+#include <chainrule/framework/graph/typed_kernel.hpp>

@@ -156,25 +156,53 @@ Forward strided_add(ViewOf view_of_output) {
   return forward;
 }
 
+namespace {
+
+// Arrays that lie side by side along attribute "axis" of another.
+struct SideBySide {
+  std::size_t outer = 1;            // runs of each
+  std::vector<std::size_t> widths;  // bytes of a run
+
+  SideBySide(const KernelCall& call, const std::vector<TensorType>& parts) {
+    const auto axis = static_cast<std::size_t>(call.attributes.get<std::int64_t>("axis"));
+    for (std::size_t i = 0; i < axis; ++i) outer *= static_cast<std::size_t>(parts[0].shape[i]);
+    for (const TensorType& part : parts) {
+      std::size_t bytes = size_of(part.dtype);
+      for (std::size_t i = axis; i < part.shape.rank(); ++i) bytes *= static_cast<std::size_t>(part.shape[i]);
+      widths.push_back(bytes);
+    }
+  }
+};
+
+}  // namespace
+
 Forward concat() {
   Forward forward;
   forward.kernel = [](KernelCall& call) -> KernelRun {
-    const auto axis = static_cast<std::size_t>(call.attributes.get<std::int64_t>("axis"));
-    const auto bytes_below = [&](const Dims& shape) {
-      std::size_t bytes = size_of(call.output.dtype);
-      for (std::size_t i = axis; i < shape.rank(); ++i) bytes *= static_cast<std::size_t>(shape[i]);
-      return bytes;
-    };
-    std::size_t outer = 1;
-    for (std::size_t i = 0; i < axis; ++i) outer *= static_cast<std::size_t>(call.output.shape[i]);
-    std::vector<std::size_t> widths;
-    for (const auto& input : call.inputs) widths.push_back(bytes_below(input.shape));
-    return [outer, widths](const KernelBuffers& buffers) {
+    return [s = SideBySide(call, call.inputs)](const KernelBuffers& buffers) {
       auto* to = static_cast<char*>(buffers.output);
-      for (std::size_t o = 0; o < outer; ++o) {
-        for (std::size_t i = 0; i < widths.size(); ++i) {
-          std::memcpy(to, static_cast<const char*>(buffers.inputs[i]) + o * widths[i], widths[i]);
-          to += widths[i];
+      for (std::size_t o = 0; o < s.outer; ++o) {
+        for (std::size_t i = 0; i < s.widths.size(); ++i) {
+          std::memcpy(to, static_cast<const char*>(buffers.inputs[i]) + o * s.widths[i], s.widths[i]);
+          to += s.widths[i];
+        }
+      }
+    };
+  };
+  return forward;
+}
+
+Forward split() {
+  Forward forward;
+  forward.skips_unread = true;
+  forward.kernel = [](KernelCall& call) -> KernelRun {
+    return [s = SideBySide(call, call.outputs)](const KernelBuffers& buffers) {
+      const auto* from = static_cast<const char*>(buffers.inputs[0]);
+      for (std::size_t o = 0; o < s.outer; ++o) {
+        for (std::size_t i = 0; i < s.widths.size(); ++i) {
+          if (buffers.outputs[i])
+            std::memcpy(static_cast<char*>(buffers.outputs[i]) + o * s.widths[i], from, s.widths[i]);
+          from += s.widths[i];
         }
       }
     };

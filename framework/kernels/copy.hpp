@@ -25,5 +25,7 @@ Forward strided_scatter(ViewOf view_of_output);
 Forward strided_add(ViewOf view_of_output);
 // The inputs side by side along attribute "axis".
 Forward concat();
+// Of several outputs: the input cut along attribute "axis" into theirs.
+Forward split();
 
 }  // namespace chainrule::kernels

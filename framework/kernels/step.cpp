@@ -13,6 +13,10 @@ KernelCall call_of(const GraphData& graph, NodeId id, const Sizes& sizes, const 
     const NodeType& type = graph.node(input).type;
     call.inputs.push_back({type.dtype, evaluate(type.shape, sizes)});
   }
+  for (NodeId output = id; output < id + graph.output_count(id); ++output) {
+    const NodeType& type = graph.node(output).type;
+    call.outputs.push_back({type.dtype, evaluate(type.shape, sizes)});
+  }
   return call;
 }
 
@@ -29,7 +33,7 @@ Step make_kernel_step(const GraphData& graph, NodeId id, const Sizes& sizes) {
   invariant(bool(op.forward.kernel), fmt::format("op {} has no kernel", op.name));
   KernelRun run = op.forward.kernel(call);
   return {[run = std::move(run)](const StepBuffers& b) {
-            run(KernelBuffers{b.inputs, b.outputs[0], b.workspace});
+            run(KernelBuffers{b.inputs, b.outputs[0], b.workspace, b.outputs});
           },
           call.workspace, call.flops};
 }

@@ -24,7 +24,7 @@ Value substitute(GraphData& graph, NodeId expression, NodeId variable, NodeId by
       for (const NodeId input : graph.node(id).inputs) below[input] = 1;
   std::unordered_map<NodeId, NodeId> now{{variable, by}};
   for (NodeId id = variable + 1; id <= expression; ++id) {
-    if (!below[id]) continue;
+    if (!below[id] || now.contains(id)) continue;
     if (id != expression && std::find(owners.begin(), owners.end(), id) != owners.end()) continue;
     NodeData made = graph.node(id);
     detail::InputList inputs;
@@ -34,7 +34,8 @@ Value substitute(GraphData& graph, NodeId expression, NodeId variable, NodeId by
     }
     if (inputs == made.inputs) continue;
     made.inputs = std::move(inputs);
-    now[id] = graph.append(std::move(made)).id();
+    const NodeId again = graph.append_like(graph, id, std::move(made)).id();
+    for (NodeId i = 0; i < graph.output_count(again); ++i) now[id + i] = again + i;
   }
   const auto made = now.find(expression);
   return {&graph, made == now.end() ? expression : made->second};

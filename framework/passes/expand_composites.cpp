@@ -15,11 +15,11 @@ using detail::NodeId;
 
 bool is_composite(const NodeData& node) { return bool(node.op->forward.expansion); }
 
-// What a composite stands for; composites in that are opened too, one level after the other.
-Value open(Value composite) {
+// What the outputs of a composite stand for; composites in that are opened too, one level after the other.
+Values open(Value composite) {
   GraphData& graph = *composite.data();
   const auto first = static_cast<NodeId>(graph.nodes.size());
-  const Value made = detail::expand(composite);
+  Values made = detail::expand(composite);
   const auto end = static_cast<NodeId>(graph.nodes.size());
   if (std::none_of(graph.nodes.begin() + first, graph.nodes.end(), is_composite)) return made;
 
@@ -30,17 +30,20 @@ Value open(Value composite) {
   };
   for (NodeId id = first; id < end; ++id) {
     const NodeData& node = graph.node(id);
+    if (node.further_output) continue;
     Value value(&graph, id);
     if (std::any_of(node.inputs.begin(), node.inputs.end(), [&](NodeId input) { return opened.contains(input); })) {
       NodeData again = node;
       again.inputs = {};
       for (const NodeId input : node.inputs) again.inputs.push_back(now(input).id());
-      value = graph.append(std::move(again));
+      value = graph.append_like(graph, id, std::move(again));
     }
-    if (is_composite(node)) value = open(value);
-    if (value.id() != id) opened.emplace(id, value);
+    const Values outputs = is_composite(node) ? open(value) : value.node().outputs();
+    for (NodeId i = 0; i < outputs.size(); ++i)
+      if (outputs[i].id() != id + i) opened.emplace(id + i, outputs[i]);
   }
-  return now(made.id());
+  for (Value& value : made) value = now(value.id());
+  return made;
 }
 
 }  // namespace
@@ -50,7 +53,7 @@ Computation expand_composites(const Computation& c) {
   if (std::none_of(nodes.begin(), nodes.end(), is_composite)) return c;
   return Rewriter(c).run([](Rewriter& r, const Node& node) {
     const Value same = r.copy(node);
-    return node.op().forward.expansion ? open(same) : same;
+    return node.op().forward.expansion ? r.replace(node, open(same)) : same;
   });
 }
 

@@ -14,10 +14,13 @@ bool foldable(const Node& node, std::int64_t input_elements) {
   if (!op.forward.micro && !op.forward.kernel) return false;
   if (op.forward.may_throw) return false;  // an error belongs to a run
   // What is larger than its inputs costs more to keep than to make.
-  const Dimension elements = count(node.shape());
-  if (!elements.is_number() || elements.extent() > std::max<std::int64_t>(1, input_elements)) return false;
-  // What hangs on the size of a symbol is known only in a run.
-  return !detail::has_symbols(node.graph_data()->node(node.id()));
+  std::int64_t output_elements = 0;
+  for (const Value output : node.outputs()) {
+    // What hangs on the size of a symbol is known only in a run.
+    if (detail::has_symbols(node.graph_data()->node(output.id()))) return false;
+    output_elements += count(output.shape()).extent();
+  }
+  return output_elements <= static_cast<std::int64_t>(node.output_count()) * std::max<std::int64_t>(1, input_elements);
 }
 
 // Whether no node is on constants only: of those that are made while folding, some node is the first.
@@ -50,7 +53,10 @@ Computation fold_constants(const Computation& c) {
       elements += inputs.back()->size();
     }
     if (!foldable(node, elements)) return r.copy(node);
-    return r.graph().constant(detail::evaluate(node, inputs), node.location());
+    Values outputs;
+    for (Array& output : detail::evaluate_all(node, inputs))
+      outputs.push_back(r.graph().constant(std::move(output), node.location()));
+    return r.replace(node, outputs);
   });
 }
 

@@ -148,12 +148,19 @@ Groups fuse_elementwise(const Computation& c) {
   return groups;
 }
 
+Groups each_alone(const Computation& c) {
+  Groups groups;
+  std::uint32_t last = 0;
+  for (const detail::NodeData& node : c.graph.data()->nodes) groups.push_back(node.op->forward.micro ? ++last : 0);
+  return groups;
+}
+
 std::string to_string(const Computation& c, const Groups& groups) {
   std::string out;
   const GraphData& graph = *c.graph.data();
   for (NodeId id = 0; id < graph.nodes.size(); ++id) {
     const Array* value = detail::constant_value({c.graph.data().get(), id});
-    if (value && value->rank() == 0) continue;
+    if ((value && value->rank() == 0) || graph.node(id).further_output) continue;
     out += graph.line(id) + (groups[id] != 0 ? fmt::format("  group {}", groups[id]) : "") + "\n";
   }
   return out;

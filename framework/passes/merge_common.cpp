@@ -106,7 +106,7 @@ Computation merge_common(const Computation& c) {
   return rewriter.run([&merger](Rewriter& r, const Node& node) {
     const Value copy = r.copy(node);
     const NodeId id = merger.representative(copy.id());
-    if (id != copy.id()) r.graph().data()->nodes.pop_back();  // the copy was the last node
+    if (id != copy.id()) r.graph().data()->nodes.truncate(copy.id());  // the copy was the last node
     return Value(copy.data(), id);
   });
 }

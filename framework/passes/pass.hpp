@@ -7,52 +7,12 @@
 
 #include <chainrule/framework/graph/graph_data.hpp>
 #include <chainrule/framework/graph/mode.hpp>
+#include <chainrule/framework/passes/rewriter.hpp>
 
 namespace chainrule::passes {
 
-// A graph and what is asked of it. Passes make a new graph with what these results need, and leave the old one alone;
-// one that finds nothing to do returns the old one.
-struct Computation {
-  Graph graph;
-  Values results;
-
-  // The listing of the graph, one line a node, and the results.
-  [[nodiscard]] std::string to_string() const;
-};
-
 // Whether a node of the graph is this op.
 bool uses(const Computation& c, const Op* op);
-
-// Walks the nodes that the results need in the order of the graph and builds the new graph from what `visit` returns
-// for each: a value of the new graph that stands for the node from then on. Linear, without recursion. Nodes that
-// nothing needs are left behind, so every pass removes dead nodes. Where all was copied as it was, the result is the
-// graph that came in, unless a new one is asked for.
-class Rewriter {
- public:
-  explicit Rewriter(const Computation& from);
-
-  using Visit = std::function<Value(Rewriter&, const Node&)>;
-  Computation run(const Visit& visit, bool new_graph = false);
-
-  // A node that what stands for its readers does not read: it is not visited.
-  void leave_out(std::uint32_t node) { needed_[node] = 0; }
-
-  // The new value of an old one (an input of the node being visited).
-  [[nodiscard]] Value now(Value old) const;
-  [[nodiscard]] Values now_inputs(const Node& node) const;
-  // The node as it was, on its new inputs.
-  Value copy(const Node& node);
-  // The same with other attributes or inputs.
-  Value copy(const Node& node, const Values& inputs, const Attributes& attributes);
-  Graph& graph() { return to_; }
-
- private:
-  const Computation& from_;
-  Graph to_;
-  std::vector<Value> now_;
-  std::vector<char> needed_;
-  std::size_t copies_ = 0;  // of nodes as they were
-};
 
 // Which nodes the results need, by id.
 std::vector<char> needed_nodes(const Computation& c);
@@ -84,8 +44,13 @@ Groups fuse_elementwise(const Computation& c);
 // The listing with the group of each node.
 std::string to_string(const Computation& c, const Groups& groups);
 
-// All of them in order. `log`, when given, is called with each pass's name and what it made.
+// Each elementwise node as a group of its own.
+Groups each_alone(const Computation& c);
+
+// All of them in order, after the user's own. `log`, when given, is called with each pass's name and what it made.
 using Log = std::function<void(std::string_view pass, const Computation& made)>;
-Computation optimize(const Computation& c, Mode mode, const Log& log = {});
+Computation optimize(const Computation& c, Mode mode, const Log& log = {}, const std::vector<Pass>& own = {});
+// Those alone without which it would not run, after the user's own.
+Computation as_built(const Computation& c, Mode mode, const Log& log = {}, const std::vector<Pass>& own = {});
 
 }  // namespace chainrule::passes

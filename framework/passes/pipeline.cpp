@@ -1,31 +1,87 @@
 // The passes in their order. Each line is one file of this folder.
+#include <fmt/core.h>
+
 #include <chainrule/framework/passes/pass.hpp>
 
 namespace chainrule::passes {
 
-Computation optimize(const Computation& c, Mode mode, const Log& log) {
-  Computation now = c;
-  const auto after = [&](std::string_view pass, Computation made) {
-    now = std::move(made);
-    if (log) log(pass, now);
-  };
-  after("remove_dead", remove_dead(now));
-  after("expand_composites", expand_composites(now));
-  after("select_mode", select_mode(now, mode));
-  after("fold_transposes", fold_transposes(now));
-  after("fold_constants", fold_constants(now));
-  after("simplify_algebra", simplify_algebra(now));
-  after("merge_common", merge_common(now));
-  // Merging makes operands equal that were not, and folding uncovers both.
-  const Graph merged = now.graph;
-  after("simplify_algebra", simplify_algebra(now));
-  after("fold_constants", fold_constants(now));
-  after("merge_common", now.graph.data() == merged.data() ? now : merge_common(now));
-  after("accumulate_products", accumulate_products(now));
+namespace {
+
+// What is made of a computation, pass by pass.
+class Pipeline {
+ public:
+  Pipeline(const Computation& c, const Log& log) : from_(c), now_(c), log_(log) {}
+
+  [[nodiscard]] const Computation& now() const { return now_; }
+  void after(std::string_view pass, Computation made) {
+    now_ = std::move(made);
+    if (log_) log_(pass, now_);
+  }
+  void run(const Pass& own) {
+    Computation made = result_of(own);
+    bool same = made.results.size() == now_.results.size();
+    for (std::size_t i = 0; same && i < made.results.size(); ++i) {
+      const Value was = now_.results[i];
+      const Value is = made.results[i];
+      same = is.defined() && is.data() == made.graph.data().get() && is.shape() == was.shape() &&
+             is.dtype() == was.dtype();
+    }
+    if (!same)
+      throw Error("pass " + own.name,
+                  fmt::format("requires a pass that returns values like the {} results that it was given, of its graph",
+                              now_.results.size()));
+    after(own.name, std::move(made));
+  }
   // The user's graph may grow; a program keeps the one that it was compiled from.
-  if (now.graph.data() == c.graph.data())
-    now = Rewriter(now).run([](Rewriter& r, const Node& node) { return r.copy(node); }, true);
-  return now;
+  Computation finish() {
+    if (now_.graph.data() != from_.graph.data()) return std::move(now_);
+    return Rewriter(now_).run([](Rewriter& r, const Node& node) { return r.copy(node); }, true);
+  }
+
+ private:
+  // What breaks here is the user's.
+  [[nodiscard]] Computation result_of(const Pass& own) const {
+    if (!own.run) throw Error("pass " + own.name, "requires a function, got none");
+    try {
+      return own.run(now_);
+    } catch (const InternalError& error) {
+      throw Error("pass " + own.name, error.what());
+    }
+  }
+
+  const Computation& from_;
+  Computation now_;
+  const Log& log_;
+};
+
+}  // namespace
+
+Computation optimize(const Computation& c, Mode mode, const Log& log, const std::vector<Pass>& own) {
+  Pipeline p(c, log);
+  p.after("remove_dead", remove_dead(p.now()));
+  for (const Pass& pass : own) p.run(pass);
+  p.after("expand_composites", expand_composites(p.now()));
+  p.after("select_mode", select_mode(p.now(), mode));
+  p.after("fold_transposes", fold_transposes(p.now()));
+  p.after("fold_constants", fold_constants(p.now()));
+  p.after("simplify_algebra", simplify_algebra(p.now()));
+  p.after("merge_common", merge_common(p.now()));
+  // Merging makes operands equal that were not, and folding uncovers both.
+  const Graph merged = p.now().graph;
+  p.after("simplify_algebra", simplify_algebra(p.now()));
+  p.after("fold_constants", fold_constants(p.now()));
+  p.after("merge_common", p.now().graph.data() == merged.data() ? p.now() : merge_common(p.now()));
+  p.after("accumulate_products", accumulate_products(p.now()));
+  return p.finish();
+}
+
+Computation as_built(const Computation& c, Mode mode, const Log& log, const std::vector<Pass>& own) {
+  Pipeline p(c, log);
+  p.after("remove_dead", remove_dead(p.now()));
+  for (const Pass& pass : own) p.run(pass);
+  p.after("expand_composites", expand_composites(p.now()));
+  p.after("select_mode", select_mode(p.now(), mode));
+  return p.finish();
 }
 
 }  // namespace chainrule::passes

@@ -5,8 +5,9 @@
 // every segment of a chain of n layers has sqrt(n) of them, n layers need the memory of 2 sqrt(n)
 // (Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016), for one more forward pass.
 //
-// Never computed again: results; sums, which are small and dear; what may throw (after variables were overwritten); and
-// what takes much less memory than it was made from.
+// A node with several outputs is kept or computed again as a whole. Never computed again: results; sums, which are
+// small and dear; what may throw (after variables were overwritten); and what takes much less memory than it was made
+// from.
 #include <chainrule/framework/passes/recompute.hpp>
 
 #include <algorithm>
@@ -39,6 +40,7 @@ double elements(const GraphData& graph, NodeId id, const Sizes& sizes) {
 double cost(const GraphData& graph, NodeId id, const Sizes& sizes) {
   static const Op* const product = find_op("matmul");
   const NodeData& node = graph.node(id);
+  if (node.further_output) return 0;  // comes with the first
   const double out = elements(graph, id, sizes);
   if (node.op == product && out > 0) {
     const double inner =
@@ -96,9 +98,19 @@ Recomputation::Recomputation(const Computation& c, const Groups& groups, const E
     if (groups_[id] == 0 && 4 * x.bytes[id] <= read) pinned_[id] = 1;
   }
   for (const Value result : c.results) pinned_[x.base[result.id()]] = 1;
+  treat_outputs_alike(pinned_);
   for (NodeId id = 0; id < n; ++id)
     if (x.base[id] == id && early(id) && !pinned_[id] && x.bytes[id] > 0)
       candidates_.push_back({x.step[id], last_early_[id], x.bytes[id], late_[id] != 0});
+}
+
+void Recomputation::treat_outputs_alike(std::vector<char>& flags) const {
+  for (NodeId id = 0; id < flags.size(); ++id) {
+    if (!graph_.node(id).op->has_several_outputs()) continue;
+    const auto first = flags.begin() + id;
+    const auto end = first + graph_.output_count(id);
+    std::fill(first, end, *std::max_element(first, end));
+  }
 }
 
 std::vector<char> Recomputation::kept_values(const std::vector<Segment>& segments) const {
@@ -116,6 +128,7 @@ std::vector<char> Recomputation::kept_values(const std::vector<Segment>& segment
                                : 0;
     }
   }
+  treat_outputs_alike(kept);
   return kept;
 }
 
@@ -132,16 +145,19 @@ std::uint32_t Recomputation::computed_sum_in(std::size_t step, const std::vector
 Recomputation::Needed Recomputation::needed(const std::vector<char>& kept) const {
   const std::size_t n = graph_.nodes.size();
   Needed out{std::vector<char>(n, 0), std::vector<char>(n, 0), std::vector<char>(n, 0)};
+  const auto set_outputs = [&](std::vector<char>& of, NodeId id) {
+    std::fill_n(of.begin() + graph_.owner(id), graph_.output_count(id), 1);
+  };
   const auto compute = [&](NodeId id, auto&& self) -> void {
     if (out.computed[id]) return;
-    out.computed[id] = 1;
+    set_outputs(out.computed, id);
     if (execution_.step[id] == never)
       for (const NodeId input : graph_.node(id).inputs) self(input, self);
   };
   const auto read_late = [&](NodeId id) {
     if (execution_.step[id] == never || !early(id)) return compute(id, compute);
     if (!kept[id]) {
-      out.copied[id] = 1;
+      set_outputs(out.copied, id);
       return;
     }
     out.kept[execution_.base[id]] = 1;
@@ -243,8 +259,11 @@ class Recomputation::Writer {
     const auto gather = [&](NodeId id) {
       for (const NodeId input : r_.graph_.node(id).inputs) {
         if (!again(input) || gathered_[input]) continue;
-        gathered_[input] = 1;
-        all.push_back(input);
+        const NodeId first = r_.graph_.owner(input);
+        for (NodeId output = first; output < first + r_.graph_.output_count(input); ++output) {
+          gathered_[output] = 1;
+          all.push_back(output);
+        }
       }
     };
     for (std::size_t i = begin; i < end; ++i)
@@ -273,6 +292,7 @@ class Recomputation::Writer {
     made.attributes = old.attributes;
     made.at = old.at;
     made.payload = old.payload;
+    made.further_output = old.further_output;  // which follow their node in every step
     for (const NodeId input : old.inputs) made.inputs.push_back(input_of(input));
     if (old.op == &detail::constant_op()) {
       made.payload = static_cast<std::uint32_t>(to_.data()->constants.size());

@@ -69,6 +69,7 @@ class Recomputation {
   class Writer;
 
   [[nodiscard]] bool early(detail::NodeId id) const { return execution_.step[id] <= execution_.peak; }
+  void treat_outputs_alike(std::vector<char>& flags) const;
   [[nodiscard]] std::vector<char> kept_values(const std::vector<Segment>& segments) const;
   [[nodiscard]] std::uint32_t computed_sum_in(std::size_t step, const std::vector<char>& computed) const;
   [[nodiscard]] Needed needed(const std::vector<char>& kept) const;

@@ -25,9 +25,12 @@ std::vector<char> needed_nodes(const Computation& c) {
   const GraphData& graph = *c.graph.data();
   std::vector<char> needed(graph.nodes.size(), 0);
   for (const Value result : c.results) needed[result.id()] = 1;
-  for (auto id = static_cast<NodeId>(needed.size()); id-- > 0;)
-    if (needed[id])
-      for (const NodeId input : graph.node(id).inputs) needed[input] = 1;
+  for (auto id = static_cast<NodeId>(needed.size()); id-- > 0;) {
+    if (!needed[id]) continue;
+    for (const NodeId input : graph.node(id).inputs) needed[input] = 1;
+    if (graph.node(id).op->has_several_outputs())
+      std::fill_n(needed.begin() + id, graph.output_count(id), 1);  // as long as one of them is
+  }
   return needed;
 }
 
@@ -36,6 +39,7 @@ Rewriter::Rewriter(const Computation& from)
   const GraphData& old = *from.graph.data();
   to_.data()->options = old.options;
   to_.data()->leaves = old.leaves;
+  to_.data()->shares_leaves = true;
   now_.resize(old.nodes.size());
 }
 
@@ -44,19 +48,35 @@ Computation Rewriter::run(const Visit& visit, bool new_graph) {
   auto* data = from_.graph.data().get();
   bool same = true;
   for (NodeId id = 0; id < needed_.size(); ++id) {
-    if (!needed_[id]) continue;
+    if (!needed_[id] || old.node(id).further_output) continue;
     const detail::LocationScope scope(old.node(id).at);
-    const Value made = visit(*this, Node(data, id));
-    invariant(made.data() == to_.data().get(), "a pass returned a value of another graph");
-    if (!(to_.data()->node(made.id()).type == old.node(id).type))
-      throw InternalError(fmt::format("a pass changed the type of {}", data->line(id)));
-    now_[id] = made;
-    same = same && made.id() == id;
+    set(id, visit(*this, Node(data, id)));
+    same = same && now_[id].id() == id;
+    if (!old.node(id).op->has_several_outputs()) continue;
+    const NodeId count = old.output_count(id);
+    for (NodeId i = 1; i < count; ++i) {
+      if (!now_[id + i].defined()) set(id + i, now_[id].node().output(i));
+      same = same && now_[id + i].id() == id + i;
+    }
   }
   if (!new_graph && same && copies_ == needed_.size() && to_.size() == needed_.size()) return from_;
   Computation out{to_, {}};
   for (const Value result : from_.results) out.results.push_back(now_[result.id()]);
   return out;
+}
+
+void Rewriter::set(NodeId id, Value made) {
+  invariant(made.data() == to_.data().get(), "a pass returned a value of another graph");
+  const GraphData& old = *from_.graph.data();
+  if (!(to_.data()->node(made.id()).type == old.node(id).type))
+    throw InternalError(fmt::format("a pass changed the type of {}", old.line(id)));
+  now_[id] = made;
+}
+
+Value Rewriter::replace(const Node& node, const Values& outputs) {
+  invariant(outputs.size() == node.output_count(), "a pass replaced some outputs of a node");
+  for (std::size_t i = 1; i < outputs.size(); ++i) set(node.id() + static_cast<NodeId>(i), outputs[i]);
+  return outputs[0];
 }
 
 Value Rewriter::now(Value old) const { return now_[old.id()]; }
@@ -68,7 +88,7 @@ Values Rewriter::now_inputs(const Node& node) const {
 }
 
 Value Rewriter::copy(const Node& node) {
-  ++copies_;
+  copies_ += node.output_count();
   const NodeData& old = node.graph_data()->node(node.id());
   NodeData made;
   made.op = old.op;
@@ -81,7 +101,7 @@ Value Rewriter::copy(const Node& node) {
     made.payload = static_cast<std::uint32_t>(to_.data()->constants.size());
     to_.data()->constants.push_back(node.graph_data()->constants[old.payload]);
   }
-  return to_.data()->append(std::move(made));
+  return to_.data()->append_like(*node.graph_data(), node.id(), std::move(made));
 }
 
 Value Rewriter::copy(const Node& node, const Values& inputs, const Attributes& attributes) {

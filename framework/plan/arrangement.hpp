@@ -70,7 +70,8 @@ struct Arrangement {
   std::vector<Unit> unit_of;            // by node
   std::vector<char> read_by_generator;  // by node: inputs of what groups make for themselves
   std::vector<UnitData> units;
-  UnitLists readers;  // by unit: those that must come later, since they read what it writes
+  UnitLists readers;           // by unit: those that must come later, since they read what it writes
+  std::vector<NodeId> unread;  // further outputs, or first ones, that nobody reads
 
   // Of assign_results(), and then of assign_memory():
   std::vector<Storage> storage;  // by node

@@ -15,6 +15,7 @@ std::string print(const Storage& s, const Plan& plan, const GraphData& graph) {
     case Storage::Kind::constant: return "constant";
     case Storage::Kind::output: return fmt::format("output {}", s.index);
     case Storage::Kind::arena: return fmt::format("[{}+{}]", plan.buffers[s.index].offset, plan.buffers[s.index].bytes);
+    case Storage::Kind::unread: return "nothing";
     case Storage::Kind::none: break;
   }
   return "?";

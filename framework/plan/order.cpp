@@ -106,6 +106,10 @@ class Scheduler {
         bytes_[id] = static_cast<std::ptrdiff_t>(rounded(a_.bytes_of(id)));
         written_[u] += bytes_[id];
       }
+    for (const NodeId id : a_.unread) {  // in use during their step alone
+      written_[a_.unit_of[id]] -= bytes_[id];
+      bytes_[id] = 0;
+    }
     std::vector<char> lasting(n, 0);
     for (const Value result : a_.compiled.computation.results) lasting[a_.base[result.id()]] = 1;
     std::vector<Unit> seen_by(n, no_unit);

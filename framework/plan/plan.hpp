@@ -12,7 +12,8 @@ namespace chainrule::detail {
 
 // Where a value's elements are in a run.
 struct Storage {
-  enum class Kind : std::uint8_t { none, feed, variable, constant, arena, output } kind = Kind::none;
+  // unread: nobody reads it, and its kernel does without it.
+  enum class Kind : std::uint8_t { none, feed, variable, constant, arena, output, unread } kind = Kind::none;
   std::uint32_t index = 0;  // of the input, variable, constant, buffer or output
   Storage() = default;
   Storage(Kind of, std::size_t at) : kind(of), index(static_cast<std::uint32_t>(at)) {}

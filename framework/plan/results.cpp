@@ -26,6 +26,8 @@ class ResultPlacer {
       if (node.op == &variable_op()) a_.storage[id] = {Storage::Kind::variable, node.payload};
       if (node.op == &constant_op()) a_.storage[id] = {Storage::Kind::constant, node.payload};
     }
+    for (const NodeId id : a_.unread)
+      if (a_.graph.node(a_.graph.owner(id)).op->forward.skips_unread) a_.storage[id] = {Storage::Kind::unread, 0};
     for (std::size_t i = 0; i < a_.compiled.outputs; ++i) {
       const NodeId from = a_.base[results[i].id()];
       if (a_.storage[from].kind == Storage::Kind::none) a_.storage[from] = {Storage::Kind::output, i};
@@ -85,7 +87,9 @@ class ResultPlacer {
         unit.once = unit.once && (a_.unit_of[from] == no_unit ? a_.storage[from].kind == Storage::Kind::constant
                                                               : a_.units[a_.unit_of[from]].once);
       for (const NodeId id : unit.group.outputs)
-        unit.once = unit.once && a_.storage[id].kind == Storage::Kind::none && !a_.graph.node(id).op->forward.generator;
+        unit.once = unit.once &&
+                    (a_.storage[id].kind == Storage::Kind::none || a_.storage[id].kind == Storage::Kind::unread) &&
+                    !a_.graph.node(id).op->forward.generator;
     }
   }
 

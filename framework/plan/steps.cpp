@@ -73,6 +73,7 @@ class StepMaker {
       const NodeData& node = a_.graph.node(unit.group.nodes.front());
       add_use(node);
       for (const NodeId input : node.inputs) add_type(a_.graph.node(input));
+      for (const NodeId output : unit.group.outputs) add_type(a_.graph.node(output));
       add_location(node);
       return recipe_;
     }

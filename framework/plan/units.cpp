@@ -17,6 +17,7 @@ class UnitMaker {
     const std::size_t n = a_.graph.nodes.size();
     for (NodeId id = 0; id < n; ++id) {
       if (a_.unit_of[id] == no_unit) continue;
+      if (a_.graph.node(id).further_output) continue;
       UnitData& unit = a_.units[a_.unit_of[id]];
       unit.fused = a_.compiled.groups[id] != 0;
       if (a_.compiled.groups[id] < a_.compiled.tiles.size())
@@ -74,6 +75,10 @@ class UnitMaker {
     for (NodeId id = 0; id < n; ++id) {
       const NodeData& node = a_.graph.node(id);
       if (is_leaf(id) || a_.base[id] != id) continue;
+      if (node.further_output) {
+        a_.unit_of[id] = a_.unit_of[node.inputs[0]];
+        continue;
+      }
       if (node.op->forward.generator && !stored[id]) continue;  // made inside of the groups that read it
       const std::uint32_t group = a_.compiled.groups[id];
       if (group == 0) {
@@ -121,8 +126,13 @@ class UnitMaker {
       for (const NodeId from : a_.units[u].inputs)
         if (a_.unit_of[from] != no_unit && a_.unit_of[from] != u) is_output[from] = 1;
     for (const Value result : a_.compiled.computation.results) is_output[a_.base[result.id()]] = 1;
-    for (NodeId id = 0; id < n; ++id)
-      if (is_output[id] && a_.unit_of[id] != no_unit) a_.units[a_.unit_of[id]].group.outputs.push_back(id);
+    for (NodeId id = 0; id < n; ++id) {
+      if (a_.unit_of[id] == no_unit) continue;
+      // A kernel writes by position.
+      const NodeData& owner = a_.graph.node(a_.graph.owner(id));
+      if (is_output[id] || owner.op->has_several_outputs()) a_.units[a_.unit_of[id]].group.outputs.push_back(id);
+      if (!is_output[id] && owner.op->has_several_outputs()) a_.unread.push_back(id);
+    }
   }
 
   void list_readers() {

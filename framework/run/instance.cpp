@@ -97,6 +97,7 @@ void* Instance::resolve(const Storage& s, const StateData& state) {
     case Storage::Kind::output: return outputs_[s.index].raw();
     case Storage::Kind::arena:
     case Storage::Kind::feed:
+    case Storage::Kind::unread:
     case Storage::Kind::none: break;
   }
   return nullptr;

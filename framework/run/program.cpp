@@ -41,6 +41,8 @@ class Executable {
         user_graph_(state.graph()),
         outputs_(request.outputs),
         mode_(request.mode),
+        passes_(request.passes),
+        optimize_(request.optimize),
         memory_limit_(request.memory_limit),
         plan_memory_(request.plan_memory),
         at_(at),
@@ -52,26 +54,30 @@ class Executable {
     if (!updates.empty() && mode_ == Mode::training) chains = add_attached(user_graph_, outputs_, updates);
     updating_ = !updates.empty();
     state_->grow();
+    if (request.check_finite) watcher_ = watcher(state, updates);
+    computed_ = optimize_ ? outputs_ : with_all_that_they_need(user_graph_, outputs_, updates);
 
-    request_ = passes::Computation{user_graph_, outputs_};
+    request_ = passes::Computation{user_graph_, computed_};
     for (const Update& update : updates) {
       request_.results.push_back(update.expression);
       compiled_.updated.push_back(user_graph_.data()->node(update.variable.id()).payload);
     }
-    compiled_.outputs = outputs_.size();
+    compiled_.outputs = computed_.size();
+    for (passes::Chain& chain : chains) chain.result += computed_.size();
     request_ = passes::chain_updates(request_, chains);
-    compiled_.computation =
-        passes::optimize(request_, mode_, [this](std::string_view pass, const passes::Computation& made) {
-          // Needed is what the request reads in this mode, even where later passes find that it cancels out.
-          if (pass == "select_mode") feeds_.require(*passes::remove_dead(made).graph.data());
-        });
-    compiled_.groups = passes::fuse_elementwise(compiled_.computation);
+    compiled_.computation = run_passes([this](std::string_view pass, const passes::Computation& made) {
+      // Needed is what the request reads in this mode, even where later passes find that it cancels out.
+      if (pass == "select_mode") feeds_.require(*passes::remove_dead(made).graph.data());
+    });
+    compiled_.groups =
+        optimize_ ? passes::fuse_elementwise(compiled_.computation) : passes::each_alone(compiled_.computation);
     for (const NodeData& node : compiled_.computation.graph.data()->nodes) symbolic_ = symbolic_ || has_symbols(node);
     if (memory_limit_ != 0 && !symbolic_) last_ = &instance_for_sizes(at_);
   }
 
   Results run(std::span<const Feed> feeds, Location at) {
     const InUse in_use(*this, "run", at, updating_ ? Seat::Use::busy : Seat::Use::reading);
+    if (watcher_) require_finite(watcher_->run(feeds, at), watcher_->computed_, at);
     std::optional<StateGuard> held;
     if (!updating_) held.emplace(state_->lock, *seat_);
     feeds_.bind(feeds, at);
@@ -83,7 +89,7 @@ class Executable {
     instance.run(feeds_.pointers());
     if (updating_) state_->count_step();
     last_ = &instance;
-    return {&outputs_, &instance.outputs()};
+    return {&computed_, &instance.outputs(), outputs_.size()};
   }
 
   [[nodiscard]] Values inputs() const { return feeds_.inputs(); }
@@ -94,10 +100,11 @@ class Executable {
   [[nodiscard]] std::string explain() {
     const InUse in_use(*this, "explain", at_);
     std::string out = "graph\n" + passes::remove_dead(request_).to_string();
-    passes::optimize(request_, mode_, [&](std::string_view pass, const passes::Computation& made) {
+    run_passes([&](std::string_view pass, const passes::Computation& made) {
       out += fmt::format("\nafter {}\n{}", pass, made.to_string());
     });
-    out += "\nafter fuse_elementwise\n" + passes::to_string(compiled_.computation, compiled_.groups);
+    out += (optimize_ ? "\nafter fuse_elementwise\n" : "\nsteps\n") +
+           passes::to_string(compiled_.computation, compiled_.groups);
     if (instances_.empty() && !symbolic_) instance_for_sizes(at_);
     for (const Instance& instance : instances_) out += instance.explain();
     return out;
@@ -157,6 +164,23 @@ class Executable {
    private:
     Seat& seat_;
   };
+
+  passes::Computation run_passes(const passes::Log& log) const {
+    try {
+      return optimize_ ? passes::optimize(request_, mode_, log, passes_)
+                       : passes::as_built(request_, mode_, log, passes_);
+    } catch (const Error& error) {
+      if (error.location().known()) throw;
+      throw Error(at_, "", error.what());  // of a pass of the user's own
+    }
+  }
+
+  // A program that computes what this one does node by node, and changes nothing.
+  [[nodiscard]] std::unique_ptr<Executable> watcher(State& state, const Updates& updates) const {
+    Request all{.outputs = outputs_, .mode = mode_, .optimize = false};
+    for (const Update& update : updates) all.outputs.push_back(update.expression);
+    return std::make_unique<Executable>(state, all, at_);
+  }
 
   // Of variables that say nothing of use: before anything is made, rather than in the middle of a run.
   void check_environment() const {
@@ -220,11 +244,15 @@ class Executable {
   std::unique_ptr<Seat, GiveBack> seat_;
   Graph user_graph_;
   Values outputs_;
+  Values computed_;  // these, and without optimization what else they need
   Mode mode_;
+  std::vector<passes::Pass> passes_;
+  bool optimize_;
   std::size_t memory_limit_;
   std::size_t plan_memory_;
   Location at_;
   Feeds feeds_;
+  std::unique_ptr<Executable> watcher_;  // where a run is to look for what is not finite
   passes::Computation request_{user_graph_, {}};
   Compiled compiled_{passes::Computation{user_graph_, {}}, {}, 0, {}};
   bool updating_ = false;

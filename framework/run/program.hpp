@@ -12,6 +12,7 @@
 #include <chainrule/framework/core/held.hpp>
 #include <chainrule/framework/graph/graph.hpp>
 #include <chainrule/framework/graph/mode.hpp>
+#include <chainrule/framework/passes/rewriter.hpp>
 #include <chainrule/framework/run/feed.hpp>
 #include <chainrule/framework/run/state.hpp>
 
@@ -42,16 +43,29 @@ struct Request {
   // About how many bytes the plans of sizes that ran earlier may take, outputs included; of more, the least recently
   // used go, and are made anew when their sizes come again. The plans of the last two runs stay whatever they take.
   std::size_t plan_memory = std::size_t{64} << 20;
+  // Passes of one's own, which run in this order before the library's (passes/rewriter.hpp).
+  std::vector<passes::Pass> passes = {};
+  // false: the graph runs node by node as it was built, which is slow and for looking into it. Results are the same but
+  // for rounding, and those of a run have, beside the outputs, the value of each node that they need:
+  // results.at(value).
+  bool optimize = true;
+  // A run looks first at all that it computes, node by node: where something is not finite it throws Error, which names
+  // the first such node, its line and the element, and changes nothing. (Constants may be infinite; what is made of
+  // those may not.) More than doubles the time of a run.
+  bool check_finite = false;
 };
 
 // The outputs of a run: what lies in the program, valid until its next run or clear(). Copy an Array to keep it. They
 // may be fed to that next run, as a recurrent network's are.
 class Results {
  public:
-  Results(const Values* outputs, const std::vector<Array>* arrays) : outputs_(outputs), arrays_(arrays) {}
+  // The first `size` are outputs.
+  Results(const Values* outputs, const std::vector<Array>* arrays, std::size_t size)
+      : outputs_(outputs), arrays_(arrays), size_(size) {}
 
-  [[nodiscard]] std::size_t size() const { return arrays_->size(); }
-  // In the order of Request::outputs, or by the value. Throws Error for what is no output.
+  [[nodiscard]] std::size_t size() const { return size_; }
+  // In the order of Request::outputs, or by the value. Throws Error for what is no output. (Without Request::optimize
+  // any value that the outputs need will do.)
   [[nodiscard]] const Array& operator[](std::size_t i) const { return at(i); }
   [[nodiscard]] const Array& operator[](Value output) const { return at(output, Location{}); }
   [[nodiscard]] const Array& at(std::size_t i, Location at = Location::here()) const;
@@ -63,6 +77,7 @@ class Results {
  private:
   const Values* outputs_;
   const std::vector<Array>* arrays_;
+  std::size_t size_;
 
  protected:
   std::shared_ptr<const detail::Executable> program_;  // none where the program lives by itself

@@ -1,9 +1,14 @@
 #include <chainrule/framework/run/request.hpp>
 
+#include <algorithm>
+#include <cmath>
+#include <numeric>
 #include <unordered_map>
 #include <unordered_set>
 
 #include <fmt/core.h>
+
+#include <chainrule/framework/core/printed.hpp>
 
 namespace chainrule::detail {
 
@@ -62,7 +67,7 @@ std::vector<passes::Chain> add_attached(const Graph& of, const Values& outputs, 
     if (it->second < own) continue;
     if (first) {
       updates.push_back({{graph, attached.variable}, {graph, attached.expression}});
-      chains.push_back({outputs.size() + it->second, {graph, attached.variable}, {}, {}});
+      chains.push_back({it->second, {graph, attached.variable}, {}, {}});
     }
     passes::Chain& chain = chains[it->second - own];
     chain.owners.emplace_back(graph, attached.owner);
@@ -70,6 +75,36 @@ std::vector<passes::Chain> add_attached(const Graph& of, const Values& outputs, 
   }
   std::erase_if(chains, [](const passes::Chain& chain) { return chain.expressions.size() == 1; });
   return chains;
+}
+
+Values with_all_that_they_need(const Graph& graph, const Values& outputs, const Updates& updates) {
+  passes::Computation asked{graph, outputs};
+  for (const Update& update : updates) asked.results.push_back(update.expression);
+  std::vector<char> missing = passes::needed_nodes(asked);
+  for (const Value output : outputs) missing[output.id()] = 0;
+  Values out = outputs;
+  for (NodeId id = 0; id < missing.size(); ++id)
+    if (missing[id] && graph.data()->node(id).op != &constant_op()) out.emplace_back(graph.data().get(), id);
+  return out;
+}
+
+void require_finite(const Results& results, const Values& values, Location at) {
+  std::vector<std::size_t> order(values.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return values[a].id() < values[b].id(); });
+  for (const std::size_t i : order) {
+    const Array& numbers = results.at(values[i]);
+    for (std::int64_t k = 0; is_floating(numbers.dtype()) && k < numbers.size(); ++k) {
+      if (std::isfinite(numbers[k])) continue;
+      Dims index = numbers.shape();
+      std::int64_t rest = k;
+      for (std::size_t axis = index.rank(); axis-- > 0; rest /= numbers.shape()[axis])
+        index[axis] = rest % numbers.shape()[axis];
+      throw Error(at, "check_finite",
+                  fmt::format("requires finite numbers, got {} as element {} of {}, of shape {}", printed(numbers[k]),
+                              to_string(index), values[i].describe(), to_string(numbers.shape())));
+    }
+  }
 }
 
 }  // namespace chainrule::detail

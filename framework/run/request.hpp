@@ -16,4 +16,12 @@ void check(const Graph& of, const Values& outputs, const Updates& updates, Locat
 // is added, and all are returned.
 std::vector<passes::Chain> add_attached(const Graph& of, const Values& outputs, Updates& updates);
 
+// These outputs, and then the other values of the graph that they and the updates need, in its order, but for
+// constants.
+Values with_all_that_they_need(const Graph& graph, const Values& outputs, const Updates& updates);
+
+// Throws Error for the first of these values, in the order of their graph, that has a floating element which is not
+// finite.
+void require_finite(const Results& results, const Values& values, Location at);
+
 }  // namespace chainrule::detail

@@ -26,9 +26,12 @@ Graph copy_of(const Graph& graph, bool widen) {
   for (const auto& constant : from.constants)
     to->constants.push_back(widen ? std::make_shared<const Array>(constant->astype(wide(constant->dtype())))
                                   : constant);
+  Types further;  // of the outputs of the last node
   for (const auto& old : from.nodes) {
     detail::NodeData node = old;
-    if (!old.op->shape) {  // a leaf
+    if (old.further_output) {
+      if (widen) node.type = further[old.payload];
+    } else if (!old.op->shape) {  // a leaf
       node.type.dtype = wide(old.type.dtype);
     } else if (widen) {
       if (const Attribute* dtype = old.attributes.find("dtype"))
@@ -36,7 +39,8 @@ Graph copy_of(const Graph& graph, bool widen) {
           node.attributes = old.attributes.with("dtype", wide(*d));
       std::vector<Type> types;
       for (const detail::NodeId input : old.inputs) types.push_back(to->node(input).type);
-      node.type = old.op->shape(OpCall(*old.op, types, node.attributes, old.at));
+      further = old.op->shape.all(OpCall(*old.op, types, node.attributes, old.at));
+      node.type = further[0];
     }
     to->nodes.push_back(std::move(node));
   }
