@@ -1,87 +1,15 @@
-// Counts every allocation of this program, and makes some fail, by operators new of its own.
-#include <algorithm>
+// What a run allocates: nothing on sizes seen before, and no more than it may.
 #include <cstdint>
-#include <cstdlib>
-#include <functional>
-#include <new>
-#include <optional>
-#include <span>
-#include <string>
 #include <vector>
-
-#include <malloc.h>
 
 #include <chainrule/chainrule.hpp>
 
-#include "catch.hpp"
-
-namespace {
-
-std::size_t allocations = 0;
-// The allocation to fail: 1 is the next; 0: none.
-std::size_t fail_in = 0;
-// What is allocated now, and the most that it has been.
-std::size_t live_bytes = 0;
-std::size_t peak_bytes = 0;
-
-void* allocate(std::size_t bytes, std::size_t alignment) {
-  ++allocations;
-  if (fail_in > 0 && --fail_in == 0) throw std::bad_alloc();
-  // aligned_alloc wants a multiple of the alignment, and gives null for 0 bytes where it likes.
-  const std::size_t room = (bytes / alignment + 1) * alignment;
-  void* const p = std::aligned_alloc(alignment, room);
-  if (!p) throw std::bad_alloc();
-  live_bytes += malloc_usable_size(p);
-  peak_bytes = std::max(peak_bytes, live_bytes);
-  return p;
-}
-
-// Not inlined, where g++ would take the two for a mismatched pair.
-[[gnu::noinline]] void release(void* p) noexcept {
-  if (p) live_bytes -= malloc_usable_size(p);
-  std::free(p);
-}
-
-constexpr std::size_t plain = alignof(std::max_align_t);
-
-}  // namespace
-
-void* operator new(std::size_t bytes) { return allocate(bytes, plain); }
-void* operator new[](std::size_t bytes) { return allocate(bytes, plain); }
-void* operator new(std::size_t bytes, std::align_val_t a) { return allocate(bytes, static_cast<std::size_t>(a)); }
-void* operator new[](std::size_t bytes, std::align_val_t a) { return allocate(bytes, static_cast<std::size_t>(a)); }
-// The standard library's temporary buffers and arrays come from here; a sanitizer has its own where the program has
-// none.
-void* operator new(std::size_t bytes, std::align_val_t a, const std::nothrow_t& /*tag*/) noexcept {
-  try {
-    return allocate(bytes, static_cast<std::size_t>(a));
-  } catch (const std::bad_alloc&) {
-    return nullptr;
-  }
-}
-void* operator new(std::size_t bytes, const std::nothrow_t& tag) noexcept {
-  return ::operator new (bytes, std::align_val_t{plain}, tag);
-}
-void operator delete(void* p, const std::nothrow_t& /*tag*/) noexcept { release(p); }
-void operator delete(void* p) noexcept { release(p); }
-void operator delete[](void* p) noexcept { release(p); }
-void operator delete(void* p, std::size_t) noexcept { release(p); }
-void operator delete[](void* p, std::size_t) noexcept { release(p); }
-void operator delete(void* p, std::align_val_t) noexcept { release(p); }
-void operator delete[](void* p, std::align_val_t) noexcept { release(p); }
-void operator delete(void* p, std::size_t, std::align_val_t) noexcept { release(p); }
-void operator delete[](void* p, std::size_t, std::align_val_t) noexcept { release(p); }
+#include "allocations.hpp"
 
 using namespace chainrule;
+using namespace chainrule::test;
 
 namespace {
-
-template <class F>
-std::size_t allocations_of(F f) {
-  const std::size_t before = allocations;
-  f();
-  return allocations - before;
-}
 
 Array numbers(const Dims& shape, DType dtype, std::uint64_t seed) {
   return uniform(to_shape(shape), -1, 1).draw(dtype, seed, 0);
@@ -281,127 +209,6 @@ TEST_CASE("10,000 sets of sizes take no more than they may") {
   program.clear();
   CHECK(kept - live_bytes > limit / 8 + program.memory().arena_bytes);
   CHECK(live_bytes <= before);
-}
-
-namespace {
-
-// Makes each of the first allocations of a stage fail, then every so often one, until it needs no more; after each
-// failure look() must say what it said before. What succeeded all the same, restore() undoes.
-template <class Stage, class Look>
-void fail_each(
-    const char* name, Stage stage, Look look, const std::function<void()>& restore = [] {}) {
-  INFO(name);
-  const auto before = look();
-  std::size_t thrown = 0;
-  for (std::size_t k = 1;; k += 1 + k / 100) {
-    fail_in = k;
-    bool failed = false;
-    try {
-      stage();
-    } catch (const std::bad_alloc&) {
-      failed = true;
-    } catch (const Error&) {  // an Array for which there is no memory says so
-      failed = true;
-    }
-    const bool reached = fail_in == 0;
-    fail_in = 0;
-    if (!failed) restore();
-    if (!reached) break;
-    if (failed) ++thrown;
-    if (look() != before) FAIL("changed by the failure of allocation " << k);
-  }
-  CHECK(thrown > 0);
-}
-
-}  // namespace
-
-TEST_CASE("an allocation that fails leaves everything as it was") {
-  Graph graph({.dtype = float32, .seed = 3});
-  const auto batch = graph.dimension("batch");
-  const auto x = graph.input("x", {batch, 5});
-  const auto labels = graph.input("labels", {batch}, int64);
-  const auto w = graph.parameter("w", uniform({5, 8}));
-  const auto hidden = dropout(relu(nn::batch_norm(matmul(x, w))), {.keep = 0.5});
-  const auto logits = nn::dense(hidden, 3);
-  const auto loss = softmax_cross_entropy(logits, labels) + mean(slice(x, 1, {.start = 1, .stop = 3})) / batch;
-  const Updates updates = optim::Adam{.learning_rate = 0.1}.minimize(loss);
-  const Values predictions = {softmax(logits), x};
-
-  const auto listing = [&] { return graph.size(); };
-  fail_each(
-      "an op",
-      [&] {
-        static_cast<void>(concat({x, 2.0 * x}, 1));
-      },
-      [] { return 0; });  // the graph has what was built before
-  std::optional<State> state;
-  fail_each(
-      "a State", [&] { state.emplace(graph); }, listing);
-  // The size of the graph, and all numbers and counters of the State.
-  const auto all = [&] {
-    std::vector<double> out = {static_cast<double>(graph.size()), static_cast<double>(state->step()),
-                               static_cast<double>(state->epoch()), (*state)["batch_norm/mean"][3]};
-    for (const Value v : graph.parameters())
-      for (std::int64_t i = 0; i < (*state)[v].size(); ++i) out.push_back((*state)[v][i]);
-    return out;
-  };
-  std::optional<Program> train;
-  std::optional<Program> predict;
-  const Request training{.outputs = {loss}, .updates = updates, .plan_memory = 0};
-  fail_each(
-      "a Program", [&] { train.emplace(*state, training); }, all);
-  fail_each(
-      "a Program for inference",
-      [&] { predict.emplace(*state, Request{.outputs = predictions, .mode = Mode::inference}); }, all);
-
-  const Array large_x = numbers({6, 5}, float32, 1);
-  const Array small_x = numbers({2, 5}, float32, 2);
-  const Array large_labels = integers({6}, 0, 3).draw(float64, 1, 0);
-  const Array small_labels = integers({2}, 0, 3).draw(float64, 1, 0);
-  train->run({{x, large_x}, {labels, large_labels}});
-  // One of sizes that have not been seen runs wholly or not at all.
-  const State start = *state;
-  fail_each(
-      "runs",
-      [&] {
-        train->clear();
-        train->run({{x, small_x}, {"labels", small_labels}});
-      },
-      all, [&] { *state = start; });
-  const Array right = predict->run({{x, small_x}})[0];
-  fail_each(
-      "predictions",
-      [&] {
-        predict->clear();
-        predict->run({{x, large_x}});
-        predict->run({{x, small_x}});
-      },
-      all);
-  CHECK(predict->run({{x, small_x}})[0].identical(right));
-  fail_each(
-      "a result that is fed",
-      [&] {
-        predict->clear(), predict->run({{x, predict->run({{x, small_x}})[1]}});
-      },
-      all);
-  fail_each(
-      "explanations", [&] { static_cast<void>(train->explain()); }, all);
-
-  fail_each(
-      "a copy", [&] { State(*state).set(w, state->snapshot(w)); }, all);
-  fail_each(
-      "assignment", [&] { *state = start; }, all);
-  fail_each(
-      "set", [&] { state->set("w", (*state)[w]); }, all);
-  state.emplace(graph);
-  train.emplace(*state, training);
-  fail_each(
-      "reset", [&] { state->reset(); }, all);
-  // With all that failed it trains as one to which nothing happened.
-  State other(graph);
-  Program another(other, training);
-  for (Program* program : {&*train, &another}) program->run({{x, large_x}, {labels, large_labels}});
-  CHECK((*state)[w].identical(other[w]));
 }
 
 TEST_CASE("threads for which there is no memory are done without") {

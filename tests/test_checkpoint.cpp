@@ -176,6 +176,35 @@ TEST_CASE("A checkpoint is a .safetensors file") {
   CHECK(other.epoch() == 9);
 }
 
+TEST_CASE("Names of a checkpoint are any text in UTF-8") {
+  const TemporaryFolder folder;
+  cr::Graph graph;
+  const auto odd = graph.parameter("\"\\/\b\t\n\x1b\x7f\u00e9\U0001f600", cr::Array({1.5}));
+  graph.parameter("A", cr::zeros({0, 2}));
+  cr::State state(graph);
+  state.save(folder / "x");
+  const std::string bytes = read_file(folder / "x");
+  std::string header =
+      "{\"\\\"\\\\/\\b\\t\\n\\u001b\x7f\u00e9\U0001f600\":"
+      R"({"data_offsets":[0,8],"dtype":"F64","shape":[1]},)"
+      R"("A":{"data_offsets":[8,8],"dtype":"F64","shape":[0,2]},)"
+      R"("__metadata__":{"epoch":"0","format":"chainrule","step":"0"}})";
+  header.resize((header.size() + 7) / 8 * 8, ' ');
+  CHECK(bytes.substr(8, bytes.size() - 16) == header);
+  cr::State other(graph);
+  other.set(odd, cr::Array({0.0}));
+  other.load(folder / "x");
+  CHECK(other[odd].item() == 1.5);
+
+  for (const char* const name : {"\xff", "a\xc3", "\xed\xa0\x80", "\xc0\x80", "\xf4\x90\x80\x80"}) {
+    cr::Graph wrong;
+    wrong.parameter(name, cr::zeros({1}));
+    CHECK_THAT(error_text([&] { cr::State(wrong).save(folder / "y"); }),
+               ContainsSubstring("state.save: requires names of variables in UTF-8"));
+  }
+  CHECK(folder.files() == 1);
+}
+
 TEST_CASE("Names, dtypes and shapes of a checkpoint are those of the State") {
   const TemporaryFolder folder;
   const std::string path = folder / "x";
@@ -371,9 +400,12 @@ TEST_CASE("Checkpoints of others load, with the counters as they were") {
   std::string data(16, '\0');
   const double numbers[] = {3, 4};
   std::memcpy(data.data(), numbers, 16);
-  for (const char* const header :
-       {R"({"w":{"dtype":"F64","shape":[2],"data_offsets":[0,16]}})",
-        R"({"__metadata__":{"made by":"hand"},"w":{"data_offsets":[0,16],"shape":[2],"dtype":"F64"}}   )"}) {
+  for (
+      const char* const header :
+      {R"({"w":{"dtype":"F64","shape":[2],"data_offsets":[0,16]}})",
+       R"({"__metadata__":{"made by":"hand"},"w":{"data_offsets":[0,16],"shape":[2],"dtype":"F64"}}   )",
+       R"({"w":{"more":{"shape":[3],"dtype":1},"shape":[2],"list":[[1],{"dtype":2}],"dtype":"F64","data_offsets":[0,16],
+            "none":null}})"}) {
     write_file(folder / "x", safetensors(header, data));
     Small small;
     small.state.set_step(8);
@@ -405,7 +437,10 @@ TEST_CASE("Wrong checkpoints are named, and change nothing") {
        {"1", "{}", R"({"dtype":"F64","shape":[2]})", R"({"dtype":"F64","shape":2,"data_offsets":[0,16]})",
         R"({"dtype":"F64","shape":[-2],"data_offsets":[0,16]})", R"({"dtype":"F64","shape":[2],"data_offsets":[16,0]})",
         R"({"dtype":"F64","shape":[2],"data_offsets":[0,16,32]})", R"({"dtype":1,"shape":[2],"data_offsets":[0,16]})",
-        R"({"dtype":"F64","shape":[2.5],"data_offsets":[0,16]})",
+        R"({"dtype":"F64","shape":[2.5],"data_offsets":[0,16]})", R"(["F64",[2],[0,16]])",
+        R"({"dtype":"F64","shape":[[2]],"data_offsets":[0,16]})", R"({"dtype":"F64","shape":{},"data_offsets":[0,16]})",
+        R"({"dtype":"F64","shape":["2",2],"data_offsets":[0,16]})",
+        R"({"x":{"dtype":"F64","shape":[2],"data_offsets":[0,16]}})",
         R"({"dtype":"F64","shape":[18446744073709551615],"data_offsets":[0,16]})"}) {
     INFO(entry);
     CHECK_THAT(damaged("{\"w\":" + std::string(entry) + "}"),
@@ -422,7 +457,12 @@ TEST_CASE("Wrong checkpoints are named, and change nothing") {
   CHECK_THAT(damaged("{" + w + R"(,"__metadata__":{"step":"-1"}})"), ContainsSubstring("damaged: its step is \"-1\""));
   CHECK_THAT(damaged("{" + w + R"(,"__metadata__":{"epoch":"1.5"}})"), ContainsSubstring("its epoch is \"1.5\""));
   CHECK_THAT(damaged("{" + w + R"(,"__metadata__":{"step":1}})"), ContainsSubstring("its metadata is not of strings"));
-  CHECK_THAT(damaged("{" + w + R"(,"__metadata__":[]})"), ContainsSubstring("its metadata is no object"));
+  for (const char* const metadata : {"[]", "null", "[1]", R"(["a"])"})
+    CHECK_THAT(damaged("{" + w + ",\"__metadata__\":" + metadata + "}"),
+               ContainsSubstring("its metadata is no object"));
+  for (const char* const metadata : {R"({"a":{}})", R"({"a":["b"]})", R"({"a":"b","c":null})"})
+    CHECK_THAT(damaged("{" + w + ",\"__metadata__\":" + metadata + "}"),
+               ContainsSubstring("its metadata is not of strings"));
 }
 
 TEST_CASE("A save that fails leaves the old checkpoint") {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <new>
 
 #include <fmt/core.h>
 
@@ -48,6 +49,8 @@ CheckReport check_gradients(const Op& op, const CheckOptions& options, Location 
     const auto subject = fmt::format("sample {}", s);
     try {
       check_sample(op, op.samples[s], subject, options, report.rows);
+    } catch (const std::bad_alloc&) {  // says nothing of the op
+      throw;
     } catch (const std::exception& error) {  // of the op's rules and kernel, whatever they throw
       report.errors.push_back(fmt::format("{}: {}", subject, error.what()));
     }

@@ -5,10 +5,10 @@
 #include <cmath>
 
 #include <fmt/core.h>
-#include <nlohmann/json.hpp>
 
 #include <chainrule/framework/check/check_gradients.hpp>
 #include <chainrule/framework/core/printed.hpp>
+#include <chainrule/framework/io/json_writer.hpp>
 
 namespace chainrule {
 
@@ -93,33 +93,45 @@ std::string CheckReport::to_string(bool colour) const {
 }
 
 std::string CheckReport::to_json() const {
-  const auto number = [](double x) -> nlohmann::json {  // JSON has no NaN
-    return std::isfinite(x) ? nlohmann::json(x) : nlohmann::json(fmt::format("{}", detail::printed(x)));
+  detail::JsonWriter json(2);
+  const auto number = [&](std::string_view key, double x) {  // JSON has no NaN
+    if (std::isfinite(x)) {
+      json.member(key, x);
+    } else {
+      json.member(key, fmt::format("{}", detail::printed(x)));
+    }
   };
-  nlohmann::json json = {{"title", title},
-                         {"line", line},
-                         {"seed", seed},
-                         {"passed", passed()},
-                         {"verdict", name(verdict())},
-                         {"distance", number(distance())},
-                         {"errors", errors},
-                         {"rows", nlohmann::json::array()}};
-  for (const CheckRow& row : rows)
-    json["rows"].push_back({{"check", row.check},
-                            {"subject", row.subject},
-                            {"input", row.input},
-                            {"line", row.line},
-                            {"dtype", name(row.dtype)},
-                            {"shape", chainrule::to_string(row.shape)},
-                            {"verdict", name(row.verdict)},
-                            {"distance", number(row.distance)},
-                            {"index", std::vector<std::int64_t>(row.worst.begin(), row.worst.end())},
-                            {"analytic", number(row.analytic)},
-                            {"numeric", number(row.numeric)},
-                            {"error", number(row.error)},
-                            {"ulps", number(row.ulps)},
-                            {"note", row.note}});
-  return json.dump(2);
+  json.begin_object();
+  number("distance", distance());
+  json.array_member("errors", errors);
+  json.member("line", line);
+  json.member("passed", passed());
+  json.key("rows");
+  json.begin_array();
+  for (const CheckRow& row : rows) {
+    json.begin_object();
+    number("analytic", row.analytic);
+    json.member("check", row.check);
+    number("distance", row.distance);
+    json.member("dtype", name(row.dtype));
+    number("error", row.error);
+    json.array_member("index", row.worst);
+    json.member("input", row.input);
+    json.member("line", row.line);
+    json.member("note", row.note);
+    number("numeric", row.numeric);
+    json.member("shape", chainrule::to_string(row.shape));
+    json.member("subject", row.subject);
+    number("ulps", row.ulps);
+    json.member("verdict", name(row.verdict));
+    json.end_object();
+  }
+  json.end_array();
+  json.member("seed", seed);
+  json.member("title", title);
+  json.member("verdict", name(verdict()));
+  json.end_object();
+  return json.text();
 }
 
 void print(const CheckReport& report, std::FILE* file) {

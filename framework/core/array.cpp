@@ -6,6 +6,7 @@
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/core/no_memory.hpp>
 #include <chainrule/framework/core/printed.hpp>
 
 namespace chainrule {
@@ -88,8 +89,8 @@ Array::Array(DType dtype, const Dims& shape) : dtype_(dtype), shape_(shape), siz
   const std::size_t room = (bytes() / 64 + 1) * 64;
   storage_.reset(::operator new(room, alignment, std::nothrow));
   if (!storage_)
-    throw Error("array", fmt::format("requires {} bytes of memory for {} {}, and there are not as many free", room,
-                                     name(dtype), chainrule::to_string(shape)));
+    throw detail::NoMemory("array", fmt::format("requires {} bytes of memory for {} {}, and there are not as many free",
+                                                room, name(dtype), chainrule::to_string(shape)));
   std::memset(storage_.get(), 0, room);
 }
 

@@ -1,11 +1,11 @@
 #include <chainrule/framework/core/shape.hpp>
 
 #include <algorithm>
-#include <deque>
 #include <limits>
 #include <map>
 #include <mutex>
 #include <optional>
+#include <vector>
 
 #include <fmt/core.h>
 
@@ -112,6 +112,28 @@ std::optional<Polynomial> divide_exactly(const Polynomial& a, const Polynomial& 
 
 }  // namespace
 
+namespace {
+
+// Numbers different things 0, 1, ... in the order in which they come.
+template <class T>
+class Numbering {
+ public:
+  std::int64_t number(T thing) {
+    // Room for its place comes before it has a number: where there is no memory it has neither.
+    if (things_.size() == things_.capacity()) things_.reserve(2 * things_.size() + 16);
+    const auto [it, added] = numbers_.try_emplace(std::move(thing), static_cast<std::int64_t>(things_.size()));
+    if (added) things_.push_back(&it->first);
+    return it->second;
+  }
+  const T& operator[](std::int64_t number) const { return *things_[static_cast<std::size_t>(number)]; }
+
+ private:
+  std::map<T, std::int64_t> numbers_;
+  std::vector<const T*> things_;
+};
+
+}  // namespace
+
 // Interns expressions for the whole process, so that a Dimension is one number. It grows with the distinct
 // symbols and expressions of a program's source, not with what runs, and is never emptied.
 class DimensionTable {
@@ -129,38 +151,32 @@ class DimensionTable {
       return Dimension(p[0].coefficient);
     }
     const std::lock_guard lock(mutex_);
-    auto [it, added] = index_.try_emplace(p, static_cast<std::int64_t>(polynomials_.size()));
-    if (added) polynomials_.push_back(std::move(p));
     Dimension d;
-    d.code_ = -1 - it->second;
+    d.code_ = -1 - polynomials_.number(std::move(p));
     return d;
   }
 
   std::int64_t atom(Atom a) {
     const std::lock_guard lock(mutex_);
-    auto [it, added] = atom_index_.try_emplace(a, static_cast<std::int64_t>(atoms_.size()));
-    if (added) atoms_.push_back(std::move(a));
-    return it->second;
+    return atoms_.number(std::move(a));
   }
 
   Polynomial polynomial(Dimension d) {
     if (d.is_inferred()) throw Error("dimension", "-1 has no size to compute with");
     if (d.code_ >= 0) return d.code_ == 0 ? Polynomial{} : Polynomial{{{}, d.code_}};
     const std::lock_guard lock(mutex_);
-    return polynomials_[static_cast<std::size_t>(-1 - d.code_)];
+    return polynomials_[-1 - d.code_];
   }
 
   Atom atom(std::int64_t id) {
     const std::lock_guard lock(mutex_);
-    return atoms_[static_cast<std::size_t>(id)];
+    return atoms_[id];
   }
 
  private:
   std::mutex mutex_;
-  std::deque<Polynomial> polynomials_;
-  std::deque<Atom> atoms_;
-  std::map<Polynomial, std::int64_t> index_;
-  std::map<Atom, std::int64_t> atom_index_;
+  Numbering<Polynomial> polynomials_;
+  Numbering<Atom> atoms_;
 };
 
 namespace {

@@ -48,6 +48,8 @@ void run(Sender& sender, const std::function<void(Sender&)>& work) {
   } catch (const Unsupported& reason) {
     sender.kind('?');
     sender.text(reason.what());
+  } catch (const NoMemory&) {
+    sender.kind('m');
   } catch (const std::bad_alloc&) {
     sender.kind('m');
   } catch (...) {  // the parent sees that the end is missing

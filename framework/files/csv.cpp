@@ -70,7 +70,8 @@ class Table {
     std::copy(numbers_.begin(), numbers_.end(), out.values.data<double>());
     return out;
   }
-  [[nodiscard]] const std::string& error() const { return error_; }
+  // Whether what follows is of no interest.
+  [[nodiscard]] bool failed() const { return no_memory_ || !error_.empty(); }
   void fail(std::string error) {
     if (error_.empty()) error_ = std::move(error);
   }
@@ -78,7 +79,7 @@ class Table {
 
  private:
   void add_field(std::string_view text) {
-    if (!error_.empty()) return;
+    if (failed()) return;
     guarded([&] { fields_.emplace_back(text); });
   }
 
@@ -89,12 +90,11 @@ class Table {
       f();
     } catch (const std::bad_alloc&) {
       no_memory_ = true;
-      error_ = "it takes more memory than there is";
     }
   }
 
   void end_row() {
-    if (!error_.empty()) return;
+    if (failed()) return;
     ++rows_;
     if (rows_ == 1) {
       width_ = fields_.size();
@@ -165,7 +165,7 @@ Csv read(const File& file, const CsvOptions& options) {
   };
   constexpr std::size_t piece = std::size_t{1} << 16;
   bool first = true;
-  for (std::string bytes = input.read(piece); !bytes.empty() && table.error().empty(); bytes = input.read(piece)) {
+  for (std::string bytes = input.read(piece); !bytes.empty() && !table.failed(); bytes = input.read(piece)) {
     std::string_view text = bytes;
     if (first && text.starts_with("\xef\xbb\xbf"))
       text.remove_prefix(3);  // a byte order mark, as spreadsheets write it
@@ -174,7 +174,7 @@ Csv read(const File& file, const CsvOptions& options) {
       table.fail(fmt::format("row {}: a zero byte, so it is no text", table.rows() + 1));
     if (csv_parse(&parser, text.data(), text.size(), &Table::field, &Table::row, &table) != text.size()) failed();
   }
-  if (table.error().empty() && csv_fini(&parser, &Table::field, &Table::row, &table) != 0) failed();
+  if (!table.failed() && csv_fini(&parser, &Table::field, &Table::row, &table) != 0) failed();
   return table.finish();
 }
 

@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <cstdio>
 #include <cstdlib>
 #include <limits>
 #include <memory>
@@ -41,16 +43,17 @@ class Handle {
 
 // What the last failed call said at its origin.
 std::string hdf5_error() {
-  std::string out;
+  std::array<char, 256> out{"unknown reason"};
   // From the origin outwards: the first is what happened.
   H5Ewalk2(
       H5E_DEFAULT, H5E_WALK_UPWARD,
       [](unsigned n, const H5E_error2_t* error, void* text) -> herr_t {
-        if (n == 0 && error->desc != nullptr) *static_cast<std::string*>(text) = error->desc;
+        if (n == 0 && error->desc != nullptr && *error->desc != 0)
+          std::snprintf(static_cast<char*>(text), std::tuple_size_v<decltype(out)>, "%s", error->desc);
         return 0;
       },
-      &out);
-  return out.empty() ? "unknown reason" : out;
+      out.data());
+  return out.data();
 }
 
 // Where another file lies that a file refers to: it may not lead out of the folder of the file that was named.
@@ -151,6 +154,7 @@ class Hdf5Reader {
     // In MATLAB's files a variable's name is no path.
     if (!path.empty() && (kind_ == Hdf5Kind::plain || path.find('/') == std::string::npos)) {
       const Handle object(H5Oopen(id, path.c_str(), links_), &H5Oclose);
+      throw_noted();
       if (object >= 0 && (is_set(object) || kind_ == Hdf5Kind::matlab)) {
         try {
           send(name, read(object));
@@ -204,28 +208,46 @@ class Hdf5Reader {
   static herr_t follow(const char* referring, const char* /*group*/, const char* file, const char* /*object*/,
                        unsigned* /*flags*/, hid_t /*access*/, void* reader) {
     auto& self = *static_cast<Hdf5Reader*>(reader);
-    switch (self.folder_.place(referring, file)) {
-      case Folder::Place::within: return 0;
-      case Folder::Place::outside:
-        self.refused_ = fmt::format("an external link out of the file's folder, to '{}'", printable(file));
-        return -1;
-      default: self.refused_ = fmt::format("an external link to '{}', which is not there", printable(file)); return -1;
-    }
+    return self.called_from_c([&] {
+      switch (self.folder_.place(referring, file)) {
+        case Folder::Place::within: return 0;
+        case Folder::Place::outside:
+          self.refused_ = fmt::format("an external link out of the file's folder, to '{}'", printable(file));
+          return -1;
+        default:
+          self.refused_ = fmt::format("an external link to '{}', which is not there", printable(file));
+          return -1;
+      }
+    });
   }
 
-  [[nodiscard]] std::vector<std::string> links_of(hid_t group, const std::string& path) const {
-    std::vector<std::string> out;
-    const auto add = [](hid_t, const char* name, const H5L_info_t*, void* names) -> herr_t {
-      try {
-        static_cast<std::vector<std::string>*>(names)->emplace_back(name);
-      } catch (const std::bad_alloc&) {
-        return -1;
-      }
-      return 0;
+  // What HDF5 calls may throw nothing: the want of memory is noted, and thrown where HDF5 has returned.
+  template <class F>
+  herr_t called_from_c(F f) {
+    try {
+      return f();
+    } catch (const std::bad_alloc&) {
+      no_memory_ = true;
+      return -1;
+    }
+  }
+  void throw_noted() const {
+    if (no_memory_) throw std::bad_alloc();
+  }
+
+  [[nodiscard]] std::vector<std::string> links_of(hid_t group, const std::string& path) {
+    links_found_.clear();
+    const auto add = [](hid_t, const char* name, const H5L_info_t*, void* reader) -> herr_t {
+      auto& self = *static_cast<Hdf5Reader*>(reader);
+      return self.called_from_c([&] {
+        self.links_found_.emplace_back(name);
+        return 0;
+      });
     };
-    if (H5Literate(group, H5_INDEX_NAME, H5_ITER_INC, nullptr, add, &out) < 0)
-      damaged(path.empty() ? path : fmt::format("group '{}': ", printable(path)));
-    return out;
+    const bool all = H5Literate(group, H5_INDEX_NAME, H5_ITER_INC, nullptr, add, this) >= 0;
+    throw_noted();
+    if (!all) damaged(path.empty() ? path : fmt::format("group '{}': ", printable(path)));
+    return std::move(links_found_);
   }
 
   static Place place_of(hid_t group) {
@@ -248,6 +270,7 @@ class Hdf5Reader {
       const std::string path = prefix + name;
       refused_.clear();
       const Handle object(H5Oopen(group, name.c_str(), links_), &H5Oclose);
+      throw_noted();
       if (object < 0) {
         nothing(group, name, path);
       } else if (kind_ == Hdf5Kind::matlab || is_set(object)) {
@@ -464,6 +487,8 @@ class Hdf5Reader {
   std::vector<Place> above_;  // the groups that lead to the current one
   std::int64_t seen_ = 0;
   std::string refused_;  // why the last external link was not followed
+  std::vector<std::string> links_found_;
+  bool no_memory_ = false;
   bool listing_ = false;
 };
 

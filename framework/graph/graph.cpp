@@ -176,8 +176,11 @@ Value GraphData::constant(std::shared_ptr<const Array> value, Location at) {
   node.type = {value->dtype(), to_shape(value->shape())};
   node.at = scoped(at);
   node.payload = static_cast<std::uint32_t>(constants.size());
+  Attempt attempt(this);
   constants.push_back(std::move(value));
-  return append(std::move(node));
+  const Value made = append(std::move(node));
+  attempt.succeed();
+  return made;
 }
 
 Value GraphData::number(Number value, DType dtype, Location at) {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <chainrule/framework/core/error.hpp>
+#include <chainrule/framework/core/no_memory.hpp>
 #include <chainrule/framework/core/shape.hpp>
 
 namespace chainrule::detail {
@@ -53,6 +54,8 @@ struct File {
       return read();
     } catch (const Unsupported& reason) {
       fail(reason.what());
+    } catch (const NoMemory&) {
+      fail("it takes more memory than there is");
     } catch (const std::bad_alloc&) {
       fail("it takes more memory than there is");
     } catch (const std::length_error&) {

@@ -2,6 +2,7 @@
 // each tensor its dtype, shape and place in the data; "__metadata__": strings), the data. Source: the format's
 // description in github.com/huggingface/safetensors.
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <charconv>
 #include <cmath>
@@ -16,6 +17,7 @@
 
 #include <chainrule/framework/io/atomic_file.hpp>
 #include <chainrule/framework/io/file.hpp>
+#include <chainrule/framework/io/json_writer.hpp>
 #include <chainrule/framework/io/numbers.hpp>
 #include <chainrule/framework/run/state.hpp>
 #include <chainrule/framework/run/state_data.hpp>
@@ -26,6 +28,7 @@ namespace {
 
 using detail::File;
 using detail::GraphData;
+using detail::JsonWriter;
 using detail::StateData;
 using detail::StoredType;
 using nlohmann::json;
@@ -67,6 +70,116 @@ std::optional<StoredType> stored_type(std::string_view name) {
   return found == types.end() ? std::nullopt : std::optional(found->second);
 }
 
+// What the header says of one tensor, as far as it is of the kinds that it should be.
+struct Entry {
+  using Numbers = std::vector<std::uint64_t>;
+  std::optional<std::string> dtype;
+  std::optional<Numbers> shape;
+  std::optional<Numbers> offsets;  // of its numbers within the data: begin and end
+};
+
+// Takes a header from the parser event by event: a tree of all of it would need memory to be destroyed, too.
+class HeaderReader : public json::json_sax_t {
+ public:
+  [[nodiscard]] const std::map<std::string, Entry>& entries() const { return entries_; }
+  [[nodiscard]] const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  // A name that stands twice in one object.
+  [[nodiscard]] const std::optional<std::string>& doubled() const { return doubled_; }
+  // What is wrong with the metadata, if anything.
+  [[nodiscard]] std::string_view wrong_metadata() const { return wrong_metadata_; }
+
+  bool null() override { return other(); }
+  bool boolean(bool /*value*/) override { return other(); }
+  bool number_integer(std::int64_t /*value*/) override { return other(); }
+  bool number_unsigned(std::uint64_t value) override {
+    if (list_ && depth_ == 3) {
+      (*list_)->push_back(value);
+      return true;
+    }
+    return other();
+  }
+  bool number_float(double /*value*/, const std::string& /*text*/) override { return other(); }
+  bool string(std::string& value) override {
+    if (depth_ == 2 && in_metadata()) {
+      metadata_[key_] = std::move(value);
+    } else if (depth_ == 2 && key_ == "dtype") {
+      entry_->dtype = std::move(value);
+    } else {
+      return other();
+    }
+    return true;
+  }
+  bool binary(json::binary_t& /*value*/) override { return other(); }
+
+  bool start_object(std::size_t /*size*/) override {
+    if (depth_ > 1) other();
+    ++depth_;
+    names_.emplace_back();
+    return true;
+  }
+  bool end_object() override {
+    --depth_;
+    names_.pop_back();
+    return true;
+  }
+  bool key(std::string& name) override {
+    if (!names_.back().insert(name).second) doubled_ = name;
+    if (depth_ == 1) {
+      tensor_ = std::move(name);
+      key_.clear();
+      if (!in_metadata()) entry_ = &entries_[tensor_];
+    } else if (depth_ == 2) {
+      key_ = std::move(name);
+    }
+    return true;
+  }
+
+  bool start_array(std::size_t /*size*/) override {
+    if (depth_ == 2 && !in_metadata() && (key_ == "shape" || key_ == "data_offsets")) {
+      list_ = key_ == "shape" ? &entry_->shape : &entry_->offsets;
+      list_->emplace();
+    } else {
+      other();
+    }
+    ++depth_;
+    return true;
+  }
+  bool end_array() override {
+    --depth_;
+    if (depth_ == 2) list_ = nullptr;
+    return true;
+  }
+
+  bool parse_error(std::size_t /*at*/, const std::string& /*token*/, const json::exception& /*why*/) override {
+    return false;
+  }
+
+ private:
+  [[nodiscard]] bool in_metadata() const { return tensor_ == metadata_key; }
+
+  // A value that says nothing, or that is of the wrong kind where it stands.
+  bool other() {
+    if (in_metadata() && depth_ <= 2 && wrong_metadata_.empty())
+      wrong_metadata_ = depth_ == 1 ? "its metadata is no object" : "its metadata is not of strings";
+    if (depth_ == 3 && list_) {
+      list_->reset();
+      list_ = nullptr;
+    }
+    return true;
+  }
+
+  std::map<std::string, Entry> entries_;
+  std::map<std::string, std::string> metadata_;
+  std::vector<std::set<std::string>> names_;  // of the objects that are open
+  std::optional<std::string> doubled_;
+  std::string_view wrong_metadata_;
+  std::size_t depth_ = 0;  // of objects and arrays that are open
+  std::string tensor_;     // the last name in the header
+  Entry* entry_ = nullptr;
+  std::string key_;                                // the last name in its object
+  std::optional<Entry::Numbers>* list_ = nullptr;  // the one that is being read
+};
+
 struct Tensor {
   std::string name;
   std::string dtype;
@@ -97,14 +210,12 @@ class Checkpoint {
     const std::string text = first + input.read(length - 1);
     if (text.size() < length) file_.fail("truncated within the header");
     const std::uint64_t available = input.most();
-    const json header = parse(text);
-    for (const auto& [name, entry] : header.items()) {
-      if (name == metadata_key) {
-        read_metadata(entry);
-      } else {
-        tensors_.push_back(read_tensor(name, entry, available));
-      }
-    }
+    HeaderReader header;
+    if (!json::sax_parse(text, &header)) damaged("its header is no JSON object");
+    if (header.doubled()) damaged(fmt::format("its header has '{}' twice", detail::printable(*header.doubled())));
+    if (!header.wrong_metadata().empty()) damaged(header.wrong_metadata());
+    metadata_ = header.metadata();
+    for (const auto& [name, entry] : header.entries()) tensors_.push_back(tensor_of(name, entry, available));
     std::sort(tensors_.begin(), tensors_.end(),
               [](const Tensor& a, const Tensor& b) { return std::pair(a.begin, a.end) < std::pair(b.begin, b.end); });
     std::uint64_t end = 0;
@@ -134,54 +245,17 @@ class Checkpoint {
  private:
   [[noreturn]] void damaged(std::string_view why) const { file_.fail(fmt::format("damaged: {}", why)); }
 
-  // The library itself takes the last of several entries of one name.
-  [[nodiscard]] json parse(const std::string& text) const {
-    std::vector<std::set<std::string>> names;  // of the objects that are open
-    std::optional<std::string> doubled;
-    const auto watch = [&](int /*depth*/, json::parse_event_t event, json& parsed) {
-      if (event == json::parse_event_t::object_start) names.emplace_back();
-      if (event == json::parse_event_t::object_end) names.pop_back();
-      if (event == json::parse_event_t::key)
-        if (auto name = parsed.get<std::string>(); !names.back().insert(name).second) doubled = std::move(name);
-      return true;
-    };
-    json header = json::parse(text, watch, false);
-    if (!header.is_object()) damaged("its header is no JSON object");
-    if (doubled) damaged(fmt::format("its header has '{}' twice", detail::printable(*doubled)));
-    return header;
-  }
-
-  void read_metadata(const json& entry) {
-    if (!entry.is_object()) damaged("its metadata is no object");
-    for (const auto& [key, value] : entry.items()) {
-      if (!value.is_string()) damaged("its metadata is not of strings");
-      metadata_[key] = value.get<std::string>();
-    }
-  }
-
-  [[nodiscard]] Tensor read_tensor(const std::string& name, const json& entry, std::uint64_t available) const {
+  [[nodiscard]] Tensor tensor_of(const std::string& name, const Entry& entry, std::uint64_t available) const {
     const auto wrong = [&] { damaged(fmt::format("its header says nothing usable of '{}'", detail::printable(name))); };
-    const auto number = [](const json& value) { return value.is_number_unsigned(); };
-    const auto numbers = [&](const json& list) {
-      return list.is_array() && std::all_of(list.begin(), list.end(), number);
-    };
-    if (!entry.is_object() || !entry.contains("dtype") || !entry["dtype"].is_string() || !entry.contains("shape") ||
-        !numbers(entry["shape"]) || !entry.contains("data_offsets") || !numbers(entry["data_offsets"]) ||
-        entry["data_offsets"].size() != 2)
-      wrong();
-    Tensor tensor{name,
-                  entry["dtype"].get<std::string>(),
-                  {},
-                  entry["data_offsets"][0].get<std::uint64_t>(),
-                  entry["data_offsets"][1].get<std::uint64_t>()};
+    if (!entry.dtype || !entry.shape || !entry.offsets || entry.offsets->size() != 2) wrong();
+    Tensor tensor{name, *entry.dtype, {}, entry.offsets->front(), entry.offsets->back()};
     const auto type = stored_type(tensor.dtype);
     std::uint64_t bytes = type ? type->bytes : 1;
     bool fits = true;
-    for (const auto& extent : entry["shape"]) {
-      const auto value = extent.get<std::uint64_t>();
-      if (value > (std::uint64_t{1} << 62)) wrong();
-      tensor.shape.push_back(static_cast<std::int64_t>(value));
-      fits = fits && !__builtin_mul_overflow(bytes, std::max<std::uint64_t>(value, 1), &bytes);
+    for (const std::uint64_t extent : *entry.shape) {
+      if (extent > (std::uint64_t{1} << 62)) wrong();
+      tensor.shape.push_back(static_cast<std::int64_t>(extent));
+      fits = fits && !__builtin_mul_overflow(bytes, std::max<std::uint64_t>(extent, 1), &bytes);
     }
     if (tensor.begin > tensor.end || !fits) wrong();
     if (std::find(tensor.shape.begin(), tensor.shape.end(), 0) != tensor.shape.end()) bytes = 0;
@@ -289,6 +363,37 @@ void load_from(const File& file, StateData& state, const LoadOptions& options) {
   state.publish_counters();
 }
 
+// Its variables of these numbers, one after the other. Throws json::exception for a name that is not in UTF-8.
+std::string header_of(const StateData& state, const std::vector<std::size_t>& order) {
+  std::map<std::string_view, std::pair<const Array*, std::size_t>> places;
+  std::size_t offset = 0;
+  for (const std::size_t i : order) {
+    const Array& array = state.variables[i];
+    places.try_emplace(state.graph->leaves->variables[i].name, &array, offset);
+    offset += array.bytes();
+  }
+  places.try_emplace(metadata_key, nullptr, 0);
+  JsonWriter header;
+  header.begin_object();
+  for (const auto& [name, place] : places) {
+    const auto [array, begin] = place;
+    header.key(name);
+    header.begin_object();
+    if (array) {
+      header.array_member("data_offsets", std::array{begin, begin + array->bytes()});
+      header.member("dtype", stored_name(array->dtype()));
+      header.array_member("shape", array->shape());
+    } else {
+      header.member("epoch", std::to_string(state.epoch));
+      header.member("format", "chainrule");
+      header.member("step", std::to_string(state.step));
+    }
+    header.end_object();
+  }
+  header.end_object();
+  return header.text();
+}
+
 }  // namespace
 
 void State::save(const std::string& path, Location at) const {
@@ -299,23 +404,12 @@ void State::save(const std::string& path, Location at) const {
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
     return size_of(data_->variables[a].dtype()) > size_of(data_->variables[b].dtype());
   });
-  json header;
-  header[metadata_key] = {
-      {"format", "chainrule"}, {"step", std::to_string(data_->step)}, {"epoch", std::to_string(data_->epoch)}};
-  std::size_t offset = 0;
-  for (const std::size_t i : order) {
-    const Array& array = data_->variables[i];
-    const std::string& name = data_->graph->leaves->variables[i].name;
-    if (name == metadata_key)
+  for (const std::size_t i : order)
+    if (const auto& name = data_->graph->leaves->variables[i].name; name == metadata_key)
       throw Error(at, "state.save", fmt::format("requires other names of variables than '{}'", name));
-    header[name] = {{"dtype", stored_name(array.dtype())},
-                    {"shape", std::vector<std::int64_t>(array.shape().begin(), array.shape().end())},
-                    {"data_offsets", {offset, offset + array.bytes()}}};
-    offset += array.bytes();
-  }
   std::string text;
   try {
-    text = header.dump();
+    text = header_of(*data_, order);
   } catch (const json::exception&) {
     throw Error(at, "state.save", "requires names of variables in UTF-8");
   }

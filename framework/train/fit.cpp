@@ -95,28 +95,32 @@ History fit(Program& program, const data::Dataset& dataset, const FitOptions& op
   std::optional<Interrupt> interrupt;
   if (options.interruptible) interrupt.emplace();
   Report report(options.progress, options.epochs, batches, out.first_epoch);
-  for (std::int64_t epoch = out.first_epoch; epoch < out.first_epoch + options.epochs; ++epoch) {
+  bool begun = false;
+  // Returns whether all of its batches were run.
+  const auto run_epoch = [&](std::int64_t epoch) {
     set_epoch(std::max<std::int64_t>(epoch - 1, 0));
     double total = 0;
     std::int64_t seen = 0;
     std::int64_t done = 0;
     for (const auto& batch : batches_of(epoch)) {
-      if (interrupt && interrupt->requested()) {
-        out.interrupted = true;
-        return out;
-      }
-      try {
-        total += run(program, options.inputs, batch, at)[0][0] * static_cast<double>(batch.size());
-      } catch (...) {
-        if (out.costs.empty() && done == 0) set_epoch(epoch_before);  // refused: all is as it was
-        throw;
-      }
+      if (interrupt && interrupt->requested()) return false;
+      total += run(program, options.inputs, batch, at)[0][0] * static_cast<double>(batch.size());
+      begun = true;
       seen += batch.size();
       report.batch(epoch, ++done, total / static_cast<double>(seen));
     }
+    out.costs.push_back(total / static_cast<double>(seen));
     set_epoch(epoch);
-    EpochReport end{epoch, total / static_cast<double>(seen)};
-    out.costs.push_back(end.cost);
+    return true;
+  };
+  for (std::int64_t epoch = out.first_epoch; epoch < out.first_epoch + options.epochs; ++epoch) {
+    try {
+      if (!run_epoch(epoch)) break;
+    } catch (...) {
+      if (!begun) set_epoch(epoch_before);  // refused: all is as it was
+      throw;
+    }
+    EpochReport end{epoch, out.costs.back()};
     report.epoch(end);
     if (options.after_epoch) options.after_epoch(end);
     if (end.stop) break;

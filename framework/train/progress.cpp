@@ -23,7 +23,7 @@ Progress::~Progress() { clear(); }
 
 void Progress::clear() {
   if (!shown_) return;
-  fmt::print(stderr, "\r\x1b[K");
+  std::fputs("\r\x1b[K", stderr);  // fmt::print would throw where stderr is closed
   std::fflush(stderr);
   shown_ = false;
   due_ = Clock::now();  // shown again at the next update
