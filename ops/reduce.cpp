@@ -12,6 +12,7 @@
 #include <chainrule/ops/compare.hpp>
 #include <chainrule/ops/control.hpp>
 #include <chainrule/ops/layout.hpp>
+#include <chainrule/ops/math.hpp>
 
 CHAINRULE_OP_FAMILY(reduce)
 
@@ -195,6 +196,37 @@ CHAINRULE_EARLY const BuiltinOp mean_op = register_op({
     .samples = reduction_samples(false),
 });
 
+// Two means, which fuse with what x is made by and with each other's readers: of a kernel of its own, which would read
+// x once, x would have to be stored first.
+CHAINRULE_EARLY const BuiltinOp moments_op = register_op({
+    .name = "moments",
+    .doc = "The mean over axes, and the mean of the squared distances from it.",
+    .attributes = reduction_attributes,
+    .shape = [](const OpCall& call) -> Types {
+      const Type out = floating_reduced_shape(call);
+      return {out, out};
+    },
+    .forward = expand([](const Node& node) -> Values {
+      const Value x = node.input(0);
+      const Attributes kept = node.attributes().with("keepdims", true);
+      const Value center = apply(mean_op, {x}, kept);
+      const Value variance = apply(mean_op, {square(x - center)}, kept);
+      return {reshape(center, node.shape()), reshape(variance, node.shape())};
+    }),
+    .gradient = [](const Node& node, const Values& dys) -> Values {
+      const Value x = node.input(0);
+      const Value n = extent(x.graph(), reduced_part(node), x.dtype());
+      Value dx;
+      if (dys[0].defined()) dx = broadcast_to(keep(node, dys[0] / n), x.shape());
+      if (dys[1].defined()) {
+        const Value of_variance = (x - keep(node, node.output(0))) * keep(node, 2.0 * dys[1] / n);
+        dx = dx.defined() ? dx + of_variance : of_variance;
+      }
+      return {dx};
+    },
+    .samples = reduction_samples(false),
+});
+
 // dy shared equally among the elements equal to the extremum.
 Values to_extrema(const Node& node, Value dy) {
   const AxisList axes(node.attribute<Axes>("axes"));
@@ -260,6 +292,10 @@ Value reduce(const Op& op, Value x, const AxisList& axes, bool keepdims, Locatio
 
 Value sum(Value x, const AxisList& axes, bool keepdims, Location at) { return reduce(sum_op, x, axes, keepdims, at); }
 Value mean(Value x, const AxisList& axes, bool keepdims, Location at) { return reduce(mean_op, x, axes, keepdims, at); }
+Moments moments(Value x, const AxisList& axes, bool keepdims, Location at) {
+  const Value first = reduce(moments_op, x, axes, keepdims, at);
+  return {first, first.node().output(1)};
+}
 Value max(Value x, const AxisList& axes, bool keepdims, Location at) { return reduce(max_op, x, axes, keepdims, at); }
 Value min(Value x, const AxisList& axes, bool keepdims, Location at) { return reduce(min_op, x, axes, keepdims, at); }
 Value argmax(Value x, const AxisList& axes, bool keepdims, Location at) {

@@ -28,6 +28,12 @@ class AxisList {
 Value sum(Value x, const AxisList& axes = {}, bool keepdims = false, Location at = Location::here());  // 0 of nothing
 Value mean(Value x, const AxisList& axes = {}, bool keepdims = false,
            Location at = Location::here());  // NaN of nothing
+// Mean and (biased) variance, the mean of (x - mean)^2: numpy.var(ddof=0). NaN of nothing.
+struct Moments {
+  Value mean;
+  Value variance;
+};
+Moments moments(Value x, const AxisList& axes = {}, bool keepdims = false, Location at = Location::here());
 // The greatest / least element, NaN if any is NaN; of nothing: Error. Ties share the gradient equally.
 Value max(Value x, const AxisList& axes = {}, bool keepdims = false, Location at = Location::here());
 Value min(Value x, const AxisList& axes = {}, bool keepdims = false, Location at = Location::here());

@@ -478,6 +478,32 @@ TEST_CASE("split cuts along an axis") {
   CHECK_THAT(error_of([&] { split(x, Axes{1, 2}, 1); }).what(), ContainsSubstring("add up to that of axis 1, 6"));
 }
 
+TEST_CASE("moments are mean and variance, and have derivatives of every order") {
+  Graph graph;
+  const auto x = graph.input("x", {2, 3});
+  const auto m = moments(x, 1);
+  const auto all = moments(x, {}, true);
+  CHECK(all.variance.shape() == Shape{1, 1});
+  const Array numbers({{1.0, 2.0, 6.0}, {-1.0, -1.0, -1.0}});
+  const auto d = gradients(sum(square(m.variance) + m.mean), {x})[0];
+  const auto made = compute(graph, {m.mean, m.variance, all.mean, all.variance, d}, {{x, numbers}});
+  CHECK(made[0].identical(Array({3.0, -1.0})));
+  CHECK(allclose(made[1], Array({14.0 / 3, 0.0}), 1e-15, 0));
+  CHECK(made[2][0] == 1);
+  CHECK(made[3][0] == Approx(44.0 / 6 - 1));
+  // 2 v * 2 (x - m) / n + 1 / n
+  for (std::int64_t i = 0; i < 3; ++i) CHECK(made[4][i] == Approx(2 * 14.0 / 3 * 2 * (numbers[i] - 3) / 3 + 1.0 / 3));
+  CHECK(made[4][4] == Approx(1.0 / 3));
+  // v^2 of two elements is (a - b)^4 / 16: its third derivative in a is 24 (a - b) / 16.
+  const auto y = graph.input("y", {2});
+  Value v = square(moments(y).variance);
+  for (int order = 0; order < 3; ++order) v = sum(gradients(v, {y})[0] * graph.constant(Array({1.0, 0.0})));
+  CHECK(compute(graph, {v}, {{y, Array({5.0, 2.0})}})[0][0] == Approx(24.0 * 3 / 16));
+  const CheckReport report = check_gradients(*find_op("moments"));
+  INFO(report.to_string());
+  CHECK(report.passed());
+}
+
 // ---- kernels of several dtypes, in parts
 
 namespace {
