@@ -223,6 +223,25 @@ std::vector<Array> Mover::rounding(Program& program, const std::vector<Array>& a
   return jitters.rounding(at_points);
 }
 
+// Rounding that is the same wherever the points are does not scatter: 1 - sum(softmax(x)) may be 1e-16 for all x.
+std::vector<Array> Mover::disturbed(const Values& values, const std::vector<Array>& at_points) {
+  constexpr double by = 0x1p-33;
+  // Each op's result may be off by some units of the last place. A jump that a disturbance crosses counts little.
+  constexpr double rounding_in_by = 4 * epsilon / by;
+  std::vector<Array> out;
+  for (const Array& at : at_points) out.push_back(Array::full(float64, at.shape(), 0));
+  for (std::int64_t seed = 1; seed <= 3; ++seed) {
+    Program program(f_.state, {.outputs = check::disturbed(values, by, seed), .mode = f_.mode}, f_.at);
+    std::vector<Array> off;
+    run(program, off);
+    for (std::size_t t = 0; t < off.size(); ++t)
+      for (std::int64_t k = 0; k < off[t].size(); ++k)
+        if (const double d = rounding_in_by * std::abs(off[t][k] - at_points[t][k]); std::isfinite(d))
+          out[t].set(k, std::max(out[t][k], d));
+  }
+  return out;
+}
+
 // ---- Probe
 
 Probe::Probe(Function f, const CheckOptions& options)
@@ -260,40 +279,13 @@ Probe::Noise Probe::scattered(double distance) {
           mover_.rounding(terms_, middle_, options_, distance)};
 }
 
-// Rounding that is the same wherever the points are does not scatter: 1 - sum(softmax(x)) may be 1e-16 for all x.
-Probe::Noise Probe::disturbed() {
-  constexpr double by = 0x1p-33;
-  // Each op's result may be off by some units of the last place. A jump that a disturbance crosses counts little.
-  constexpr double rounding_in_by = 4 * epsilon / by;
-  Noise out = {analytic_, middle_};
-  for (std::vector<Array>* arrays : {&out.gradient, &out.terms})
-    for (Array& array : *arrays) std::fill_n(array.data<double>(), array.size(), 0.0);
-  const auto spread = [&](const Values& values, std::int64_t seed, const std::vector<Array>& at_points,
-                          std::vector<Array>& into) {
-    Program program(mover_.state(), {.outputs = check::disturbed(values, by, seed), .mode = function().mode},
-                    function().at);
-    std::vector<Array> off;
-    mover_.run(program, off);
-    for (std::size_t t = 0; t < off.size(); ++t)
-      for (std::int64_t k = 0; k < off[t].size(); ++k)
-        if (const double d = rounding_in_by * std::abs(off[t][k] - at_points[t][k]); std::isfinite(d))
-          into[t].set(k, std::max(into[t][k], d));
-  };
-  for (std::int64_t seed = 1; seed <= 3; ++seed) {
-    spread(gradients_, seed, analytic_, out.gradient);
-    spread(function().terms, seed, middle_, out.terms);
-  }
-  return out;
-}
-
 void Probe::look(Look look) {
   look_ = look;
   Noise& noise = noise_[static_cast<std::size_t>(look)];
   if (look == Look::near || noise.terms.size() == middle_.size()) return;
   noise = scattered(look == Look::wide ? 1e-3 : 1e-9);
-  const Noise off = disturbed();
-  raise(noise.gradient, off.gradient);
-  raise(noise.terms, off.terms);
+  raise(noise.gradient, mover_.disturbed(gradients_, analytic_));
+  raise(noise.terms, mover_.disturbed(function().terms, middle_));
   if (look != Look::wide) return;
   raise(noise.gradient, noise_[0].gradient);
   raise(noise.terms, noise_[0].terms);

@@ -88,6 +88,8 @@ class Mover {
   // `distance` from each other near x, in units of random_direction.
   std::vector<Array> rounding(Program& program, const std::vector<Array>& at_points, const CheckOptions& options,
                               double distance = 1e-5);
+  // The same for values of its graph, by how far they are off where each op's result is (disturb.hpp).
+  std::vector<Array> disturbed(const Values& values, const std::vector<Array>& at_points);
   // The number of an element itself; every variable is at x.
   void replace(std::size_t variable, std::int64_t element, double x);
 
@@ -140,7 +142,6 @@ class Probe {
   };
   [[nodiscard]] const Noise& noise() const { return noise_[static_cast<std::size_t>(look_)]; }
   Noise scattered(double distance);
-  Noise disturbed();
 
   Mover mover_;
   Program terms_;
