@@ -14,9 +14,9 @@ namespace {
 
 // Whether an op's numbers are some of its inputs': nothing rounds, and a comparison with the input has to hold.
 bool passes_on(const Op& op) {
-  constexpr std::string_view names[] = {"max",     "maximum",   "minimum", "where",   "broadcast_to",
-                                        "reshape", "transpose", "slice",   "concat",  "neg",
-                                        "abs",     "relu",      "clip",    "by_mode", "stop_gradient"};
+  constexpr std::string_view names[] = {"max",     "min",       "maximum", "minimum",      "where", "broadcast_to",
+                                        "reshape", "transpose", "slice",   "concat",       "neg",   "abs",
+                                        "relu",    "clip",      "by_mode", "stop_gradient"};
   return std::find(std::begin(names), std::end(names), op.name) != std::end(names);
 }
 

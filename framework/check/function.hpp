@@ -131,7 +131,7 @@ class Probe {
   [[nodiscard]] Look looking() const { return look_; }
   // Whether the function, near x, is the same whatever a number of x is that is not finite.
   bool is_independent_of(std::size_t variable, std::int64_t element);
-  // Whether the function still is at the points what it was when the Probe was made, to the bit.
+  // Whether the function still is at the points what it was when the Probe was made, exactly.
   bool repeats();
 
  private:
