@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -705,4 +706,65 @@ TEST_CASE("Jacobian, Hessian and their products", "[derivatives]") {
   CHECK(cr::allclose(results[0], cr::Array({-56.0, -80.0})));
   CHECK(cr::allclose(results[1], cr::Array({56.0, 92.0, 248.0})));
   CHECK(cr::allclose(results[2], cr::Array({6.0, 0.0, -18.0})));
+}
+
+TEST_CASE("the gradient of a staircase is 0, however many of its steps a difference crosses", "[check]") {
+  // ceil(exp(x)) at x near 5 has a step at each 1/150, and those of many elements lie close along every direction.
+  std::vector<double> few;
+  for (int i = 0; i < 9; ++i) few.push_back(4.9 + 0.0371 * i);
+  std::vector<double> many;
+  for (int i = 0; i < 603; ++i) many.push_back(std::fmod(0.61803398875 * (i + 1), 1.0) * 8 - 4);
+  for (const auto& points : {few, many}) {
+    for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+      cr::Graph g;
+      const auto w = g.parameter("w", cr::Array(points));
+      const auto loss = cr::sum(cr::ceil(points.size() == 9 ? cr::exp(w) : w));
+      const cr::State state(g);
+      const auto report = cr::check_gradients(loss, {w}, state, {}, {.orders = 1, .seed = seed});
+      INFO(report.to_string());
+      CHECK(report.verdict() != cr::Verdict::fail);
+      CHECK(row_of(report, "gradient").verdict <= cr::Verdict::subgradient);
+    }
+  }
+}
+
+TEST_CASE("rounding that is the same wherever the points are is no gradient", "[check]") {
+  // A softmax of equal logits is 1 / 7 seven times whatever they are: what is left of 1 - their sum is rounding alone,
+  // and so is the gradient in both factors, which is 0.
+  for (int n : {3, 5, 6, 7, 9, 10, 11, 13}) {
+    cr::Graph g;
+    const auto w = g.parameter("w", cr::Array(0.7));
+    const auto v = g.parameter("v", cr::Array(-0.4));
+    const auto p = cr::exp(cr::log_softmax(cr::broadcast_to(w, {n}), 0));
+    const auto loss = v * (1.0 - cr::sum(p)) * w;
+    const cr::State state(g);
+    const auto report = cr::check_gradients(loss, {w, v}, state);
+    INFO(report.to_string());
+    CHECK(report.verdict() != cr::Verdict::fail);
+  }
+}
+
+TEST_CASE("a number that is not finite and that nothing depends on has a gradient of 0", "[check]") {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const double infinity = std::numeric_limits<double>::infinity();
+  for (const double odd : {nan, infinity, -infinity}) {
+    cr::Graph g;
+    const auto w = g.parameter("w", cr::Array({0.5, -1.5}));
+    const auto unused = g.parameter("unused", cr::Array({odd, 2.0}));
+    const auto partly = g.parameter("partly", cr::Array({3.0, odd, 0.25}));
+    const auto chosen = cr::where(g.constant(cr::Array({1.0, 0.0, 1.0}).astype(cr::boolean)), partly, 1.0);
+    const auto loss = cr::sum(cr::square(w)) + cr::sum(cr::square(chosen));
+    const cr::State state(g);
+    const auto report = cr::check_gradients(loss, {w, unused, partly}, state);
+    INFO(report.to_string());
+    CHECK(report.passed());
+    CHECK(row_of(report, "gradient", 2).distance < 1e-9);
+  }
+  // What the loss does depend on is undecided there.
+  cr::Graph g;
+  const auto w = g.parameter("w", cr::Array({0.5, infinity}));
+  const cr::State state(g);
+  const auto report = cr::check_gradients(cr::sum(cr::tanh(w)), {w}, state, {}, {.orders = 1});
+  INFO(report.to_string());
+  CHECK(report.verdict() == cr::Verdict::inconclusive);
 }

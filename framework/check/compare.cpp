@@ -75,8 +75,8 @@ class Comparison {
 
   Finding element(std::size_t v, std::int64_t i) {
     const Move move{v, i, 1};
-    const auto [evidence, finding] = looked_at_twice(std::span(&move, 1), first_step(f_.points[v][i], typical_[v]),
-                                                     [&] { return judges_[v].evidence(i, slope_at(v, i)); });
+    const auto [evidence, finding] = judged(std::span(&move, 1), first_step(f_.points[v][i], typical_[v]),
+                                            [&] { return judges_[v].evidence(i, slope_at(v, i)); });
     const bool unsettled = finding.reason == Reason::unsettled;
     if (evidence.numeric.form != Form::smooth || unsettled) found_.elements[v][static_cast<std::size_t>(i)] = 1;
     if (unsettled) found_.unsettled = true;
@@ -85,15 +85,15 @@ class Comparison {
     return finding;
   }
 
-  // What says that a gradient is wrong has to say so again once rounding was looked at over a wider range.
   template <class F>
-  std::pair<Evidence, Finding> looked_at_twice(std::span<const Move> moves, double step, F evidence_of) {
-    Evidence evidence = evidence_of();
-    Finding finding = finding_of(evidence, moves, step);
-    if (finding.verdict == Verdict::fail && probe_.look_wider()) {
+  std::pair<Evidence, Finding> judged(std::span<const Move> moves, double step, F evidence_of) {
+    Evidence evidence;
+    Finding finding;
+    look_until_not_failed(probe_, [&] {
       evidence = evidence_of();
       finding = finding_of(evidence, moves, step);
-    }
+      return finding.verdict;
+    });
     return {evidence, finding};
   }
 
@@ -101,16 +101,26 @@ class Comparison {
     if (!of_gradient_ || evidence.numeric.form == Form::smooth || !std::isfinite(evidence.analytic))
       return judge(evidence);
     if (!beside_) beside_.emplace(moved(f_, random_direction(f_, options_.seed, 7000), distance_beside), options_);
+    beside_->look(probe_.looking());
     Evidence e = evidence_along(*beside_, moves);
     e.tolerance = std::max(e.tolerance, 0.01 * options_.tolerance);
     e.numeric = slope([&](double h) { return beside_->along(moves, h); }, 0.25 * distance_beside * step,
-                      [&](double) { return 0.1 * e.tolerance * e.scale; });
+                      [&](double value) {
+                        const double enough = 0.1 * e.tolerance * e.scale;
+                        return std::abs(e.analytic - value) <= 10 * enough ? enough : 0;
+                      });
     e.scale = std::max(e.scale, std::abs(evidence.numeric.value));
     const Finding there = judge(e);
     return there.verdict == Verdict::pass ? Finding{Verdict::subgradient, Reason::beside} : there;
   }
 
   Slope slope_at(std::size_t v, std::int64_t i) {
+    // Where the point is not finite there is no difference to take, but perhaps nothing depends on it.
+    if (!std::isfinite(f_.points[v][i])) {
+      Slope none;
+      if (probe_.is_independent_of(v, i)) none.error = 0;
+      return none;
+    }
     const double a = probe_.analytic()[v][i];
     const RowJudge& judge = judges_[v];
     const Move move{v, i, 1};
@@ -124,7 +134,7 @@ class Comparison {
     if (a == 0 && quick.value == 0 && quick.error <= 0.01 * judge.slope_floor(i)) return quick;
     return slope(f, h, [&](double value) {
       const double scale = judge.scale(a, value);
-      return (std::abs(a - value) <= 0.1 * options_.tolerance * scale ? 0.01 * options_.tolerance : 1e-12) * scale;
+      return std::abs(a - value) <= 0.1 * options_.tolerance * scale ? 0.01 * options_.tolerance * scale : 0;
     });
   }
 
@@ -164,8 +174,9 @@ class Comparison {
     // From steps on at which few relus of thousands change sides, until a single element that is wrong by a thousandth
     // of the typical one would show.
     const double enough = 1e-5 * e.scale / std::sqrt(static_cast<double>(moves.size()));
+    const double close = std::max(enough, e.tolerance * e.scale);
     e.numeric = slope([&](double h) { return probe_.along(moves, h); }, 1.0 / 256,
-                      [&](double) { return std::max(enough, e.tolerance * e.scale); });
+                      [&](double value) { return std::abs(e.analytic - value) <= 10 * close ? close : 0; });
     return e;
   }
 
@@ -173,7 +184,7 @@ class Comparison {
     Finding best{Verdict::fail, Reason::differs};
     for (int p = 0; p < options_.directions; ++p) {
       const auto moves = random_direction(f_, options_.seed, 5000 + 100 * static_cast<std::uint64_t>(p));
-      const auto [evidence, finding] = looked_at_twice(moves, 1, [&] { return compared_along(moves); });
+      const auto [evidence, finding] = judged(moves, 1, [&] { return compared_along(moves); });
       if (evidence.numeric.form != Form::smooth) found_.along_directions = true;
       if (evidence.numeric.form == Form::jump) found_.jumps = true;
       const bool shown = finding.verdict == Verdict::fail || p == 0 || finding.verdict < best.verdict;

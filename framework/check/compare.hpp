@@ -31,7 +31,6 @@ void check_taylor(Probe& probe, std::string_view subject, const CheckOptions& op
                   std::vector<CheckRow>& rows);
 
 // Appends the row of <J v, w> = <v, J' w>.
-void check_adjoint(const Probe& probe, std::string_view subject, const CheckOptions& options,
-                   std::vector<CheckRow>& rows);
+void check_adjoint(Probe& probe, std::string_view subject, const CheckOptions& options, std::vector<CheckRow>& rows);
 
 }  // namespace chainrule::check

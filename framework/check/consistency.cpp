@@ -1,6 +1,7 @@
 // What a right gradient satisfies whatever its size: the order of a Taylor remainder, and that J' is J's adjoint.
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include <fmt/core.h>
 
@@ -22,6 +23,7 @@ struct Remainders {
   };
   std::vector<At> clear;                                   // of rounding, without a gap up to the first that is not
   double least = std::numeric_limits<double>::infinity();  // of (remainder + noise) / h: how wrong the slope may be
+  double last = std::numeric_limits<double>::infinity();   // of these, that at the smallest step
   bool finite = false;                                     // any
 };
 
@@ -42,7 +44,8 @@ Remainders remainders_of(Probe& probe, std::span<const Move> moves, double slope
     if (!std::isfinite(remainder)) continue;
     const double noise = d.noise + h * rounding;
     out.finite = true;
-    out.least = std::min(out.least, (remainder + noise) / h);
+    out.last = (remainder + noise) / h;
+    out.least = std::min(out.least, out.last);
     hidden = hidden || remainder <= 8 * noise;
     if (!hidden) out.clear.push_back({h, remainder, noise});
   }
@@ -85,10 +88,11 @@ Opinion opinion(Probe& probe, const std::vector<Move>& moves, const CheckOptions
   const double p = power(r);
   const std::string shrinks = fmt::format("remainder shrinks like h^{:.2f}", p);
   if (p >= 1.8) return {Verdict::pass, p, shrinks};
-  // Steps that do not shrink it cross a jump, which says nothing of the slope: those do that end before it.
-  if (p < 0.5)
-    return vanishes ? Opinion{Verdict::pass, p, "remainder within rounding, but for steps across a jump"}
-                    : Opinion{Verdict::inconclusive, p, shrinks + ", as at a jump"};
+  // Steps across jumps say nothing of the slope: those do that end before the first one, where the remainder is gone
+  // at once. Many jumps are crossed in proportion to h.
+  if (vanishes) return {Verdict::pass, p, "remainder within rounding, but for steps across a jump"};
+  if (p < 0.5 || r.last <= 0.1 * r.clear.back().remainder / r.clear.back().h)
+    return {Verdict::inconclusive, p, shrinks + ", as at a jump"};
   // Of a wrong gradient it is in proportion to h in the end; a single such pair of steps may be chance.
   if (p <= 1.2 && power(r, 1) <= 1.2) return {Verdict::fail, p, shrinks + ", not h^2"};
   return {Verdict::inconclusive, p, shrinks + ", not clearly h^2"};
@@ -115,8 +119,10 @@ void check_taylor(Probe& probe, std::string_view subject, const CheckOptions& op
         found = {Verdict::inconclusive, found.power, "undecided: no element has slopes to both sides"};
       break;
     }
-    found = opinion(probe, moves, options);
-    if (found.verdict == Verdict::fail && probe.look_wider()) found = opinion(probe, moves, options);
+    look_until_not_failed(probe, [&] {
+      found = opinion(probe, moves, options);
+      return found.verdict;
+    });
   }
   if (found.verdict > Verdict::subgradient && kinks.any() && found.power < 1.8) {
     found.verdict = kinks.jumps ? Verdict::inconclusive : Verdict::subgradient;
@@ -130,8 +136,7 @@ void check_taylor(Probe& probe, std::string_view subject, const CheckOptions& op
   rows.push_back(std::move(row));
 }
 
-void check_adjoint(const Probe& probe, std::string_view subject, const CheckOptions& options,
-                   std::vector<CheckRow>& rows) {
+void check_adjoint(Probe& probe, std::string_view subject, const CheckOptions& options, std::vector<CheckRow>& rows) {
   const Function& f = probe.function();
   // <J v, w> by the Jacobian-vector product, <v, J' w> by the gradient of the weighted sum, whose weights are w.
   Function g = f;
@@ -147,25 +152,33 @@ void check_adjoint(const Probe& probe, std::string_view subject, const CheckOpti
   Mover mover(g);
   std::vector<Array> results;
   mover.run(program, results);
-  const std::vector<Array> errors = mover.rounding(program, results, options);
+  std::vector<Array> errors = mover.rounding(program, results, options);
   double forward = 0;
+  double reverse = 0;
   double size = 0;
   double rounding = 0;
-  for (std::size_t t = 0; t < results.size(); ++t) {
-    for (std::int64_t k = 0; k < results[t].size(); ++k) {
-      forward += f.weights[t][k] * results[t][k];
-      size += std::abs(f.weights[t][k] * results[t][k]);
-      rounding += std::abs(f.weights[t][k]) * errors[t][k];
-    }
-  }
-  double reverse = 0;
-  for (std::size_t v = 0; v < f.variables.size(); ++v) {
-    for (std::int64_t i = 0; i < directions[v].size(); ++i) {
-      const double term = directions[v][i] * probe.analytic()[v][i];
-      reverse += term;
-      size += std::abs(term);
-      rounding += std::abs(directions[v][i]) * probe.rounding()[v][i];
-    }
+  const auto holds = [&] {
+    forward = reverse = size = rounding = 0;
+    const auto add = [&](double& sum, double weight, double value, double error) {
+      sum += weight * value;
+      size += std::abs(weight * value);
+      rounding += std::abs(weight) * error;
+    };
+    for (std::size_t t = 0; t < results.size(); ++t)
+      for (std::int64_t k = 0; k < results[t].size(); ++k) add(forward, f.weights[t][k], results[t][k], errors[t][k]);
+    for (std::size_t v = 0; v < f.variables.size(); ++v)
+      for (std::int64_t i = 0; i < directions[v].size(); ++i)
+        add(reverse, directions[v][i], probe.analytic()[v][i], probe.rounding()[v][i]);
+    return std::abs(forward - reverse) <= 1e-12 * size + 100 * rounding + 1e-6 * floor_of(probe, options);
+  };
+  bool held = holds();
+  if (!held && std::isfinite(forward - reverse)) {
+    const std::vector<Array> scattered = std::exchange(errors, mover.disturbed(products, results));
+    for (std::size_t t = 0; t < errors.size(); ++t)
+      for (std::int64_t k = 0; k < errors[t].size(); ++k) errors[t].set(k, std::max(errors[t][k], scattered[t][k]));
+    probe.look(Look::wide);
+    held = holds();
+    probe.look(Look::near);
   }
   CheckRow row = row_of("adjoint", subject, "all");
   row.analytic = reverse;
@@ -174,12 +187,11 @@ void check_adjoint(const Probe& probe, std::string_view subject, const CheckOpti
   const double difference = std::abs(forward - reverse);
   row.distance = size == 0 ? 0 : difference / size;
   row.note = "<v, J'w> and <Jv, w>";
-  if (std::isnan(difference)) {
+  if (!std::isfinite(difference)) {
     row.verdict = Verdict::inconclusive;
     row.note += "; undecided: not finite";
   } else {
-    const double floor = 1e-6 * floor_of(probe, options);
-    row.verdict = difference <= 1e-12 * size + 100 * rounding + floor ? Verdict::pass : Verdict::fail;
+    row.verdict = held ? Verdict::pass : Verdict::fail;
   }
   rows.push_back(std::move(row));
 }

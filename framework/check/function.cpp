@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include <chainrule/framework/autodiff/gradients.hpp>
+#include <chainrule/framework/check/disturb.hpp>
 #include <chainrule/framework/check/preconditions.hpp>
 #include <chainrule/framework/run/state_data.hpp>
 #include <chainrule/ops/arithmetic.hpp>
@@ -82,11 +83,16 @@ std::vector<Array> analytic_gradient(const Function& f) {
 
 double root_mean_square(const Array& x) {
   double sum = 0;
-  for (std::int64_t i = 0; i < x.size(); ++i) sum += x[i] * x[i];
-  return x.size() == 0 ? 0 : std::sqrt(sum / static_cast<double>(x.size()));
+  std::int64_t count = 0;
+  for (std::int64_t i = 0; i < x.size(); ++i) {
+    if (!std::isfinite(x[i])) continue;
+    sum += x[i] * x[i];
+    ++count;
+  }
+  return count == 0 ? 0 : std::sqrt(sum / static_cast<double>(count));
 }
 
-double size_of(double x, double typical) { return std::max({std::abs(x), 0.1 * typical, 1e-3}); }
+double size_of(double x, double typical) { return std::max({std::isfinite(x) ? std::abs(x) : 0, 0.1 * typical, 1e-3}); }
 
 double first_step(double x, double typical) { return step_of_size * size_of(x, typical); }
 
@@ -98,7 +104,8 @@ std::vector<Move> random_direction(const Function& f, std::uint64_t seed, std::u
     const auto* factor = factors.data<double>();
     const auto* x = f.points[v].data<double>();
     const double typical = root_mean_square(f.points[v]);
-    for (std::int64_t i = 0; i < factors.size(); ++i) out.push_back({v, i, factor[i] * first_step(x[i], typical)});
+    for (std::int64_t i = 0; i < factors.size(); ++i)
+      out.push_back({v, i, std::isfinite(x[i]) ? factor[i] * first_step(x[i], typical) : 0});
   }
   return out;
 }
@@ -183,6 +190,11 @@ void Mover::to_state(std::span<const Move> moves) {
   }
 }
 
+void Mover::replace(std::size_t variable, std::int64_t element, double x) {
+  f_.points[variable].data<double>()[element] = x;
+  put_in_state(f_, variable);
+}
+
 double Mover::moved(const Move& move) const {
   return f_.points[move.variable].data<double>()[move.element] - original_[move.variable].data<double>()[move.element];
 }
@@ -214,19 +226,36 @@ std::vector<Array> Mover::rounding(Program& program, const std::vector<Array>& a
   return jitters.rounding(at_points);
 }
 
+// Rounding that is the same wherever the points are does not scatter: 1 - sum(softmax(x)) may be 1e-16 for all x.
+std::vector<Array> Mover::disturbed(const Values& values, const std::vector<Array>& at_points) {
+  constexpr double by = 0x1p-33;
+  // Each op's result may be off by some units of the last place. A jump that a disturbance crosses counts little.
+  constexpr double rounding_in_by = 4 * epsilon / by;
+  std::vector<Array> out;
+  for (const Array& at : at_points) out.push_back(Array::full(float64, at.shape(), 0));
+  for (std::int64_t seed = 1; seed <= 3; ++seed) {
+    Program program(f_.state, {.outputs = check::disturbed(values, by, seed), .mode = f_.mode}, f_.at);
+    std::vector<Array> off;
+    run(program, off);
+    for (std::size_t t = 0; t < off.size(); ++t)
+      for (std::int64_t k = 0; k < off[t].size(); ++k)
+        if (const double d = rounding_in_by * std::abs(off[t][k] - at_points[t][k]); std::isfinite(d))
+          out[t].set(k, std::max(out[t][k], d));
+  }
+  return out;
+}
+
 // ---- Probe
 
 Probe::Probe(Function f, const CheckOptions& options)
     : mover_(std::move(f)),
       terms_(mover_.state(), {.outputs = function().terms, .mode = function().mode}, function().at),
-      gradient_(mover_.state(),
-                {.outputs = gradients(function().sum, function().variables, function().at), .mode = function().mode},
-                function().at),
+      gradients_(gradients(function().sum, function().variables, function().at)),
+      gradient_(mover_.state(), {.outputs = gradients_, .mode = function().mode}, function().at),
       options_(options) {
   mover_.run(gradient_, analytic_);
   mover_.run(terms_, middle_);
-  gradient_rounding_ = mover_.rounding(gradient_, analytic_, options);
-  term_rounding_ = mover_.rounding(terms_, middle_, options);
+  noise_[0] = scattered(1e-5);
 }
 
 double Probe::magnitude_along(std::span<const Move> moves) const {
@@ -238,17 +267,45 @@ double Probe::magnitude_along(std::span<const Move> moves) const {
   return out;
 }
 
-bool Probe::look_wider() {
-  if (wide_) return false;
-  wide_ = true;
-  const auto widen = [this](std::vector<Array>& seen, Program& program, const std::vector<Array>& at_points) {
-    const std::vector<Array> wider = mover_.rounding(program, at_points, options_, 1e-3);
-    for (std::size_t t = 0; t < seen.size(); ++t)
-      for (std::int64_t k = 0; k < seen[t].size(); ++k) seen[t].set(k, std::max(seen[t][k], wider[t][k]));
-  };
-  widen(gradient_rounding_, gradient_, analytic_);
-  widen(term_rounding_, terms_, middle_);
-  return true;
+namespace {
+
+// The larger of each two elements.
+void raise(std::vector<Array>& arrays, const std::vector<Array>& others) {
+  for (std::size_t t = 0; t < arrays.size(); ++t)
+    for (std::int64_t k = 0; k < arrays[t].size(); ++k) arrays[t].set(k, std::max(arrays[t][k], others[t][k]));
+}
+
+}  // namespace
+
+Probe::Noise Probe::scattered(double distance) {
+  return {mover_.rounding(gradient_, analytic_, options_, distance),
+          mover_.rounding(terms_, middle_, options_, distance)};
+}
+
+void Probe::look(Look look) {
+  look_ = look;
+  Noise& noise = noise_[static_cast<std::size_t>(look)];
+  if (look == Look::near || noise.terms.size() == middle_.size()) return;
+  noise = scattered(look == Look::wide ? 1e-3 : 1e-9);
+  raise(noise.gradient, mover_.disturbed(gradients_, analytic_));
+  raise(noise.terms, mover_.disturbed(function().terms, middle_));
+  if (look != Look::wide) return;
+  raise(noise.gradient, noise_[0].gradient);
+  raise(noise.terms, noise_[0].terms);
+}
+
+bool Probe::is_independent_of(std::size_t variable, std::int64_t element) {
+  const double x = function().points[variable][element];
+  const double typical = size_of(x, root_mean_square(function().points[variable]));
+  bool same = true;
+  for (const double instead : {0.0, typical, -typical}) {
+    mover_.replace(variable, element, instead);
+    mover_.run(terms_, above_);
+    for (std::size_t t = 0; t < middle_.size(); ++t)
+      for (std::int64_t k = 0; k < middle_[t].size(); ++k) same = same && above_[t][k] == middle_[t][k];
+  }
+  mover_.replace(variable, element, x);
+  return same;
 }
 
 double Probe::sensitivity() const {
@@ -286,7 +343,7 @@ Differences Probe::along(std::span<const Move> moves, double h) {
     const auto* a = above_[t].data<double>();
     const auto* m = middle_[t].data<double>();
     const auto* b = below_[t].data<double>();
-    const auto* r = term_rounding_[t].data<double>();
+    const auto* r = noise().terms[t].data<double>();
     for (std::int64_t k = 0; k < middle_[t].size(); ++k) {
       largest = std::max(largest, std::abs(w[k] * r[k]));
       if (a[k] == m[k] && m[k] == b[k]) continue;
@@ -311,7 +368,7 @@ Differences Probe::along(std::span<const Move> moves, double h) {
 bool Probe::repeats() {
   mover_.run(terms_, above_);
   for (std::size_t t = 0; t < middle_.size(); ++t)
-    if (!above_[t].identical(middle_[t])) return false;
+    if (!allclose(above_[t], middle_[t], 0, 0)) return false;  // a NaN's sign is not its value
   return true;
 }
 

@@ -1,6 +1,7 @@
 // What is differentiated in a check: a scalar made of weighted outputs, and the arrays it is moved in. Not installed.
 #pragma once
 
+#include <array>
 #include <span>
 #include <string>
 #include <vector>
@@ -44,13 +45,13 @@ std::vector<Feed> feeds_of(const Function& f);
 
 std::vector<Array> analytic_gradient(const Function& f);
 
-// The typical size of an array's elements.
+// The typical size of an array's elements, of those that are finite.
 double root_mean_square(const Array& x);
 
 // The size of an element, or where it is small beside its array, of what is typical there.
 double size_of(double x, double typical);
 
-// What an element is moved by.
+// What an element is moved by. One that is not finite cannot be moved, and goes 0 along a direction.
 inline constexpr double step_of_size = 0.02;
 double first_step(double x, double typical);
 
@@ -87,6 +88,10 @@ class Mover {
   // `distance` from each other near x, in units of random_direction.
   std::vector<Array> rounding(Program& program, const std::vector<Array>& at_points, const CheckOptions& options,
                               double distance = 1e-5);
+  // The same for values of its graph, by how far they are off where each op's result is (disturb.hpp).
+  std::vector<Array> disturbed(const Values& values, const std::vector<Array>& at_points);
+  // The number of an element itself; every variable is at x.
+  void replace(std::size_t variable, std::int64_t element, double x);
 
  private:
   void to_state(std::span<const Move> moves);
@@ -94,6 +99,14 @@ class Mover {
   Function f_;
   std::vector<Feed> feeds_;
   std::vector<Array> original_;  // the points
+};
+
+// How rounding is looked at. None of these sees all of it, and each may see what is none: a verdict of fail has to hold
+// by all of them.
+enum class Look : std::uint8_t {
+  near,  // how results scatter over points next to x
+  wide,  // over a wider range too, where rounding makes long steps of a function that hardly changes; and disturbed
+  fine,  // over points so close that hardly a jump of the function lies between them; and disturbed
 };
 
 // Runs a function and its gradient at moved points.
@@ -104,7 +117,7 @@ class Probe {
   [[nodiscard]] const Function& function() const { return mover_.function(); }
   // The analytic gradient at the points themselves, and what rounding does to each element of it.
   [[nodiscard]] const std::vector<Array>& analytic() const { return analytic_; }
-  [[nodiscard]] const std::vector<Array>& rounding() const { return gradient_rounding_; }
+  [[nodiscard]] const std::vector<Array>& rounding() const { return noise().gradient; }
   // Sum of |gradient * step|.
   [[nodiscard]] double magnitude_along(std::span<const Move> moves) const;
 
@@ -113,25 +126,47 @@ class Probe {
 
   // The function at x + h * moves, x and x - h * moves.
   Differences along(std::span<const Move> moves, double h);
-  // Measures rounding() and that of the function over a wider range: where rounding makes steps of a function that
-  // hardly changes, a narrow one lies on a single step. Whether that was still to be done.
-  bool look_wider();
-  // Whether the function still is at the points what it was when the Probe was made, to the bit.
+  // Chooses rounding() and that of the function; measured when first asked for.
+  void look(Look look);
+  [[nodiscard]] Look looking() const { return look_; }
+  // Whether the function, near x, is the same whatever a number of x is that is not finite.
+  bool is_independent_of(std::size_t variable, std::int64_t element);
+  // Whether the function still is at the points what it was when the Probe was made, exactly.
   bool repeats();
 
  private:
+  // What rounding does to each element.
+  struct Noise {
+    std::vector<Array> gradient;
+    std::vector<Array> terms;
+  };
+  [[nodiscard]] const Noise& noise() const { return noise_[static_cast<std::size_t>(look_)]; }
+  Noise scattered(double distance);
+
   Mover mover_;
   Program terms_;
+  Values gradients_;
   Program gradient_;
   CheckOptions options_;
-  bool wide_ = false;
+  Look look_ = Look::near;
+  std::array<Noise, 3> noise_;  // by Look
   std::vector<Array> analytic_;
-  std::vector<Array> gradient_rounding_;
-  std::vector<Array> term_rounding_;
   std::vector<Array> middle_;
   std::vector<Array> above_;
   std::vector<Array> below_;
 };
+
+// What `judge` says by one look after the other, until it is not fail.
+template <class Judge>
+void look_until_not_failed(Probe& probe, Judge judge) {
+  Verdict verdict = judge();
+  for (const Look look : {Look::wide, Look::fine}) {
+    if (verdict != Verdict::fail) break;
+    probe.look(look);
+    verdict = judge();
+  }
+  probe.look(Look::near);
+}
 
 Dims index_of(std::int64_t flat, const Dims& shape);
 

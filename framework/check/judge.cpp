@@ -86,8 +86,9 @@ std::string to_string(const Finding& finding, const Evidence& e) {
 
 RowJudge::RowJudge(const Probe& probe, std::size_t variable, const CheckOptions& options, CheckRow& row)
     : row_(row),
+      probe_(probe),
+      variable_(variable),
       analytic_(probe.analytic()[variable]),
-      rounding_(probe.rounding()[variable]),
       point_(probe.function().points[variable]),
       tolerance_(options.tolerance),
       floor_(floor_of(probe, options)),
@@ -102,7 +103,7 @@ double RowJudge::slope_floor(std::int64_t element) const { return floor_ / size_
 
 Evidence RowJudge::evidence(std::int64_t element, const Slope& numeric) const {
   const double a = analytic_[element];
-  return {a, rounding_[element], numeric, scale(a, numeric.value), tolerance_, slope_floor(element)};
+  return {a, probe_.rounding()[variable_][element], numeric, scale(a, numeric.value), tolerance_, slope_floor(element)};
 }
 
 void RowJudge::add(std::int64_t element, const Evidence& evidence, const Finding& finding) {

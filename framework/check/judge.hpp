@@ -61,8 +61,9 @@ class RowJudge {
   void note_kink(std::int64_t element, const Slope& numeric);
 
   CheckRow& row_;
+  const Probe& probe_;
+  std::size_t variable_;
   const Array& analytic_;
-  const Array& rounding_;
   const Array& point_;
   double tolerance_;
   double floor_;

@@ -68,7 +68,8 @@ Extrapolated extrapolate(const Along& f, double h, const Enough& enough) {
     e.add(f(h), h);
     if (!e.apart() && e.best().error <= enough(e.best().value)) return {e.best(), true};
   }
-  return {e.best(), !e.apart() && e.best().error <= 1e-6 * std::abs(e.best().value)};
+  const double value = e.best().value;
+  return {e.best(), !e.apart() && enough(value) > 0 && e.best().error <= 1e-6 * std::abs(value)};
 }
 
 // ---- either side alone

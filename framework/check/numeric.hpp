@@ -34,9 +34,11 @@ struct Slope {
 
 // The slope at 0 of h -> f(x + h) by central differences, extrapolated to h = 0 by Ridders' method, from the first,
 // largest step on; each next one is half as long. It ends early once the estimated error is below `enough`, which is
-// asked with the value so far. Where that is not reached, or the slopes to both sides do not seem to meet, either is
-// looked at alone, at steps that shrink by 8 until rounding hides them: they settle apart (kink), grow like 1/h (jump),
-// or meet at smaller steps than the first ones, from where the extrapolation begins again.
+// asked with the value so far: 0 for one that is not to be believed without a look at smaller steps, as one that
+// contradicts a gradient (of a staircase, two steps may agree by chance). Where that is not reached, or the slopes to
+// both sides do not seem to meet, either is looked at alone, at steps that shrink by 8 until rounding hides them: they
+// settle apart (kink), grow like 1/h (jump), or meet at smaller steps than the first ones, from where the extrapolation
+// begins again.
 using Enough = std::function<double(double value)>;
 Slope slope(const Along& f, double first_step, const Enough& enough);
 

@@ -99,6 +99,7 @@ int main(int argc, char** argv) {
   GenerateOptions graphs;
   app.add_option("--without", graphs.without, "Ops to leave out")->delimiter(',');
   app.add_flag("!--no-odd-calls", graphs.odd, "No calls with too few or too many inputs");
+  app.add_option("--gradients", graphs.gradients, "The part of them whose gradients are checked");
   bool show = false;
   app.add_flag("--print", show, "With --only: print the graph as it was before it was shrunk");
   CLI11_PARSE(app, argc, argv);

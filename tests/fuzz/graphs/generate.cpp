@@ -452,12 +452,21 @@ class Generator {
 
   // ---- what is asked of the program
 
+  // Off the kinks, where rules are conventions. What the loss does not depend on may be anything.
+  void choose_points() {
+    const std::vector<char> reached = ancestors(built_.values.size() - 1);
+    for (std::size_t i = 0; i < recipe_.steps.size(); ++i) {
+      Fill& fill = recipe_.steps[i].fill;
+      fill.coarse = false;
+      fill.special = !reached[i] && fill.seed % 4 == 0;
+    }
+  }
+
   void choose_results() {
     if (broken_) return;
-    recipe_.check_gradients = random_.chance(0.05) && !has_stop() && add_sum();
-    if (recipe_.check_gradients)  // off the kinks, where rules are conventions
-      for (Step& step : recipe_.steps) step.fill.coarse = step.fill.special = false;
+    recipe_.check_gradients = random_.chance(options_.gradients) && !has_stop() && add_sum();
     if (broken_) return;
+    if (recipe_.check_gradients) choose_points();
     const std::size_t n = built_.values.size();
     recipe_.outputs.push_back(n - 1);
     for (std::size_t more = random_.below(3); more > 0; --more) recipe_.outputs.push_back(random_.below(n));

@@ -11,6 +11,7 @@ namespace chainrule::fuzz {
 struct GenerateOptions {
   std::vector<std::string> without = {};  // ops to leave out
   bool odd = true;                        // also calls with an input too few or too many
+  double gradients = 0.05;                // the part of them whose gradients are checked
 };
 
 // `tries` counts the steps that were tried. At number `last` the recipe ends with the step that is tried, which is not

@@ -141,8 +141,7 @@ std::string to_cpp(const Recipe& recipe) {
     out +=
         "    for (std::size_t i = 0; i < results.size(); ++i) fmt::print(\"{}\\n\", results[i].to_string(17));\n  }\n";
   }
-  if (recipe.check_gradients)
-    out += "  // cr::check_gradients() of the first output in all floating leaves, orders = 1.\n";
+  if (recipe.check_gradients) out += "  // cr::check_gradients() of the first output in all floating leaves.\n";
   return out + "}\n";
 }
 
