@@ -1,5 +1,5 @@
 // Batches as the machine that framework/kernels/vector_math.hpp is written over: with AVX-512 and AVX2 the functions
-// that generated code has are the same ones (fused/generate.cpp). Not installed.
+// that generated code has are the same ones (fused/vector_code.cpp). Not installed.
 #pragma once
 
 #include <type_traits>
