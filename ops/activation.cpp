@@ -1,7 +1,5 @@
 #include <chainrule/ops/activation.hpp>
 
-#include <numbers>
-
 #include <fmt/core.h>
 
 #include <chainrule/framework/graph/attempt.hpp>
@@ -123,24 +121,6 @@ CHAINRULE_EARLY const BuiltinOp softplus_op = register_op({
     .samples = {matrix, steep, empty, edges},
 });
 
-// Beyond this both 1 + erf(-x / sqrt(2)) and the density are 0, and times an infinity NaN.
-constexpr double gelu_end = 40;
-
-CHAINRULE_EARLY const BuiltinOp gelu_op = register_op({
-    .name = "gelu",
-    .doc = "x times the normal distribution's share below x, x / 2 (1 + erf(x / sqrt(2))).",
-    .shape = same_shape,
-    .forward = elementwise([](auto x) {
-      return simd::select(x < -gelu_end, 0.0, 0.5 * x * (1.0 + simd::erf(x * std::numbers::sqrt2 / 2)));
-    }),
-    .gradient = [](const Node& node, Value dy) -> Values {
-      const Value x = clip(node.input(0), -gelu_end, gelu_end);
-      const Value density = exp(-0.5 * square(x)) * (std::numbers::inv_sqrtpi / std::numbers::sqrt2);
-      return {dy * (0.5 * (1.0 + erf(x * (std::numbers::sqrt2 / 2))) + x * density)};
-    },
-    .samples = {matrix, steep, empty, edges},
-});
-
 }  // namespace
 
 Value relu(Value x, Location at) { return apply(relu_op, {x}, {}, at); }
@@ -152,6 +132,5 @@ Value elu(Value x, double alpha, Location at) { return apply(elu_op, {x}, {{"alp
 Value selu(Value x, Location at) { return apply(selu_op, {x}, {}, at); }
 Value sigmoid(Value x, Location at) { return apply(sigmoid_op, {x}, {}, at); }
 Value softplus(Value x, Location at) { return apply(softplus_op, {x}, {}, at); }
-Value gelu(Value x, Location at) { return apply(gelu_op, {x}, {}, at); }
 
 }  // namespace chainrule

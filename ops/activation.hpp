@@ -18,7 +18,5 @@ Value elu(Value x, double alpha = 1, Location at = Location::here());
 Value selu(Value x, Location at = Location::here());
 Value sigmoid(Value x, Location at = Location::here());   // 1 / (1 + exp(-x)), right for every x
 Value softplus(Value x, Location at = Location::here());  // log(1 + exp(x)), right for every x
-// x / 2 (1 + erf(x / sqrt(2))), x times the share of normally distributed numbers below it (Hendrycks and Gimpel 2016).
-Value gelu(Value x, Location at = Location::here());
 
 }  // namespace chainrule
