@@ -235,15 +235,15 @@ std::string GraphData::line(NodeId id) const {
   if (!n.attributes.empty() && !n.op->attributes.are_defaults(n.attributes))
     arguments += fmt::format("{}{}", arguments.empty() ? "" : ", ", n.attributes.to_string());
   const bool leaf = n.op == &input_op() || n.op == &variable_op();
-  std::string names;
+  std::string outputs;
   std::string types;
   for (NodeId output = id; output < id + output_count(id); ++output) {
     const NodeType& type = nodes[output].type;
-    names += fmt::format("{}{}", names.empty() ? "" : ", ", display_name(output));
+    outputs += fmt::format("{}{}", outputs.empty() ? "" : ", ", display_name(output));
     types += fmt::format("{}{} {}", types.empty() ? "" : ", ", chainrule::name(type.dtype),
                          chainrule::to_string(type.shape));
   }
-  return fmt::format("{} = {}{}  {}{}{}", names,
+  return fmt::format("{} = {}{}  {}{}{}", outputs,
                      n.op == &variable_op() && leaves->variables[n.payload].trained ? "parameter" : n.op->name,
                      leaf ? "" : "(" + arguments + ")", types, n.at.known() ? "  " : "", n.at.to_string());
 }
