@@ -141,7 +141,8 @@ TEST_CASE("an op with several outputs gives each of them") {
   }
   CHECK_THAT(graph.to_string(), ContainsSubstring("%1, %2 = test_sincos(x)  float64 {3}, float64 {3}"));
   CHECK_THAT(cosine.describe(), ContainsSubstring("output 1 of test_sincos at "));
-  CHECK_THAT(error_of([&] { static_cast<void>(sine.node().output(2)); }).what(),
+  const Node node = sine.node();
+  CHECK_THAT(error_of([&] { static_cast<void>(node.output(2)); }).what(),
              ContainsSubstring("has 2 outputs, and output 2 was asked for"));
 }
 
