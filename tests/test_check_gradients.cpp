@@ -64,6 +64,18 @@ TEST_CASE("a gradient between the slopes at a kink is a subgradient, and says so
   }
 }
 
+TEST_CASE("a gradient beside a kink, however near that is, does not fail", "[check]") {
+  for (double distance = 1e-15; distance < 1e-2; distance *= 3) {
+    cr::Graph graph;
+    const auto x = graph.parameter("x", cr::Array({1.0, 1.5}));
+    const auto loss = cr::sum(cr::maximum(x, cr::Array({1 + distance, 1.5 - distance})) * cr::Array({2.0, 3.0}));
+    const cr::State state(graph);
+    const auto report = cr::check_gradients(loss, {x}, state, {}, gradients_only);
+    INFO("at " << distance << "\n" << report.to_string());
+    CHECK(report.verdict() != cr::Verdict::fail);
+  }
+}
+
 TEST_CASE("a gradient beyond the slopes at a kink fails", "[check]") {
   cr::Op wrong = with_samples("relu", {{.inputs = {cr::Array({0.0, 1.0})}}});
   wrong.gradient = [](const cr::Node& node, cr::Value dy) -> cr::Values {

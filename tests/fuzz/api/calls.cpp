@@ -83,9 +83,52 @@ void apply_any(Call& c) {
     attributes = attributes.with(name, value.it);
     said += fmt::format("{}{{\"{}\", {}}}", said.empty() ? "" : ", ", name, value);
   }
+  if (c.flag().it) {
+    c.say("cr::apply_all(*cr::find_op(\"{}\"), {{{}}}, {{{}}})", op.name, text, said);
+    return c.keep(apply_all(op, inputs, attributes));
+  }
   const auto g = c.graph();
   c.say("cr::apply({}, *cr::find_op(\"{}\"), {{{}}}, {{{}}})", g, op.name, text, said);
   c.keep(apply(g.it, op, inputs, attributes));
+}
+
+// ---- Programs
+
+passes::Computation softplus_for_relu(const passes::Computation& computation) {
+  return passes::Rewriter(computation).run([](passes::Rewriter& rewriter, const Node& node) {
+    return node.op().name == "relu" ? softplus(rewriter.now(node.input(0))) : rewriter.copy(node);
+  });
+}
+
+passes::Computation without_results(const passes::Computation& computation) { return {computation.graph, {}}; }
+
+// The options of a request that are no values.
+void add_options(Call& c, Request& request, std::string& text) {
+  if (c.random.chance(0.2)) {
+    request.mode = Mode::inference;
+    text += ", .mode = cr::Mode::inference";
+  }
+  if (c.random.chance(0.2)) {
+    request.memory_limit = static_cast<std::size_t>(c.random.pick({1, 100, 1000, 100'000}));
+    text += fmt::format(", .memory_limit = {}", request.memory_limit);
+  }
+  if (c.random.chance(0.2)) {
+    request.plan_memory = static_cast<std::size_t>(c.random.pick({0, 1000}));
+    text += fmt::format(", .plan_memory = {}", request.plan_memory);
+  }
+  if (c.random.chance(0.15)) {
+    const bool bad = c.bad();
+    request.passes = {{"mine", bad ? without_results : softplus_for_relu}};
+    text += fmt::format(", .passes = {{{{\"mine\", {}}}}}", bad ? "without_results" : "softplus_for_relu");
+  }
+  if (c.random.chance(0.15)) {
+    request.optimize = false;
+    text += ", .optimize = false";
+  }
+  if (c.random.chance(0.15)) {
+    request.check_finite = true;
+    text += ", .check_finite = true";
+  }
 }
 
 void new_program(Call& c, bool trains) {
@@ -104,16 +147,13 @@ void new_program(Call& c, bool trains) {
     text = fmt::format(", .updates = {{{{{}, {}}}}}", variable, expression);
     if (c.bad()) request.updates.push_back(request.updates[0]);
   }
-  const auto outputs = c.some(3);
+  auto outputs = c.some(3);
+  if (trains && c.random.chance(0.6)) {
+    const auto cost = c.scalar();
+    outputs = {{cost.it}, "{" + cost.text + "}"};
+  }
   request.outputs = outputs.it;
-  if (c.random.chance(0.2)) {
-    request.mode = Mode::inference;
-    text += ", .mode = cr::Mode::inference";
-  }
-  if (c.random.chance(0.2)) {
-    request.memory_limit = static_cast<std::size_t>(c.random.pick({1, 100, 1000, 100'000}));
-    text += fmt::format(", .memory_limit = {}", request.memory_limit);
-  }
+  add_options(c, request, text);
   c.say("cr::Program p{}(s{}, {{.outputs = {}{}}})", c.world.programs.size(), s, outputs, text);
   c.world.programs.push_back({std::make_unique<Program>(c.world.states[s].state, request), s});
 }
@@ -202,6 +242,28 @@ const std::vector<NamedCall>& calls() {
          c.say("{}.update_with({}, {}, {})", g, owner, variable, expression);
          g.it.update_with(owner.it, variable.it, expression.it);
        }},
+      {"Graph::nodes",
+       [](Call& c) {
+         const auto g = c.graph();
+         c.say("for (const cr::Node& node : {}.nodes()) node.outputs(), node.inputs()", g);
+         std::size_t values = 0;
+         for (const Node& node : g.it.nodes()) {
+           static_cast<void>(node.inputs());
+           values += node.outputs().size();
+         }
+         if (values != g.it.size()) throw std::logic_error("the graph's nodes have not all of its values");
+       }},
+      {"regression",  // which fit() can train
+       [](Call& c) {
+         Graph graph = c.world.graphs[0];
+         if (graph.has("rows") || graph.has("w_line")) return;
+         c.say("cr::square(cr::matmul(g0.input(\"rows\", {{n, 2}}), g0.parameter(\"w_line\", cr::ones({{2}}))) - 1.0)");
+         const Value rows = graph.input("rows", {Dimension::symbol("n"), 2});
+         const Value line = graph.parameter("w_line", ones({2}));
+         const Value loss = mean(square(matmul(rows, line) - 1.0));
+         c.keep(Values{rows, line, loss});
+         c.world.updates.push_back({optim::GradientDescent{0.1}.minimize(loss, {line}), "regression"});
+       }},
       {"Value",
        [](Call& c) {
          const auto v = c.value();
@@ -285,6 +347,42 @@ const std::vector<NamedCall>& calls() {
          c.say("cr::sum({})", x);
          c.keep(sum(x.it));
        }},
+      {"moments",
+       [](Call& c) {
+         const auto x = c.floating();
+         const auto axes = c.axes(x.it);
+         const auto keepdims = c.flag();
+         c.say("cr::moments({}, cr::AxisList({}), {})", x, axes, keepdims);
+         const auto [mean, variance] = moments(x.it, AxisList(axes.it), keepdims.it);
+         c.keep(Values{mean, variance});
+       }},
+      {"sort",
+       [](Call& c) {
+         const auto x = c.value();
+         const auto axis = c.axis(x.it);
+         const auto descending = c.flag();
+         c.say("cr::sort({}, {}, {})", x, axis, descending);
+         const auto [values, indices] = sort(x.it, axis.it, descending.it);
+         c.keep(Values{values, indices});
+       }},
+      {"topk",
+       [](Call& c) {
+         const auto x = c.value();
+         const auto k = c.whole(0, 3);
+         const auto axis = c.axis(x.it);
+         const auto largest = c.flag();
+         c.say("cr::topk({}, {}, {}, {})", x, k, axis, largest);
+         const auto [values, indices] = topk(x.it, k.it, axis.it, largest.it);
+         c.keep(Values{values, indices});
+       }},
+      {"take_along_axis",
+       [](Call& c) {
+         const auto x = c.value();
+         const auto indices = c.value();
+         const auto axis = c.axis(x.it);
+         c.say("cr::take_along_axis({}, {}, {})", x, indices, axis);
+         c.keep(take_along_axis(x.it, indices.it, axis.it));
+       }},
       {"argmax",
        [](Call& c) {
          const auto x = c.value();
@@ -338,6 +436,20 @@ const std::vector<NamedCall>& calls() {
          const auto axis = c.whole(-1, 2);
          c.say("cr::concat({}, {})", parts, axis);
          c.keep(concat(parts.it, axis.it));
+       }},
+      {"split",
+       [](Call& c) {
+         const auto x = c.value();
+         const auto axis = c.axis(x.it);
+         if (c.flag().it) {
+           const auto parts = c.whole(1, 3);
+           if (parts.it > 1000) return;  // so many values
+           c.say("cr::split({}, {}, {})", x, parts, axis);
+           return c.keep(split(x.it, parts.it, axis.it));
+         }
+         const Axes extents{c.whole(0, 2).it, c.whole(0, 2).it};
+         c.say("cr::split({}, cr::Axes{{{}, {}}}, {})", x, extents[0], extents[1], axis);
+         c.keep(split(x.it, extents, axis.it));
        }},
       {"matmul",
        [](Call& c) {
@@ -666,7 +778,10 @@ const std::vector<NamedCall>& calls() {
        }},
       {"fit",
        [](Call& c) {
-         const std::size_t p = c.program();
+         std::size_t p = c.program();
+         for (std::size_t other = 0; other < c.world.programs.size() && c.random.chance(0.9); ++other)
+           if (c.world.programs[other].program->has_updates() && c.world.programs[other].program->inputs().size() == 1)
+             p = other;
          const Values inputs = c.world.programs[p].program->inputs();
          auto x = c.value();
          auto y = c.random.chance(0.5) ? Said<Value>{Value(), "{}"} : c.value();

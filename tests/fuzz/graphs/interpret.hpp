@@ -7,8 +7,9 @@
 // How far rounding may take a program from it is found by experiment (Monte Carlo arithmetic, Parker 1997): an
 // interpreter that perturbs moves each rounded result by some units in the last place at random. What a few of these
 // make of the graph shows how far apart two right evaluations can be, and what hangs by a hair (a comparison of nearly
-// equal numbers, the floor of a whole one). Results that no rounding can touch are not moved: copies, and sums and
-// products of coarse numbers.
+// equal numbers, the floor of a whole one). What a kernel rounds on its way - sums in another order - is as if what it
+// reads had been off, so that is moved too: a sum that cancels is as uncertain as its terms are large. Results that no
+// rounding can touch are not moved: copies, and sums and products of coarse numbers.
 #pragma once
 
 #include <memory>
@@ -46,10 +47,13 @@ class Interpreter {
   };
   Entry& entry(Value value) { return entries_.size() > value.id() ? entries_[value.id()] : grown(value); }
   Entry& grown(Value value);
-  void evaluate(Value value);
+  // All outputs of a node.
+  void evaluate(const Node& node);
+  void evaluate_expansion(const Node& node);
   void evaluate_micro(const Node& node, Array& out, bool& exact);
-  void evaluate_kernel(const Node& node, Array& out, bool& exact);
+  void evaluate_kernel(const Node& node, std::vector<Array>& outputs, bool moves_inputs);
   void perturb(Array& array, bool& exact);
+  void move_all(Array& array);
   [[nodiscard]] double moved(double x, DType dtype);
 
   Graph graph_;
