@@ -21,8 +21,8 @@ namespace chainrule::test {
 // graph, so that the op may be computed when the program is compiled.
 enum class Given : std::uint8_t { fed, symbolic, fixed };
 
-inline Array compute(const Op& op, const std::vector<Array>& inputs, const Attributes& attributes = {},
-                     Given given = Given::fed, Mode mode = Mode::training) {
+inline std::vector<Array> compute_all(const Op& op, const std::vector<Array>& inputs, const Attributes& attributes = {},
+                                      Given given = Given::fed, Mode mode = Mode::training) {
   Graph graph({.seed = 1});
   Values values;
   std::vector<Feed> feeds;
@@ -39,8 +39,16 @@ inline Array compute(const Op& op, const std::vector<Array>& inputs, const Attri
   }
   const Value y = values.empty() ? apply(graph, op, values, attributes) : apply(op, values, attributes);
   State state(graph);
-  Program program(state, {.outputs = {y}, .mode = mode});
-  return program.run(std::span<const Feed>(feeds))[0];
+  Program program(state, {.outputs = y.node().outputs(), .mode = mode});
+  const Results results = program.run(std::span<const Feed>(feeds));
+  std::vector<Array> out;
+  for (std::size_t i = 0; i < results.size(); ++i) out.push_back(results[i]);
+  return out;
+}
+
+inline Array compute(const Op& op, const std::vector<Array>& inputs, const Attributes& attributes = {},
+                     Given given = Given::fed, Mode mode = Mode::training) {
+  return compute_all(op, inputs, attributes, given, mode)[0];
 }
 
 // Samples ask for a floating dtype by float64; in a float32 graph that is float32.

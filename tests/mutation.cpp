@@ -146,12 +146,20 @@ const std::vector<NamedMutation>& mutations() {
 
 cr::Op mutant_of(const cr::Op& op, std::size_t input, const Mutation& mutation) {
   cr::Op mutant = op;
-  mutant.gradient = [rule = op.gradient, input, mutation](const cr::Node& node, cr::Value dy) {
-    cr::Values out = rule(node, dy);
+  const auto mutated = [input, mutation](const cr::Node& node, cr::Value dy, cr::Values out) {
     if (input < out.size() && floating(out[input]))
       if (const cr::Value wrong = mutation(node, input, dy, out[input]); wrong.defined()) out[input] = wrong;
     return out;
   };
+  const cr::GradientRule rule = op.gradient;
+  if (!op.has_several_outputs()) {
+    mutant.gradient = [rule, mutated](const cr::Node& node, cr::Value dy) { return mutated(node, dy, rule(node, dy)); };
+  } else {
+    mutant.gradient = [rule, mutated](const cr::Node& node, const cr::Values& dys) {
+      const auto dy = std::find_if(dys.begin(), dys.end(), [](cr::Value d) { return d.defined(); });
+      return mutated(node, *dy, rule.all(node, dys));
+    };
+  }
   return mutant;
 }
 
@@ -241,7 +249,7 @@ cr::Op saturated(const cr::Op& op) {
 
 // ---- wrong kernels
 
-// An op's own result, by a program of its own: a kernel to make wrong ones of.
+// An op's own results, by a program of its own: a kernel to make wrong ones of.
 class Original {
  public:
   Original(const cr::Op& op, const cr::KernelCall& call)
@@ -253,7 +261,7 @@ class Original {
     }
     const cr::Value y = cr::apply(graph_, op, inputs_, call.attributes);
     state_ = std::make_unique<cr::State>(graph_);
-    program_ = std::make_unique<cr::Program>(*state_, cr::Request{.outputs = {y}});
+    program_ = std::make_unique<cr::Program>(*state_, cr::Request{.outputs = y.node().outputs()});
   }
   void run(const cr::KernelBuffers& buffers) {
     std::vector<cr::Feed> feeds;
@@ -262,7 +270,8 @@ class Original {
       feeds.emplace_back(inputs_[i], numbers_[i]);
     }
     const cr::Results results = program_->run(std::span<const cr::Feed>(feeds));
-    if (results[0].bytes() > 0) std::memcpy(buffers.output, results[0].raw(), results[0].bytes());
+    for (std::size_t i = 0; i < results.size(); ++i)
+      if (results[i].bytes() > 0) std::memcpy(buffers.outputs[i], results[i].raw(), results[i].bytes());
   }
 
  private:

@@ -44,6 +44,8 @@ struct Reference {
   Function inference = {};
   // Whether the sign of a zero is asked for. It is not where both signs are right (max of 0 and -0, sums).
   bool signed_zero = false;
+  // Of the outputs beyond the first.
+  std::vector<Reference> further = {};
 };
 
 // ---- axes
@@ -210,6 +212,99 @@ inline X concatenated(const Inputs& parts, std::size_t axis) {
     out += put(part, axis, indices, whole);
   }
   return out;
+}
+
+// Lines along an axis, each of which f makes another of: with f(line) and all lines of one length.
+template <class F>
+X by_lines(const X& x, std::size_t axis, std::size_t length, F f) {
+  auto shape = shape_of(x);
+  const std::size_t n = shape[axis];
+  std::size_t inner = 1;
+  for (std::size_t i = axis + 1; i < shape.size(); ++i) inner *= shape[i];
+  shape[axis] = length;
+  X out = xt::zeros<double>(shape);
+  const std::size_t lines = n == 0 ? 0 : x.size() / n;
+  for (std::size_t l = 0; l < lines; ++l) {
+    std::vector<double> line(n);
+    for (std::size_t i = 0; i < n; ++i) line[i] = x.flat((l / inner * n + i) * inner + l % inner);
+    const std::vector<double> made = f(line, l);
+    for (std::size_t i = 0; i < length; ++i) out.flat((l / inner * length + i) * inner + l % inner) = made[i];
+  }
+  return out;
+}
+
+// The order of a line's elements, NaN last.
+inline std::vector<std::size_t> order_of(const std::vector<double>& line, bool descending) {
+  std::vector<std::size_t> order(line.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  const auto key = [&](std::size_t i) { return descending ? -line[i] : line[i]; };
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    return line[a] == line[a] && (line[b] != line[b] || key(a) < key(b));
+  });
+  return order;
+}
+
+// The first elements of each line in order, or their indices. `k`: all of them where it is empty.
+inline Reference ordered(const std::string& descending, bool has_k) {
+  const auto values = [=](bool indices) {
+    return [=](const Inputs& x, const Attributes& a) -> X {
+      const std::size_t axis = axis_of(a, x[0].dimension());
+      const std::size_t k = has_k ? static_cast<std::size_t>(a.get<std::int64_t>("k")) : x[0].shape()[axis];
+      return by_lines(x[0], axis, k, [&](const std::vector<double>& line, std::size_t) {
+        std::vector<double> out;
+        for (const std::size_t i : order_of(line, a.get<bool>(descending)))
+          out.push_back(indices ? static_cast<double>(i) : line[i]);
+        return out;
+      });
+    };
+  };
+  return {.value = values(false), .ulps = 0, .further = {{.value = values(true), .ulps = 0}}};
+}
+
+inline std::size_t place_of(double index, std::size_t extent) {
+  return static_cast<std::size_t>(index < 0 ? index + static_cast<double>(extent) : index);
+}
+
+inline X taken_along(const Inputs& x, const Attributes& a) {
+  const std::size_t axis = axis_of(a, x[0].dimension());
+  const std::size_t extent = x[0].shape()[axis];
+  std::vector<std::vector<double>> lines;
+  by_lines(x[0], axis, extent, [&](const std::vector<double>& line, std::size_t) {
+    lines.push_back(line);
+    return line;
+  });
+  return by_lines(x[1], axis, x[1].shape()[axis], [&](const std::vector<double>& indices, std::size_t l) {
+    std::vector<double> out;
+    for (const double i : indices) out.push_back(lines[l][place_of(i, extent)]);
+    return out;
+  });
+}
+
+inline X added_along(const Inputs& x, const Attributes& a) {
+  const std::size_t axis = axis_of(a, x[0].dimension());
+  const std::size_t extent = sizes_of(a, "extent")[0];
+  std::vector<std::vector<double>> lines;
+  by_lines(x[1], axis, x[1].shape()[axis], [&](const std::vector<double>& line, std::size_t) {
+    lines.push_back(line);
+    return line;
+  });
+  return by_lines(x[0], axis, extent, [&](const std::vector<double>& values, std::size_t l) {
+    std::vector<double> out(extent, 0.0);
+    for (std::size_t i = 0; i < values.size(); ++i) out[place_of(lines[l][i], extent)] += values[i];
+    return out;
+  });
+}
+
+// The first part of a split, or a later one.
+inline Reference part(std::size_t number) {
+  return {.value = [number](const Inputs& x, const Attributes& a) -> X {
+            const auto& extents = a.get<Axes>("extents");
+            const auto begin = std::accumulate(extents.begin(), extents.begin() + static_cast<long>(number), 0L);
+            std::vector<std::size_t> indices(static_cast<std::size_t>(extents[number]));
+            std::iota(indices.begin(), indices.end(), static_cast<std::size_t>(begin));
+            return take(x[0], axis_of(a, x[0].dimension()), indices);
+          },
+          .ulps = 0};
 }
 
 // ---- matrix products
@@ -434,6 +529,23 @@ inline const std::map<std::string, Reference>& references() {
       {"mean", summation(mean_over)},
       {"max", extremum(greatest)},
       {"min", extremum(least)},
+      {"moments", [] {
+         Reference mean = summation(mean_over);
+         Reference variance;
+         variance.value = [](const Inputs& x, const Attributes& a) -> X {
+           const auto axes = axes_of(a, x[0].dimension());
+           const X centered = x[0] - mean_over(x[0], axes);
+           return finished(mean_over(xt::square(centered), axes), axes, a.get<bool>("keepdims"));
+         };
+         // What the mean is rounded by is in every distance.
+         variance.magnitude = [](const Inputs& x, const Attributes& a) -> X {
+           const auto axes = axes_of(a, x[0].dimension());
+           return finished(mean_over(xt::square(xt::abs(x[0]) + mean_over(xt::abs(x[0]), axes)), axes), axes,
+                           a.get<bool>("keepdims"));
+         };
+         mean.further = {variance};
+         return mean;
+       }()},
       {"argmax", moved([](const X& x, const Attributes& a) { return first_greatest(x, axis_of(a, x.dimension())); })},
 
       // layout
@@ -460,6 +572,15 @@ inline const std::map<std::string, Reference>& references() {
          const std::size_t axis = axis_of(a, x[0].dimension());
          return x[0] + put(x[1], axis, places(a), x[0].shape()[axis]);
        }}},
+      {"split", [] {
+         Reference first = part(0);
+         for (std::size_t i = 1; i < 3; ++i) first.further.push_back(part(i));
+         return first;
+       }()},
+      {"sort", ordered("descending", false)},
+      {"topk", ordered("largest", true)},
+      {"take_along_axis", {.value = taken_along, .ulps = 0}},
+      {"scatter_add_along_axis", {.value = added_along}},
       {"concat",
        {.value = [](const Inputs& x, const Attributes& a) { return concatenated(x, axis_of(a, x[0].dimension())); },
         .ulps = 0}},

@@ -16,6 +16,8 @@ using chainrule::test::error_of;
 
 namespace {
 
+Value gelu(Value x) { return 0.5 * x * (1.0 + erf(x / std::sqrt(2.0))); }
+
 passes::Computation relu_to_gelu(const passes::Computation& c) {
   return passes::Rewriter(c).run([](passes::Rewriter& r, const Node& node) {
     return node.op().name == "relu" ? gelu(r.now(node.input(0))) : r.copy(node);
@@ -52,7 +54,7 @@ TEST_CASE("a pass of one's own runs first, on nodes as they were built") {
   const std::string text = program.explain();
   CHECK(text.find("after remove_dead") < text.find("after relu_to_gelu"));
   CHECK(text.find("after relu_to_gelu") < text.find("after expand_composites"));
-  CHECK_THAT(text, ContainsSubstring("gelu"));
+  CHECK_THAT(text.substr(text.find("after relu_to_gelu")), ContainsSubstring("erf("));
   // The user's graph is as it was.
   CHECK(graph.to_string().find("= relu(x)") != std::string::npos);
 

@@ -68,15 +68,26 @@ const Reference& reference_of(const Op& op) {
 
 // What an op should compute, once for all dtypes that see these numbers.
 struct Expected {
-  const Reference& reference;
-  X value;
-  X magnitude;
+  struct Output {
+    const Reference& reference;
+    X value;
+    X magnitude;
+  };
+  std::vector<Output> outputs;
 
-  Expected(const Op& op, const std::vector<Array>& inputs, const Attributes& attributes, Mode mode = Mode::training)
-      : reference(reference_of(op)) {
+  Expected(const Op& op, const std::vector<Array>& inputs, const Attributes& attributes, Mode mode = Mode::training) {
     const Inputs in = as_references(inputs);
-    value = (mode == Mode::inference && reference.inference ? reference.inference : reference.value)(in, attributes);
-    magnitude = reference.magnitude ? reference.magnitude(in, attributes) : value;
+    const Reference& first = reference_of(op);
+    std::vector<Type> types;
+    for (const Array& x : inputs) types.push_back({x.dtype(), to_shape(x.shape())});
+    const std::size_t count = output_types(op, types, attributes).size();
+    REQUIRE(count <= 1 + first.further.size());
+    for (std::size_t i = 0; i < count; ++i) {
+      const Reference& r = i == 0 ? first : first.further[i - 1];
+      X value = (mode == Mode::inference && r.inference ? r.inference : r.value)(in, attributes);
+      X magnitude = r.magnitude ? r.magnitude(in, attributes) : value;
+      outputs.push_back({r, std::move(value), std::move(magnitude)});
+    }
   }
 };
 
@@ -86,10 +97,14 @@ void check(const Op& op, const std::vector<Array>& inputs, const Attributes& att
   INFO("op " << op.name << " on " << test::to_string(inputs) << ", " << ways[static_cast<std::size_t>(given)]
              << (attributes.empty() ? "" : " with ") << attributes.to_string()
              << (mode == Mode::inference ? ", in inference" : ""));
-  const Array got = compute(op, inputs, attributes, given, mode);
-  const std::string wrong = difference(got, expected.value, expected.magnitude, expected.reference);
-  INFO(wrong);
-  CHECK(wrong.empty());
+  const std::vector<Array> got = compute_all(op, inputs, attributes, given, mode);
+  REQUIRE(got.size() == expected.outputs.size());
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    const auto& [reference, value, magnitude] = expected.outputs[i];
+    const std::string wrong = difference(got[i], value, magnitude, reference);
+    INFO("output " << i << ": " << wrong);
+    CHECK(wrong.empty());
+  }
 }
 
 void check_near(const Array& got, const X& expected, const X& magnitude, double allowed) {

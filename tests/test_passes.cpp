@@ -8,8 +8,8 @@
 #include <vector>
 
 #include <chainrule/chainrule.hpp>
-#include <chainrule/framework/kernels/step.hpp>
 #include <chainrule/framework/fused/fused_step.hpp>
+#include <chainrule/framework/kernels/step.hpp>
 #include <chainrule/framework/passes/pass.hpp>
 
 #include "catch.hpp"

@@ -615,7 +615,7 @@ TEMPLATE_TEST_CASE("dropout: keep = 1, float32, and a mask of the user's", "", f
 namespace {
 
 // The statistics of each feature over all other axes, in double, by the definition.
-struct Moments {
+struct BatchMoments {
   std::vector<double> mean, biased, unbiased;
 };
 
@@ -625,10 +625,10 @@ std::size_t feature_of(const Dims& shape, std::size_t axis, std::int64_t flat) {
   return static_cast<std::size_t>(flat / inner % shape[axis]);
 }
 
-Moments moments(const Array& x, std::size_t axis) {
+BatchMoments moments_of(const Array& x, std::size_t axis) {
   const auto features = static_cast<std::size_t>(x.shape()[axis]);
   const double n = static_cast<double>(x.size()) / static_cast<double>(features);
-  Moments m{std::vector<double>(features), std::vector<double>(features), std::vector<double>(features)};
+  BatchMoments m{std::vector<double>(features), std::vector<double>(features), std::vector<double>(features)};
   for (std::int64_t i = 0; i < x.size(); ++i) m.mean[feature_of(x.shape(), axis, i)] += x[i] / n;
   for (std::int64_t i = 0; i < x.size(); ++i) {
     const std::size_t f = feature_of(x.shape(), axis, i);
@@ -702,7 +702,7 @@ TEMPLATE_TEST_CASE("batch_norm: PyTorch's conventions on any axis", "", float, d
   const Array b = state[beta].astype(float64);
   for (std::uint64_t run = 0; run < 3; ++run) {
     const Array fed = random(layout.shape, run, dtype);
-    const Moments m = moments(fed, axis);
+    const BatchMoments m = moments_of(fed, axis);
     const auto check = [&](const Array& got) {
       for (std::int64_t i = 0; i < fed.size(); ++i) {
         const std::size_t f = feature_of(layout.shape, axis, i);

@@ -240,47 +240,58 @@ std::string Array::to_string(int precision) const {
 
 namespace {
 
-template <class F>
-Array combine(const Array& a, const Array& b, std::string_view op, F f) {
-  Shape shape;
-  if (!broadcast(to_shape(a.shape()), to_shape(b.shape()), shape))
-    throw Error(
-        op, fmt::format("requires shapes that broadcast, got {} and {}", to_string(a.shape()), to_string(b.shape())));
-  // float64 > float32 > int64 > bool, but a scalar does not widen an array of floats.
+// float64 > float32 > int64 > bool, but a scalar does not widen an array of floats.
+DType common_dtype(const Array& a, const Array& b) {
   const auto rank_of = [](const Array& x) {
     return x.dtype() == float64 ? 3 : x.dtype() == float32 ? 2 : x.dtype() == int64 ? 1 : 0;
   };
   DType dtype = rank_of(a) >= rank_of(b) ? a.dtype() : b.dtype();
   if (a.rank() == 0 && b.rank() > 0 && is_floating(b.dtype())) dtype = b.dtype();
   if (b.rank() == 0 && a.rank() > 0 && is_floating(a.dtype())) dtype = a.dtype();
-  if (dtype == boolean) dtype = int64;
+  return dtype == boolean ? int64 : dtype;
+}
+
+// Calls f(ix, iy) for each element of an array of this shape, the last index running fastest, with the places of its
+// operands' elements.
+template <class F>
+void for_each_pair(const Dims& dims, const Dims& x_strides, const Dims& y_strides, F f) {
+  Dims index = Dims::filled(dims.rank(), 0);
+  std::int64_t ix = 0;
+  std::int64_t iy = 0;
+  const std::int64_t size = count(dims);
+  for (std::int64_t i = 0; i < size; ++i) {
+    f(ix, iy);
+    for (std::size_t axis = dims.rank(); axis-- > 0;) {
+      ix += x_strides[axis];
+      iy += y_strides[axis];
+      if (++index[axis] < dims[axis]) break;
+      ix -= x_strides[axis] * dims[axis];
+      iy -= y_strides[axis] * dims[axis];
+      index[axis] = 0;
+    }
+  }
+}
+
+template <class F>
+Array combine(const Array& a, const Array& b, std::string_view op, F f) {
+  Shape shape;
+  if (!broadcast(to_shape(a.shape()), to_shape(b.shape()), shape))
+    throw Error(
+        op, fmt::format("requires shapes that broadcast, got {} and {}", to_string(a.shape()), to_string(b.shape())));
+  DType dtype = common_dtype(a, b);
   if (op == "divide" && dtype == int64) dtype = float64;
   const Array x = a.astype(dtype);
   const Array y = b.astype(dtype);
   const Dims dims = evaluate(shape, Sizes{});
-  const Dims sx = broadcast_strides(x.shape(), dims);
-  const Dims sy = broadcast_strides(y.shape(), dims);
   Array out(dtype, dims);
   visit_dtype(dtype, [&](auto t) {
     using T = decltype(t);
     if constexpr (!std::is_same_v<T, bool>) {
       const T* px = x.data<T>();
       const T* py = y.data<T>();
-      T* po = out.data<T>();
-      Dims index = Dims::filled(dims.rank(), 0);
-      std::int64_t ix = 0;
-      std::int64_t iy = 0;
-      for (std::int64_t i = 0; i < out.size(); ++i) {
-        po[i] = static_cast<T>(f(px[ix], py[iy]));
-        for (std::size_t axis = dims.rank(); axis-- > 0;) {
-          ix += sx[axis];
-          iy += sy[axis];
-          if (++index[axis] < dims[axis]) break;
-          ix -= sx[axis] * dims[axis];
-          iy -= sy[axis] * dims[axis];
-          index[axis] = 0;
-        }
-      }
+      T* to = out.data<T>();
+      for_each_pair(dims, broadcast_strides(x.shape(), dims), broadcast_strides(y.shape(), dims),
+                    [&](std::int64_t ix, std::int64_t iy) { *to++ = static_cast<T>(f(px[ix], py[iy])); });
     }
   });
   return out;

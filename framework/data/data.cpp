@@ -124,28 +124,26 @@ Batches mini_batches(const Dataset& dataset, std::int64_t batch_size, numpy::Ran
 
 // ---- split
 
-Split split(const Dataset& dataset, const SplitOptions& options, numpy::RandomState& rng, Location at) {
-  check(dataset, 1, "split", at);
-  constexpr std::size_t parts = 3;
-  const std::array<double, parts> shares{options.train, options.dev, options.test};
+namespace {
+
+constexpr std::size_t parts = 3;
+using Shares = std::array<double, parts>;
+using Quotas = std::array<std::int64_t, parts>;  // how many examples each part gets
+
+Shares shares_of(const SplitOptions& options, Location at) {
   if (!(options.train >= 0 && options.dev >= 0 && options.test >= 0) ||
       !(std::abs(options.train + options.dev + options.test - 1) < 1e-9))
     throw Error(at, "split",
                 fmt::format("requires shares of 0 or more that sum to 1, got {}, {} and {}", options.train, options.dev,
                             options.test));
-  const std::int64_t examples = dataset.size();
-  const std::vector<std::size_t> classes =
-      options.stratified ? classes_of(dataset) : std::vector<std::size_t>(static_cast<std::size_t>(examples), 0);
-  std::vector<std::int64_t> sizes;
-  for (const std::size_t c : classes) {
-    if (c >= sizes.size()) sizes.resize(c + 1, 0);
-    ++sizes[c];
-  }
+  return {options.train, options.dev, options.test};
+}
 
-  // Of each class a part gets its share, rounded down; the few examples left over go, one each, to the parts that are
-  // furthest below their shares of all classes so far.
-  std::vector<std::array<std::int64_t, parts>> quotas(sizes.size());
-  std::array<std::int64_t, parts> totals{};
+// Of classes of these sizes a part gets its share each, rounded down; the few examples left over go, one each, to the
+// parts that are furthest below their shares of all classes so far.
+std::vector<Quotas> quotas_of(const std::vector<std::int64_t>& sizes, const Shares& shares) {
+  std::vector<Quotas> quotas(sizes.size());
+  Quotas totals{};
   std::int64_t seen = 0;
   for (std::size_t c = 0; c < sizes.size(); ++c) {
     seen += sizes[c];
@@ -167,28 +165,52 @@ Split split(const Dataset& dataset, const SplitOptions& options, numpy::RandomSt
       ++totals[neediest[i % parts]];
     }
   }
-  for (std::size_t p = 0; p < parts; ++p)
-    if (shares[p] > 0 && totals[p] == 0)
+  return quotas;
+}
+
+void require_examples(const std::vector<Quotas>& quotas, const Shares& shares, std::int64_t examples, Location at) {
+  for (std::size_t p = 0; p < parts; ++p) {
+    const bool any = std::any_of(quotas.begin(), quotas.end(), [p](const Quotas& quota) { return quota[p] > 0; });
+    if (shares[p] > 0 && !any)
       throw Error(at, "split",
                   fmt::format("requires enough examples for every part, got {} for shares of {}, {} and {}", examples,
-                              options.train, options.dev, options.test));
+                              shares[0], shares[1], shares[2]));
+  }
+}
+
+Dataset pick(const Dataset& dataset, const std::vector<std::int64_t>& order, Location at) {
+  Dataset out{Array(dataset.x.dtype(), {}), Array(dataset.y.dtype(), {}), dataset.axis};
+  for (const auto& [to, from] : {std::pair{&out.x, &dataset.x}, std::pair{&out.y, &dataset.y}})
+    gather_into(*to, *from, example_axis(*from, dataset.axis, "split", at), order, 0,
+                static_cast<std::int64_t>(order.size()));
+  return out;
+}
+
+}  // namespace
+
+Split split(const Dataset& dataset, const SplitOptions& options, numpy::RandomState& rng, Location at) {
+  check(dataset, 1, "split", at);
+  const Shares shares = shares_of(options, at);
+  const std::int64_t examples = dataset.size();
+  const std::vector<std::size_t> classes =
+      options.stratified ? classes_of(dataset) : std::vector<std::size_t>(static_cast<std::size_t>(examples), 0);
+  std::vector<std::int64_t> sizes;
+  for (const std::size_t c : classes) {
+    if (c >= sizes.size()) sizes.resize(c + 1, 0);
+    ++sizes[c];
+  }
+  std::vector<Quotas> left = quotas_of(sizes, shares);
+  require_examples(left, shares, examples, at);
 
   std::array<std::vector<std::int64_t>, parts> chosen;
   for (const std::int64_t example : rng.permutation(examples)) {
-    auto& quota = quotas[classes[static_cast<std::size_t>(example)]];
+    Quotas& quota = left[classes[static_cast<std::size_t>(example)]];
     std::size_t p = 0;
     while (quota[p] == 0) ++p;
     --quota[p];
     chosen[p].push_back(example);
   }
-  const auto pick = [&](const std::vector<std::int64_t>& order) {
-    Dataset out{Array(dataset.x.dtype(), {}), Array(dataset.y.dtype(), {}), dataset.axis};
-    for (const auto& [to, from] : {std::pair{&out.x, &dataset.x}, std::pair{&out.y, &dataset.y}})
-      gather_into(*to, *from, example_axis(*from, dataset.axis, "split", at), order, 0,
-                  static_cast<std::int64_t>(order.size()));
-    return out;
-  };
-  return {pick(chosen[0]), pick(chosen[1]), pick(chosen[2])};
+  return {pick(dataset, chosen[0], at), pick(dataset, chosen[1], at), pick(dataset, chosen[2], at)};
 }
 
 // ---- Standardizer

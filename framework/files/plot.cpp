@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <iterator>
 #include <limits>
 #include <map>
 #include <numeric>
@@ -168,6 +169,12 @@ struct Figure::Content {
     std::sort(fresh.begin(), fresh.end());
     for (const double label : fresh) classes.try_emplace(label, classes.size());
   }
+
+  // What gnuplot is to do, in this order.
+  [[nodiscard]] std::string script(bool png) const;
+  [[nodiscard]] std::string frame(bool png) const;
+  [[nodiscard]] std::string titles(bool png) const;
+  [[nodiscard]] std::string axes() const;
 };
 
 Figure::Figure(const FigureOptions& options, Location at) : content_(std::make_unique<Content>()) {
@@ -324,6 +331,38 @@ bool ask(const std::function<Array(const Array&)>& classifier, const data::Datas
   return probabilities;
 }
 
+// Of the classes 0 and 1 the likelier one.
+std::vector<double> labels_of(const Grid& grid, bool probabilities) {
+  std::vector<double> out = grid.values;
+  if (probabilities)
+    for (double& label : out) label = label > 0.5 ? 1 : 0;
+  return out;
+}
+
+// Runs of one label in a row as one rectangle. Each reaches into the next row and run, which are drawn over it: no gap
+// shows between them.
+std::string rectangles(const Grid& grid, const std::vector<double>& labels,
+                       const std::map<double, std::size_t>& classes) {
+  const auto x_edge = [&](std::size_t i, double by) {
+    return number(std::clamp(grid.x_at(static_cast<double>(i) + by), grid.x.low, grid.x.high));
+  };
+  const auto y_edge = [&](std::size_t j, double by) {
+    return number(std::clamp(grid.y_at(static_cast<double>(j) + by), grid.y.low, grid.y.high));
+  };
+  std::string out;
+  for (std::size_t j = 0; j < grid.rows; ++j) {
+    const double* row = labels.data() + j * grid.columns;
+    for (std::size_t first = 0; first < grid.columns;) {
+      std::size_t last = first;
+      while (last + 1 < grid.columns && row[last + 1] == row[first]) ++last;
+      out += fmt::format("0 0 {} {} {} {} {}\n", x_edge(first, -0.5), x_edge(last, 1), y_edge(j, -0.5), y_edge(j, 1),
+                         pale(colours[classes.at(row[first]) % colours.size()], 0.25));
+      first = last + 1;
+    }
+  }
+  return out;
+}
+
 }  // namespace
 
 Figure& Figure::regions(const data::Dataset& dataset, const std::function<Array(const Array&)>& classifier,
@@ -337,37 +376,13 @@ Figure& Figure::regions(const data::Dataset& dataset, const std::function<Array(
 
   c.know_labels(plane.labels);
   if (probabilities) c.know_labels({0, 1});
-  const auto label_at = [&](std::size_t i, std::size_t j) {
-    return probabilities ? (grid.at(i, j) > 0.5 ? 1.0 : 0.0) : grid.at(i, j);
-  };
-  c.know_labels([&] {
-    std::vector<double> all;
-    for (std::size_t j = 0; j < resolution; ++j)
-      for (std::size_t i = 0; i < resolution; ++i)
-        if (const double label = label_at(i, j); std::isfinite(label) && !c.classes.contains(label))
-          all.push_back(label);
-    return all;
-  }());
-  // Runs of one label in a row as one rectangle. Each reaches into the next row and run, which are drawn over it: no
-  // gap shows between them.
-  std::string rectangles;
-  for (std::size_t j = 0; j < resolution; ++j) {
-    for (std::size_t first = 0; first < resolution;) {
-      const double label = label_at(first, j);
-      std::size_t last = first;
-      while (last + 1 < resolution && label_at(last + 1, j) == label) ++last;
-      const auto edge = [&](std::size_t i, double by, auto place, Range range) {
-        return number(std::clamp(place(static_cast<double>(i) + by), range.low, range.high));
-      };
-      const auto x_place = [&](double i) { return grid.x_at(i); };
-      const auto y_place = [&](double i) { return grid.y_at(i); };
-      rectangles += fmt::format("0 0 {} {} {} {} {}\n", edge(first, -0.5, x_place, grid.x),
-                                edge(last, 1, x_place, grid.x), edge(j, -0.5, y_place, grid.y),
-                                edge(j, 1, y_place, grid.y), pale(colours[c.classes.at(label) % colours.size()], 0.25));
-      first = last + 1;
-    }
-  }
-  c.add(c.block(rectangles), "1:2:3:4:5:6:7", "boxxyerror fs solid 1 noborder lc rgb variable", "");
+  const std::vector<double> labels = labels_of(grid, probabilities);
+  std::vector<double> unknown;
+  std::copy_if(labels.begin(), labels.end(), std::back_inserter(unknown),
+               [&c](double label) { return std::isfinite(label) && !c.classes.contains(label); });
+  c.know_labels(unknown);
+  c.add(c.block(rectangles(grid, labels, c.classes)), "1:2:3:4:5:6:7", "boxxyerror fs solid 1 noborder lc rgb variable",
+        "");
   if (probabilities) {
     std::string boundary;
     grid.add_contour(0.5, boundary);
@@ -406,6 +421,56 @@ Figure& Figure::contours(const std::function<double(double, double)>& height, Ra
   return *this;
 }
 
+// How a terminal of gnuplot, and what is alike in all pictures, is set.
+std::string Figure::Content::frame(bool png) const {
+  std::string out = "set encoding utf8\n";
+  out += png ? fmt::format("set terminal pngcairo size {},{} enhanced font 'Sans,12' background '#FFFFFF'\n",
+                           options.width, options.height)
+             : fmt::format("set terminal svg size {},{} dynamic enhanced font 'sans-serif,15' background '#FFFFFF'\n",
+                           options.width, options.height);
+  out += png ? "scale = 1.0\n" : "scale = 0.62\n";  // of markers: the terminals have sizes of their own
+  out +=
+      "set border 3 lw 1 lc rgb '#555555'\n"
+      "set tics out nomirror scale 0.6 textcolor rgb '#333333'\n"
+      "set grid lw 1 lt 1 lc rgb '#E4E4E4'\n"
+      "set key bmargin center horizontal Left reverse noenhanced textcolor rgb '#333333' samplen 2.5 height 1\n"
+      "set datafile missing 'NaN'\n"
+      "set style fill solid\n"
+      "set rmargin 4\n";
+  return out;
+}
+
+std::string Figure::Content::titles(bool png) const {
+  const auto text = [](std::string_view what, const std::string& words, std::string_view more) {
+    if (words.empty()) return std::string();
+    return fmt::format("set {} {} noenhanced textcolor rgb '#222222' {}\n", what, gnuplot_quoted(words), more);
+  };
+  return text("title", options.title, png ? "font 'Sans Bold,14'" : "font 'sans-serif:Bold,18'") +
+         text("xlabel", options.x_label, "") + text("ylabel", options.y_label, "");
+}
+
+std::string Figure::Content::axes() const {
+  std::string out;
+  if (options.log_x) out += "set logscale x\n" + log_tics('x', x_seen);
+  if (options.log_y) out += "set logscale y\n" + log_tics('y', y_seen);
+  if (options.equal_scale) out += "set size ratio -1\n";
+  if (bounded) {
+    out += fmt::format("set xrange [{}:{}]\nset yrange [{}:{}]\n", number(x.low), number(x.high), number(y.low),
+                       number(y.high));
+  } else {
+    out += "set autoscale xfix\n";
+    if (single_points) out += "set offsets graph 0.01, graph 0.01, 0, 0\n";
+  }
+  if (framed) out += "unset grid\nset border 15\n";
+  return out;
+}
+
+std::string Figure::Content::script(bool png) const {
+  std::string out = frame(png) + titles(png) + axes() + data + "plot ";
+  for (std::size_t i = 0; i < layers.size(); ++i) out += (i == 0 ? "" : ", \\\n     ") + layers[i];
+  return out + "\n";
+}
+
 void Figure::save(const std::string& path, Location at) const {
   const Content& c = *content_;
   const bool png = path.ends_with(".png");
@@ -414,46 +479,7 @@ void Figure::save(const std::string& path, Location at) const {
   if (c.layers.empty()) throw Error(at, "plot", "requires a figure with something in it, got an empty one");
   detail::AtomicFile file(path, "plot", at);  // before the work: can it be written?
 
-  const FigureOptions& o = c.options;
-  std::string script = "set encoding utf8\n";
-  script +=
-      png ? fmt::format("set terminal pngcairo size {},{} enhanced font 'Sans,12' background '#FFFFFF'\n", o.width,
-                        o.height)
-          : fmt::format("set terminal svg size {},{} dynamic enhanced font 'sans-serif,15' background '#FFFFFF'\n",
-                        o.width, o.height);
-  script += png ? "scale = 1.0\n" : "scale = 0.62\n";  // of markers: the terminals have sizes of their own
-  script +=
-      "set border 3 lw 1 lc rgb '#555555'\n"
-      "set tics out nomirror scale 0.6 textcolor rgb '#333333'\n"
-      "set grid lw 1 lt 1 lc rgb '#E4E4E4'\n"
-      "set key bmargin center horizontal Left reverse noenhanced textcolor rgb '#333333' samplen 2.5 height 1\n"
-      "set datafile missing 'NaN'\n"
-      "set style fill solid\n"
-      "set rmargin 4\n";
-  const auto text = [&](std::string_view what, const std::string& words, std::string_view more) {
-    if (!words.empty())
-      script += fmt::format("set {} {} noenhanced textcolor rgb '#222222' {}\n", what, gnuplot_quoted(words), more);
-  };
-  text("title", o.title, png ? "font 'Sans Bold,14'" : "font 'sans-serif:Bold,18'");
-  text("xlabel", o.x_label, "");
-  text("ylabel", o.y_label, "");
-  if (o.log_x) script += "set logscale x\n" + log_tics('x', c.x_seen);
-  if (o.log_y) script += "set logscale y\n" + log_tics('y', c.y_seen);
-  if (o.equal_scale) script += "set size ratio -1\n";
-  if (c.bounded) {
-    script += fmt::format("set xrange [{}:{}]\nset yrange [{}:{}]\n", number(c.x.low), number(c.x.high),
-                          number(c.y.low), number(c.y.high));
-  } else {
-    script += "set autoscale xfix\n";
-    if (c.single_points) script += "set offsets graph 0.01, graph 0.01, 0, 0\n";
-  }
-  if (c.framed) script += "unset grid\nset border 15\n";
-  script += c.data;
-  script += "plot ";
-  for (std::size_t i = 0; i < c.layers.size(); ++i) script += (i == 0 ? "" : ", \\\n     ") + c.layers[i];
-  script += "\n";
-
-  std::string picture = detail::run_gnuplot(script, at);
+  std::string picture = detail::run_gnuplot(c.script(png), at);
   const std::string_view start = png ? "\x89PNG" : "<?xml";
   if (!picture.starts_with(start)) throw Error(at, "plot", "requires gnuplot to draw a picture, got none from it");
   if (!png) {  // gnuplot has no words for a weight in texts that are printed as they are

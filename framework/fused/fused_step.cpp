@@ -228,16 +228,21 @@ class FusedStep {
 
   // ---- run
 
+  // The tile that runs.
+  struct Place {
+    std::int64_t chunk = 0;
+    std::int64_t tile = 0;
+    std::int64_t row = 0;
+    std::int64_t begin = 0;  // in the row
+    std::size_t n = 0;
+    char* column_sums = nullptr;
+    char* partials = nullptr;
+  };
+
   void run_chunk(const StepBuffers& buffers, std::int64_t chunk, char* scratch, char* partials) const {
-    // The addresses of all slots, then the registers' tiles: a run allocates nothing.
     auto** at = reinterpret_cast<char**>(scratch);
     char* tiles = scratch + tape_.slots * sizeof(char*);
-    for (std::size_t r = 0; r < tape_.registers; ++r) at[r] = tiles + r * register_bytes_;
-    for (std::size_t i = 0; i < tape_.numbers; ++i)
-      at[tape_.registers + i] = const_cast<char*>(numbers_.data() + i * element_);
-    for (const Sum& sum : sums_)
-      if (sum.over == SumOver::columns)
-        std::memset(partials + sum.partials + static_cast<std::size_t>(chunk) * sum.bytes, 0, sum.bytes);
+    begin_chunk(at, tiles, chunk, partials);
 
     Place place;
     place.chunk = chunk;
@@ -266,16 +271,7 @@ class FusedStep {
       for (const TapeOutput& o : tape_.outputs)
         at[o.slot] = static_cast<char*>(buffers.outputs[o.output]) +
                      (place.row * row_ + place.begin) * static_cast<std::int64_t>(o.element);
-      for (const Operation& op : tape_.operations) {
-        if (op.kind == Operation::Kind::micro) {
-          op.run(at[op.out], at[op.a], at[op.b], at[op.c],
-                 op.out < tape_.registers ? place.n | kernels::whole_lines : place.n);
-        } else if (op.kind == Operation::Kind::code) {
-          op.code(at, place.n);
-        } else {
-          run_other(op, at, buffers, place);
-        }
-      }
+      run_operations(at, buffers, place);
       place.begin += tile_;
       if (place.begin < row_) continue;
       place.begin = 0;
@@ -287,16 +283,28 @@ class FusedStep {
     }
   }
 
-  // The tile that runs.
-  struct Place {
-    std::int64_t chunk = 0;
-    std::int64_t tile = 0;
-    std::int64_t row = 0;
-    std::int64_t begin = 0;  // in the row
-    std::size_t n = 0;
-    char* column_sums = nullptr;
-    char* partials = nullptr;
-  };
+  // The addresses of all slots, then the registers' tiles: a run allocates nothing.
+  void begin_chunk(char** at, char* tiles, std::int64_t chunk, char* partials) const {
+    for (std::size_t r = 0; r < tape_.registers; ++r) at[r] = tiles + r * register_bytes_;
+    for (std::size_t i = 0; i < tape_.numbers; ++i)
+      at[tape_.registers + i] = const_cast<char*>(numbers_.data() + i * element_);
+    for (const Sum& sum : sums_)
+      if (sum.over == SumOver::columns)
+        std::memset(partials + sum.partials + static_cast<std::size_t>(chunk) * sum.bytes, 0, sum.bytes);
+  }
+
+  void run_operations(char** at, const StepBuffers& buffers, const Place& place) const {
+    for (const Operation& op : tape_.operations) {
+      if (op.kind == Operation::Kind::micro) {
+        op.run(at[op.out], at[op.a], at[op.b], at[op.c],
+               op.out < tape_.registers ? place.n | kernels::whole_lines : place.n);
+      } else if (op.kind == Operation::Kind::code) {
+        op.code(at, place.n);
+      } else {
+        run_other(op, at, buffers, place);
+      }
+    }
+  }
 
   void run_other(const Operation& op, char** at, const StepBuffers& buffers, const Place& place) const {
     const std::int64_t begin = place.row * row_ + place.begin;

@@ -197,11 +197,30 @@ class Assembler {
 
   // Instructions [begin, end) as machine code.
   void add_code(std::size_t begin, std::size_t end) {
-    const auto inside = [&](Source s) { return s.from == Source::From::instruction && s.index >= begin; };
     VectorCode code(flat_.dtype);
+    const std::vector<std::uint32_t> values = record(code, begin, end);
+    const std::vector<std::size_t> stored = store_results(code, values, begin, end);
+    if (stored.empty()) return;
+    Operation op;
+    op.kind = Operation::Kind::code;
+    op.index = codes_.size();
+    codes_.push_back(std::move(code));
+    tape_.operations.push_back(op);
+
+    // Only now, so that no result is written to what is still to be read.
+    release_read(begin, end);
+    for (const std::size_t i : stored) {
+      if (sums_of_[i].empty()) continue;
+      if (last_of_instruction_[i] <= end) last_of_instruction_[i] = never;
+      add_sums(i);
+    }
+  }
+
+  // The values of instructions [begin, end) in a code.
+  std::vector<std::uint32_t> record(VectorCode& code, std::size_t begin, std::size_t end) {
     std::vector<std::uint32_t> values;
     const auto read = [&](Source s) -> std::uint32_t {
-      if (inside(s)) return values[s.index - begin];
+      if (s.from == Source::From::instruction && s.index >= begin) return values[s.index - begin];
       if (s.from == Source::From::number) return code.number(number_base, s.index, flat_.numbers[s.index]);
       return is_scalar(s) ? code.scalar(slot_of(s)) : code.stream(slot_of(s));
     };
@@ -211,7 +230,12 @@ class Assembler {
       for (int k = 0; k < arity(instruction.micro); ++k) operands[k] = read(instruction.operands[k]);
       values.push_back(code.micro(instruction.micro, operands[0], operands[1], operands[2]));
     }
+    return values;
+  }
 
+  // Of what is an output, is summed or is read later; returns by which instructions.
+  std::vector<std::size_t> store_results(VectorCode& code, const std::vector<std::uint32_t>& values, std::size_t begin,
+                                         std::size_t end) {
     std::vector<std::size_t> stored;
     for (std::size_t i = begin; i < end; ++i) {
       const bool output = written_by_[i] != flat_.outputs.size();
@@ -221,24 +245,16 @@ class Assembler {
                  output ? overwritten(flat_.outputs[written_by_[i]]) : VectorStore::none);
       stored.push_back(i);
     }
-    if (stored.empty()) return;
-    Operation op;
-    op.kind = Operation::Kind::code;
-    op.index = codes_.size();
-    codes_.push_back(std::move(code));
-    tape_.operations.push_back(op);
+    return stored;
+  }
 
-    // What was read for the last time. Only now, so that no result is written to what is still to be read.
+  // What instructions [begin, end) have read for the last time.
+  void release_read(std::size_t begin, std::size_t end) {
     for (std::size_t i = 0; i < begin; ++i)
       if (last_of_instruction_[i] > begin && last_of_instruction_[i] <= end) release(slot_of_instruction_[i]);
     for (std::size_t e = 0; e < ways_.size(); ++e)
       if (ways_[e] == Way::loaded && last_of_external_[e] > begin && last_of_external_[e] <= end)
         release(slot_of_external_[e]);
-    for (const std::size_t i : stored) {
-      if (sums_of_[i].empty()) continue;
-      if (last_of_instruction_[i] <= end) last_of_instruction_[i] = never;
-      add_sums(i);
-    }
   }
 
   // The slot of the operand whose memory an output takes.

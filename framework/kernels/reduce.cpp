@@ -47,12 +47,9 @@ void run_stage(Reduction kind, const Stage& s, const T* x, T* y) {
   for (std::int64_t o = 0; o < s.outer; ++o) rows(x + o * s.length * s.inner, length, inner, y + o * s.inner);
 }
 
-}  // namespace
-
-KernelRun make_reduction(Reduction kind, DType dtype, const Dims& shape, const std::vector<char>& reduced,
-                         std::size_t& workspace) {
-  // Neighbouring axes of one kind are walked as one; the innermost group is reduced first, so that each stage has
-  // contiguous operands, and the next works on what is left.
+// Neighbouring axes of one kind are walked as one; the innermost group is reduced first, so that each stage has
+// contiguous operands, and the next works on what is left.
+std::vector<Stage> stages_of(const Dims& shape, const std::vector<char>& reduced) {
   struct Group {
     std::int64_t extent;
     bool reduced;
@@ -78,7 +75,14 @@ KernelRun make_reduction(Reduction kind, DType dtype, const Dims& shape, const s
     stages.push_back({outer, groups[g].extent, inner});
   }
   if (stages.empty()) stages.push_back({count(shape), 1, 1});
+  return stages;
+}
 
+}  // namespace
+
+KernelRun make_reduction(Reduction kind, DType dtype, const Dims& shape, const std::vector<char>& reduced,
+                         std::size_t& workspace) {
+  const std::vector<Stage> stages = stages_of(shape, reduced);
   // Intermediate results alternate between the two halves of the workspace.
   std::int64_t largest = 0;
   for (std::size_t i = 0; i + 1 < stages.size(); ++i) largest = std::max(largest, stages[i].outer * stages[i].inner);

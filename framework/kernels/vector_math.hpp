@@ -1,6 +1,6 @@
 // Functions of vectors as sequences of simple instructions. Not installed.
 //
-// They are written once over a machine M. One M computes with a processor's vectors (simd_kernels.cpp), another records
+// They are written once over a machine M. One M computes with a processor's vectors (simd/machine.hpp), another records
 // the instructions, from which machine code is made for a whole fused group (fused/vector_code.hpp): both give the same
 // bits. None has branches, so that what an element becomes does not depend on its neighbours, and infinities, NaN,
 // overflow and denormal results come out right.

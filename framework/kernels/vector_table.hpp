@@ -1,8 +1,6 @@
 // The vector kernels: one table of functions for each instruction set, chosen when the process starts. Not installed.
 //
-// simd_kernels.cpp is compiled once for each set, with CHAINRULE_ARCH naming it. Everything there that is not a leaf
-// of this table has internal linkage or a type of that instruction set in its name, so that no inline function
-// compiled for a newer machine can stand in for one that an older machine calls.
+// simd/ makes them (simd/tables.hpp).
 #pragma once
 
 #include <cstddef>

@@ -4,7 +4,7 @@
 //
 //   cr::passes::Computation relu_to_gelu(const cr::passes::Computation& c) {
 //     return cr::passes::Rewriter(c).run([](cr::passes::Rewriter& r, const cr::Node& node) {
-//       return node.op().name == "relu" ? cr::gelu(r.now(node.input(0))) : r.copy(node);
+//       return node.op().name == "relu" ? my_gelu(r.now(node.input(0))) : r.copy(node);
 //     });
 //   }
 #pragma once

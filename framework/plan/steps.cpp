@@ -53,60 +53,73 @@ class StepMaker {
     const UnitData& unit = a_.units[u];
     recipe_ = {unit.fused ? 1U : 0U, unit.group.nodes.size(), unit.group.inputs.size(), unit.group.outputs.size(),
                static_cast<std::uint64_t>(unit.group.tile)};
-    const auto add_pointer = [&](const void* p) { recipe_.push_back(reinterpret_cast<std::uintptr_t>(p)); };
-    const auto add_type = [&](const NodeData& node) {
-      add_pointer(&static_cast<const Shape&>(node.type.shape));
-      recipe_.push_back(static_cast<std::uint64_t>(node.type.dtype));
-    };
-    const auto add_use = [&](const NodeData& node) {
-      add_pointer(node.op);
-      add_type(node);
-      recipe_.push_back(
-          node.attributes.empty() ? 0 : attributes_.try_emplace(node.attributes, attributes_.size() + 1).first->second);
-      recipe_.push_back(node.inputs.size());
-    };
-    const auto add_location = [&](const NodeData& node) {  // for errors of a run
-      add_pointer(node.at.file);
-      recipe_.push_back(static_cast<std::uint64_t>(node.at.line));
-    };
-    if (!unit.fused) {
-      const NodeData& node = a_.graph.node(unit.group.nodes.front());
-      add_use(node);
-      for (const NodeId input : node.inputs) add_type(a_.graph.node(input));
-      for (const NodeId output : unit.group.outputs) add_type(a_.graph.node(output));
-      add_location(node);
-      return recipe_;
-    }
-    const FusedGroup::Nodes& inputs = unit.group.inputs;
-    for (std::size_t i = 0; i < inputs.size(); ++i) {
-      place_[inputs[i]] = i;
-      add_type(a_.graph.node(inputs[i]));
-    }
-    const auto is_listed = [&](NodeId id) { return place_[id] < inputs.size() && inputs[place_[id]] == id; };
-    for (std::size_t i = 0; i < unit.group.nodes.size(); ++i) {
-      const NodeData& node = a_.graph.node(unit.group.nodes[i]);
-      add_use(node);
-      for (const NodeId input : node.inputs) {
-        if (a_.unit_of[input] == u) {
-          recipe_.push_back(2 * place_[input]);
-        } else if (is_listed(input)) {
-          recipe_.push_back(2 * place_[input] + 1);
-        } else if (const Array* constant = inlined_constant(a_.graph, input)) {
-          add_type(a_.graph.node(input));
-          recipe_.push_back(std::bit_cast<std::uint64_t>((*constant)[0]));
-        } else {  // a generator
-          const NodeData& generator = a_.graph.node(input);
-          add_use(generator);
-          add_location(generator);
-          for (const NodeId of_it : generator.inputs) recipe_.push_back(place_[of_it]);
-        }
-      }
-      place_[unit.group.nodes[i]] = i;
-    }
-    for (const NodeId output : unit.group.outputs) recipe_.push_back(place_[output]);
-    for (const auto& [output, input] : unit.group.in_place) recipe_.push_back(output << 32 | input);
+    unit.fused ? add_group(u) : add_single(unit.group);
     return recipe_;
   }
+
+  void add_single(const FusedGroup& single) {
+    const NodeData& node = a_.graph.node(single.nodes.front());
+    add_use(node);
+    for (const NodeId input : node.inputs) add_type(a_.graph.node(input));
+    for (const NodeId output : single.outputs) add_type(a_.graph.node(output));
+    add_location(node);
+  }
+
+  void add_group(Unit u) {
+    const FusedGroup& group = a_.units[u].group;
+    for (std::size_t i = 0; i < group.inputs.size(); ++i) {
+      place_[group.inputs[i]] = i;
+      add_type(a_.graph.node(group.inputs[i]));
+    }
+    for (std::size_t i = 0; i < group.nodes.size(); ++i) {
+      const NodeData& node = a_.graph.node(group.nodes[i]);
+      add_use(node);
+      for (const NodeId input : node.inputs) add_operand(u, input);
+      place_[group.nodes[i]] = i;
+    }
+    for (const NodeId output : group.outputs) recipe_.push_back(place_[output]);
+    for (const auto& [output, input] : group.in_place) recipe_.push_back(output << 32 | input);
+  }
+
+  // Of a node of a group: another one, an input, a constant, or what a generator makes of inputs.
+  void add_operand(Unit u, NodeId id) {
+    const FusedGroup::Nodes& inputs = a_.units[u].group.inputs;
+    const bool listed = place_[id] < inputs.size() && inputs[place_[id]] == id;
+    if (a_.unit_of[id] == u) {
+      recipe_.push_back(2 * place_[id]);
+    } else if (listed) {
+      recipe_.push_back(2 * place_[id] + 1);
+    } else if (const Array* constant = inlined_constant(a_.graph, id)) {
+      add_type(a_.graph.node(id));
+      recipe_.push_back(std::bit_cast<std::uint64_t>((*constant)[0]));
+    } else {
+      const NodeData& generator = a_.graph.node(id);
+      add_use(generator);
+      add_location(generator);
+      for (const NodeId input : generator.inputs) recipe_.push_back(place_[input]);
+    }
+  }
+
+  void add_use(const NodeData& node) {
+    add_pointer(node.op);
+    add_type(node);
+    recipe_.push_back(
+        node.attributes.empty() ? 0 : attributes_.try_emplace(node.attributes, attributes_.size() + 1).first->second);
+    recipe_.push_back(node.inputs.size());
+  }
+
+  void add_type(const NodeData& node) {
+    add_pointer(&static_cast<const Shape&>(node.type.shape));
+    recipe_.push_back(static_cast<std::uint64_t>(node.type.dtype));
+  }
+
+  // For errors of a run.
+  void add_location(const NodeData& node) {
+    add_pointer(node.at.file);
+    recipe_.push_back(static_cast<std::uint64_t>(node.at.line));
+  }
+
+  void add_pointer(const void* p) { recipe_.push_back(reinterpret_cast<std::uintptr_t>(p)); }
 
   Step make_step(Unit u, std::size_t step) {
     const auto [it, added] = made_.try_emplace(recipe(u), step);

@@ -57,11 +57,10 @@ class Report {
   Clock::time_point printed_ = start_;
 };
 
-}  // namespace
+constexpr std::int64_t seeds = std::int64_t{1} << 32;
 
-History fit(Program& program, const data::Dataset& dataset, const FitOptions& options, Location at) {
+void check(const Program& program, const FitOptions& options, Location at) {
   if (options.epochs < 0) throw Error(at, "fit", fmt::format("requires 0 epochs or more, got {}", options.epochs));
-  constexpr std::int64_t seeds = std::int64_t{1} << 32;
   if (options.seed < 0 || options.seed >= seeds)
     throw Error(at, "fit", fmt::format("requires a seed within [0, 2^32), got {}", options.seed));
   if (options.first_epoch && *options.first_epoch < 0)
@@ -72,25 +71,47 @@ History fit(Program& program, const data::Dataset& dataset, const FitOptions& op
                 fmt::format("requires a program whose first output is the cost, a scalar, got {}",
                             program.outputs().empty() ? "none" : to_string(program.outputs()[0].shape())));
   if (!program.has_updates()) throw Error(at, "fit", "requires a program with updates, got one without");
+}
 
-  detail::StateData& state = *program.state_data();
-  const auto batches_of = [&](std::int64_t epoch) {
-    if (!options.shuffle) return data::batches(dataset, options.batch, at);
-    return data::mini_batches(dataset, options.batch, numpy::RandomState((options.seed + epoch) % seeds, at), at);
-  };
-  const std::int64_t batches = data::batches(dataset, options.batch, at).size();
-  const auto [step_before, epoch_before] = [&] {
+data::Batches batches_of(const data::Dataset& dataset, const FitOptions& options, std::int64_t epoch, Location at) {
+  if (!options.shuffle) return data::batches(dataset, options.batch, at);
+  return data::mini_batches(dataset, options.batch, numpy::RandomState((options.seed + epoch) % seeds, at), at);
+}
+
+// The state's counters, of which fit() sets the epoch.
+class Counters {
+ public:
+  Counters(detail::StateData& state, Location at) : state_(state), at_(at) {
     const detail::StateGuard reading(state.lock, detail::StateGuard::For::reading);
-    return std::pair(state.step, state.epoch);
-  }();
-  const bool fresh = epoch_before <= 0 && step_before < batches;
-  History out;
-  out.first_epoch = options.first_epoch.value_or(fresh ? 0 : epoch_before + 1);
+    step_before_ = state.step;
+    epoch_before_ = state.epoch;
+  }
 
-  const auto set_epoch = [&](std::int64_t epoch) {
-    const detail::StateGuard writing(state.lock, detail::StateGuard::For::writing, at);
-    state.set_counters(state.step, epoch);
-  };
+  [[nodiscard]] std::int64_t next_epoch(std::int64_t batches) const {
+    const bool fresh = epoch_before_ <= 0 && step_before_ < batches;
+    return fresh ? 0 : epoch_before_ + 1;
+  }
+  void set_epoch(std::int64_t epoch) {
+    const detail::StateGuard writing(state_.lock, detail::StateGuard::For::writing, at_);
+    state_.set_counters(state_.step, epoch);
+  }
+  void restore() { set_epoch(epoch_before_); }
+
+ private:
+  detail::StateData& state_;
+  Location at_;
+  std::int64_t step_before_ = 0;
+  std::int64_t epoch_before_ = 0;
+};
+
+}  // namespace
+
+History fit(Program& program, const data::Dataset& dataset, const FitOptions& options, Location at) {
+  check(program, options, at);
+  Counters counters(*program.state_data(), at);
+  const std::int64_t batches = data::batches(dataset, options.batch, at).size();
+  History out;
+  out.first_epoch = options.first_epoch.value_or(counters.next_epoch(batches));
 
   std::optional<Interrupt> interrupt;
   if (options.interruptible) interrupt.emplace();
@@ -98,11 +119,11 @@ History fit(Program& program, const data::Dataset& dataset, const FitOptions& op
   bool begun = false;
   // Returns whether all of its batches were run.
   const auto run_epoch = [&](std::int64_t epoch) {
-    set_epoch(std::max<std::int64_t>(epoch - 1, 0));
+    counters.set_epoch(std::max<std::int64_t>(epoch - 1, 0));
     double total = 0;
     std::int64_t seen = 0;
     std::int64_t done = 0;
-    for (const auto& batch : batches_of(epoch)) {
+    for (const auto& batch : batches_of(dataset, options, epoch, at)) {
       if (interrupt && interrupt->requested()) return false;
       total += run(program, options.inputs, batch, at)[0][0] * static_cast<double>(batch.size());
       begun = true;
@@ -110,14 +131,14 @@ History fit(Program& program, const data::Dataset& dataset, const FitOptions& op
       report.batch(epoch, ++done, total / static_cast<double>(seen));
     }
     out.costs.push_back(total / static_cast<double>(seen));
-    set_epoch(epoch);
+    counters.set_epoch(epoch);
     return true;
   };
   for (std::int64_t epoch = out.first_epoch; epoch < out.first_epoch + options.epochs; ++epoch) {
     try {
       if (!run_epoch(epoch)) break;
     } catch (...) {
-      if (!begun) set_epoch(epoch_before);  // refused: all is as it was
+      if (!begun) counters.restore();  // refused: all is as it was
       throw;
     }
     EpochReport end{epoch, out.costs.back()};
