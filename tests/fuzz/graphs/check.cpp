@@ -66,6 +66,22 @@ class Expectation {
     return false;
   }
 
+  // What a program computes that runs the graph as it was built: the outputs, and what they and the other results need,
+  // constants aside. Throws Error where the interpreter does.
+  std::vector<std::uint32_t> on_the_way(const std::vector<std::uint32_t>& outputs,
+                                        const std::vector<std::uint32_t>& others) {
+    const std::size_t size = exact_->built.graph.size();
+    for (const std::uint32_t id : outputs) value(*exact_, id);
+    for (const std::uint32_t id : others) value(*exact_, id);
+    std::vector<std::uint32_t> out;
+    for (std::uint32_t id = 0; id < size; ++id) {
+      const Value v(exact_->built.graph.data().get(), id);
+      const bool output = std::find(outputs.begin(), outputs.end(), id) != outputs.end();
+      if (output || (exact_->interpreter.needed(v) && !detail::constant_value(v))) out.push_back(id);
+    }
+    return out;
+  }
+
   // Whether all floating ones of these values are finite; nothing where that hangs by rounding or one throws Error.
   std::optional<bool> are_finite(const std::vector<std::uint32_t>& ids) {
     while (moved_.size() < 6) add_moved();
@@ -126,6 +142,7 @@ class Expectation {
   static bool are_finite(World& world, const std::vector<std::uint32_t>& ids) {
     return std::all_of(ids.begin(), ids.end(), [&](std::uint32_t id) {
       const Array& array = value(world, id);
+      if (detail::constant_value({world.built.graph.data().get(), id})) return true;  // it may be infinite
       for (std::int64_t i = 0; is_floating(array.dtype()) && i < array.size(); ++i)
         if (!std::isfinite(array[i])) return false;
       return true;
@@ -243,21 +260,17 @@ class Checker {
     return computed;
   }
 
-  // All that a program computes that runs the graph as it was built: outputs, and what is on the way to them, which are
-  // all outputs of each node and no constants.
-  [[nodiscard]] std::vector<std::uint32_t> values_on_the_way() const {
-    const Graph& graph = main_->built.graph;
-    std::vector<char> wanted = computed_values();
-    for (std::uint32_t id = 0; id < wanted.size(); ++id)
-      if (wanted[id])
-        for (const Value output : Value(graph.data().get(), id).node().outputs()) wanted[output.id()] = 1;
-    for (std::uint32_t id = 0; id < wanted.size(); ++id)
-      if (detail::constant_value({graph.data().get(), id})) wanted[id] = 0;
-    for (const std::size_t i : recipe_.outputs) wanted[main_->built.values[i].id()] = 1;
-    std::vector<std::uint32_t> out;
-    for (std::uint32_t id = 0; id < wanted.size(); ++id)
-      if (wanted[id]) out.push_back(id);
-    return out;
+  // As of Expectation; nothing where the interpreter throws Error.
+  [[nodiscard]] std::optional<std::vector<std::uint32_t>> on_the_way(Expectation& expectation) const {
+    std::vector<std::uint32_t> outputs;
+    std::vector<std::uint32_t> others;
+    for (const std::size_t i : recipe_.outputs) outputs.push_back(main_->built.values[i].id());
+    for (const auto& [variable, expression] : updates_) others.push_back(main_->built.values[expression].id());
+    try {
+      return expectation.on_the_way(outputs, others);
+    } catch (const Error&) {
+      return {};
+    }
   }
 
   // A graph that is small for one set of sizes may not be for another.
@@ -475,35 +488,29 @@ class Checker {
   // Node by node, every value on the way must be the interpreter's.
   void run_as_built() {
     const auto side = make({.optimize = false});
-    const std::vector<std::uint32_t> ids = values_on_the_way();
     for (const SizeSet& set : recipe_.sizes) {
       if (is_too_large(set)) continue;
       const Sizes sizes = sizes_of(set);
       const std::vector<Array> before = variables_of(recipe_, *side);
       Expectation expectation(recipe_, sizes, given(*side, sizes));
+      const auto ids = on_the_way(expectation);
       std::string error;
-      const auto values = outputs_of(*side, arrays_of(*side, sizes), error, ids);
-      if (!values) {
-        if (is_right_to_throw(expectation, error)) return;
+      const auto values = outputs_of(*side, arrays_of(*side, sizes), error, ids.value_or(std::vector<std::uint32_t>{}));
+      if (!values && !is_right_to_throw(expectation, error))
         found(Fault::running, fmt::format("without optimization: {}", error), gist(error));
-      }
-      try {
-        for (std::size_t i = 0; i < ids.size(); ++i) {
-          const Value value(side->built.graph.data().get(), ids[i]);
-          expectation.compare(ids[i], (*values)[i], "without optimization " + value.describe(), counts_);
-        }
-        compare_variables(expectation, before, variables_of(recipe_, *side));
-      } catch (const Error&) {
-        // An index out of range in what select_mode leaves out.
-      }
+      if (!values || !ids) return;
       ++counts_.as_built;
+      for (std::size_t i = 0; i < ids->size(); ++i) {
+        const Value value(side->built.graph.data().get(), (*ids)[i]);
+        expectation.compare(value.id(), (*values)[i], "without optimization " + value.describe(), counts_);
+      }
+      compare_variables(expectation, before, variables_of(recipe_, *side));
     }
   }
 
   // With check_finite a run is an Error exactly where something that it computes is not finite.
   void run_watched() {
     const auto side = make({.check_finite = true});
-    const std::vector<std::uint32_t> ids = values_on_the_way();
     for (const SizeSet& set : recipe_.sizes) {
       if (is_too_large(set)) continue;
       const Sizes sizes = sizes_of(set);
@@ -511,14 +518,15 @@ class Checker {
       Expectation expectation(recipe_, sizes, given(*side, sizes));
       std::string error;
       const bool ran = outputs_of(*side, arrays_of(*side, sizes), error).has_value();
-      const bool refused = error.find("check_finite: requires finite numbers") != std::string::npos;
       if (!ran && !identical(before, variables_of(recipe_, *side)))
         found(Fault::state, fmt::format("a run that threw changed the State: {}", error));
+      const bool refused = error.find("check_finite: requires finite numbers") != std::string::npos;
       if (!ran && !refused && !is_right_to_throw(expectation, error))
         found(Fault::running, fmt::format("with check_finite: {}", error), gist(error));
-      if (!ran && !refused) return;
+      const auto ids = on_the_way(expectation);
+      if (!ids || (!ran && !refused)) return;
       ++counts_.watched;
-      if (const auto finite = expectation.are_finite(ids); finite && *finite == refused)
+      if (const auto finite = expectation.are_finite(*ids); finite && *finite == refused)
         found(Fault::value, refused ? fmt::format("all is finite, and a run with check_finite says: {}", error)
                                     : "something is not finite, and a run with check_finite says nothing");
     }

@@ -204,12 +204,18 @@ void Interpreter::give(Value leaf, const Array& array) {
   bool exact = true;
   of_node_ = 2 * random_.unit() - 1;
   perturb(own, exact);
-  entry(leaf) = {std::make_shared<const Array>(std::move(own)), exact};
+  entry(leaf) = {std::make_shared<const Array>(std::move(own)), exact, false};
 }
 
 const Array& Interpreter::value(Value value) {
-  if (!entry(value).array) evaluate(value.node());
+  if (!entry(value).array) evaluate(value);
+  entry(value).asked_for = true;
   return *entry(value).array;
+}
+
+bool Interpreter::needed(Value value) {
+  const Values outputs = value.node().outputs();
+  return entry(value).array && std::any_of(outputs.begin(), outputs.end(), [&](Value v) { return entry(v).asked_for; });
 }
 
 double Interpreter::moved(double x, DType dtype) {
@@ -230,14 +236,22 @@ void Interpreter::move_all(Array& array) {
   for (std::int64_t i = 0; i < array.size(); ++i) array.set(i, moved(array[i], array.dtype()));
 }
 
-void Interpreter::evaluate(const Node& node) {
-  for (const Value input : node.inputs()) this->value(input);
-  of_node_ = 2 * random_.unit() - 1;
+// What a node needs of its inputs: of by_mode, which no program runs as it is (pass select_mode), the choice.
+Values Interpreter::read_by(const Node& node) const {
+  static const Op* const by_mode = find_op("by_mode");
+  return &node.op() == by_mode ? Values{node.input(mode_ == Mode::training ? 0 : 1)} : node.inputs();
+}
+
+void Interpreter::evaluate(Value value) {
+  const Node node = value.node();
   const Op& op = node.op();
-  if (const Array* constant = detail::constant_value(node.output())) return give(node.output(), *constant);
-  if (op.forward.expansion) return evaluate_expansion(node);
+  if (op.forward.expansion) return evaluate_expansion(value);
+  const Values inputs = read_by(node);
+  for (const Value input : inputs) this->value(input);
+  of_node_ = 2 * random_.unit() - 1;
+  if (const Array* constant = detail::constant_value(value)) return give(value, *constant);
   bool exact = true;
-  for (const Value input : node.inputs()) exact = exact && entry(input).exact;
+  for (const Value input : inputs) exact = exact && entry(input).exact;
   std::vector<Array> outputs;
   for (const Value output : node.outputs())
     outputs.emplace_back(output.dtype(), chainrule::evaluate(output.shape(), sizes_));
@@ -251,22 +265,23 @@ void Interpreter::evaluate(const Node& node) {
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     bool own = exact;
     if (!as_given) perturb(outputs[i], own);
-    entry(node.output(i)) = {std::make_shared<const Array>(std::move(outputs[i])), own};
+    entry(node.output(i)) = {std::make_shared<const Array>(std::move(outputs[i])), own, false};
   }
 }
 
-void Interpreter::evaluate_expansion(const Node& node) {
-  const Values made = node.op().forward.expansion(node);
-  const Values outputs = node.outputs();
-  if (made.size() != outputs.size())
+void Interpreter::evaluate_expansion(Value value) {
+  const Node node = value.node();
+  const auto [known, is_new] = expansions_.try_emplace(node.id());
+  if (is_new) known->second = node.op().forward.expansion(node);
+  if (known->second.size() != node.output_count())
     throw std::logic_error(fmt::format("op {} expands to another number of outputs", node.op().name));
-  for (std::size_t i = 0; i < made.size(); ++i) {
-    if (made[i].dtype() != outputs[i].dtype() ||
-        !(chainrule::evaluate(made[i].shape(), sizes_) == chainrule::evaluate(outputs[i].shape(), sizes_)))
-      throw std::logic_error(fmt::format("op {} expands to another type", node.op().name));
-    this->value(made[i]);
-    entry(outputs[i]) = Entry(entry(made[i]));  // a copy: there may have to be more entries for it
-  }
+  const Value made = known->second[value.output_index()];
+  if (made.dtype() != value.dtype() ||
+      !(chainrule::evaluate(made.shape(), sizes_) == chainrule::evaluate(value.shape(), sizes_)))
+    throw std::logic_error(fmt::format("op {} expands to another type", node.op().name));
+  this->value(made);
+  const Entry found = entry(made);  // a copy: there may have to be more entries for it
+  entry(value) = found;
 }
 
 void Interpreter::evaluate_micro(const Node& node, Array& out, bool& exact) {
@@ -277,15 +292,14 @@ void Interpreter::evaluate_micro(const Node& node, Array& out, bool& exact) {
   const DType dtype = compute_dtype(node);
   std::vector<const Array*> inputs;
   std::vector<Dims> strides;
-  for (const Value input : node.inputs()) {
+  for (const Value input : read_by(node)) {
     inputs.push_back(&value(input));
     strides.push_back(broadcast_strides(inputs.back()->shape(), out.shape()));
   }
   std::vector<double> attributes;
   for (const std::string& name : program.attributes)
     attributes.push_back(rounded(node.attributes().number(name), dtype));
-  // Of a node that no program runs as it is (pass select_mode): the choice.
-  const bool by_mode = &node.op() == find_op("by_mode");
+  const bool by_mode = inputs.size() < program.inputs;  // which gives what it reads
 
   using Kind = MicroProgram::Operand::Kind;
   const bool exact_inputs = exact;
@@ -299,8 +313,7 @@ void Interpreter::evaluate_micro(const Node& node, Array& out, bool& exact) {
       for (std::size_t axis = 0; axis < index.rank(); ++axis) offsets[k] += index[axis] * strides[k][axis];
     }
     if (by_mode) {
-      const std::size_t chosen = mode_ == Mode::training ? 0 : 1;
-      out.set(i, (*inputs[chosen])[offsets[chosen]]);
+      out.set(i, (*inputs[0])[offsets[0]]);
     } else if (dtype == int64) {
       for (std::size_t n = 0; n < program.instructions.size(); ++n) {
         const auto& instruction = program.instructions[n];

@@ -14,6 +14,7 @@
 
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include <chainrule/framework/graph/op.hpp>
@@ -39,17 +40,22 @@ class Interpreter {
   // The numbers of a value. Throws Error where a kernel does (an index out of range, the maximum of nothing), and
   // std::logic_error where a node is not as the rules of ops want it.
   const Array& value(Value value);
+  // Whether a value was asked for, by whoever uses this or for another value, or came with one that was. (Nothing is
+  // but what is needed: of a by_mode one side.)
+  bool needed(Value value);
 
  private:
   struct Entry {
     std::shared_ptr<const Array> array;
     bool exact = false;
+    bool asked_for = false;
   };
   Entry& entry(Value value) { return entries_.size() > value.id() ? entries_[value.id()] : grown(value); }
   Entry& grown(Value value);
-  // All outputs of a node.
-  void evaluate(const Node& node);
-  void evaluate_expansion(const Node& node);
+  // All outputs of a node, of a composite this one.
+  void evaluate(Value value);
+  void evaluate_expansion(Value value);
+  [[nodiscard]] Values read_by(const Node& node) const;
   void evaluate_micro(const Node& node, Array& out, bool& exact);
   void evaluate_kernel(const Node& node, std::vector<Array>& outputs, bool moves_inputs);
   void perturb(Array& array, bool& exact);
@@ -63,6 +69,7 @@ class Interpreter {
   double of_node_ = 0;  // what its elements are moved by together, from -1 to 1
   Random random_;
   std::vector<Entry> entries_;
+  std::unordered_map<std::uint32_t, Values> expansions_;  // of composites, by id
 };
 
 }  // namespace chainrule::fuzz
