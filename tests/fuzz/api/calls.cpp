@@ -27,10 +27,10 @@ Said<optim::LearningRate> rate(Call& c) {
 // Keeps the updates of a random optimizer for a random loss.
 void minimize(Call& c) {
   const auto with = [&](const auto& optimizer, const std::string& text) {
-    const auto keep = [&](const Updates& updates) {
-      c.world.updates.push_back({updates, fmt::format("u{}", c.world.updates.size())});
-    };
     const auto loss = c.scalar();
+    const auto keep = [&](const Updates& updates) {
+      c.world.updates.push_back({updates, fmt::format("u{}", c.world.updates.size()), loss.it});
+    };
     if (c.random.chance(0.6)) {
       c.say("{}.minimize({})", text, loss);
       return keep(optimizer.minimize(loss.it));
@@ -135,22 +135,19 @@ void new_program(Call& c, bool trains) {
   const std::size_t s = c.state();
   Request request;
   std::string text;
+  auto outputs = c.some(3);
   if (trains) {
     if (c.world.updates.empty()) throw Error("fuzz", "no updates yet");
     const auto& updates = c.world.updates[c.random.below(c.world.updates.size())];
     request.updates = updates.updates;
     text = ", .updates = " + updates.text;
+    if (c.random.chance(0.6)) outputs = {{updates.loss}, fmt::format("{{{}}}", c.named(updates.loss))};
   } else if (c.random.chance(0.4)) {
     const auto variable = c.variable();
     const auto expression = c.like(variable.it);
     request.updates = {{variable.it, expression.it}};
     text = fmt::format(", .updates = {{{{{}, {}}}}}", variable, expression);
     if (c.bad()) request.updates.push_back(request.updates[0]);
-  }
-  auto outputs = c.some(3);
-  if (trains && c.random.chance(0.6)) {
-    const auto cost = c.scalar();
-    outputs = {{cost.it}, "{" + cost.text + "}"};
   }
   request.outputs = outputs.it;
   add_options(c, request, text);
@@ -262,7 +259,7 @@ const std::vector<NamedCall>& calls() {
          const Value line = graph.parameter("w_line", ones({2}));
          const Value loss = mean(square(matmul(rows, line) - 1.0));
          c.keep(Values{rows, line, loss});
-         c.world.updates.push_back({optim::GradientDescent{0.1}.minimize(loss, {line}), "regression"});
+         c.world.updates.push_back({optim::GradientDescent{0.1}.minimize(loss, {line}), "regression", loss});
        }},
       {"Value",
        [](Call& c) {
@@ -750,13 +747,15 @@ const std::vector<NamedCall>& calls() {
          if (c.world.programs[p].program->has_updates()) return;
          c.feeds(p, feeds);
          c.only_good = false;
-         const auto v = c.value();
+         const Values& outputs = c.world.programs[p].program->outputs();
+         const auto v = c.random.chance(0.7) && !outputs.empty() ? c.named(c.random.pick(outputs)) : c.value();
          const auto i = c.whole(0, 2);
-         c.say("p{}.run({}).at({}), .at({}), .scalar()", p, feeds.text, v, i);
+         c.say("p{}.run({}).at({}), .at({}), .scalar({})", p, feeds.text, v, i, v);
          const Results results = c.world.programs[p].program->run(std::span<const Feed>(feeds.feeds));
-         if (i.it >= 0) static_cast<void>(results.at(static_cast<std::size_t>(i.it)));
          static_cast<void>(results.at(v.it));
-         static_cast<void>(results.scalar());
+         if (c.random.chance(0.5)) return;
+         if (i.it >= 0) static_cast<void>(results.at(static_cast<std::size_t>(i.it)));
+         if (c.random.chance(0.5)) static_cast<void>(results.scalar(v.it));
        }},
       {"explain",
        [](Call& c) {
@@ -779,9 +778,12 @@ const std::vector<NamedCall>& calls() {
       {"fit",
        [](Call& c) {
          std::size_t p = c.program();
+         const auto trains = [](const Program& program) {
+           return program.has_updates() && program.inputs().size() == 1 && !program.outputs().empty() &&
+                  program.outputs()[0].rank() == 0;
+         };
          for (std::size_t other = 0; other < c.world.programs.size() && c.random.chance(0.9); ++other)
-           if (c.world.programs[other].program->has_updates() && c.world.programs[other].program->inputs().size() == 1)
-             p = other;
+           if (trains(*c.world.programs[other].program)) p = other;
          const Values inputs = c.world.programs[p].program->inputs();
          auto x = c.value();
          auto y = c.random.chance(0.5) ? Said<Value>{Value(), "{}"} : c.value();
@@ -790,11 +792,11 @@ const std::vector<NamedCall>& calls() {
          if (!inputs.empty() && inputs.size() <= 2 && c.random.chance(0.8)) {
            x = c.named(inputs[0]);
            rows = c.array_for(inputs[0]);
-           if (inputs.size() == 2) y = c.named(inputs[1]);
-           if (inputs.size() == 2) labels = c.array_for(inputs[1]);
+           y = inputs.size() == 2 ? c.named(inputs[1]) : Said<Value>{Value(), "{}"};
+           labels = inputs.size() == 2 ? c.array_for(inputs[1]) : Said<Array>{Array(), "{}"};
          }
          const auto batch = c.whole(1, 3);
-         const auto epochs = c.random.pick({0, 1, 2, -1});
+         const auto epochs = c.random.pick({0, 1, 2, 1, 2, -1});
          c.say("cr::fit(p{}, {{.x = {}, .y = {}}}, {{.inputs = {{{}, {}}}, .batch = {}, .epochs = {}}})", p, rows,
                labels, x, y, batch, epochs);
          data::Dataset dataset;
