@@ -254,10 +254,12 @@ const std::vector<NamedCall>& calls() {
        [](Call& c) {
          Graph graph = c.world.graphs[0];
          if (graph.has("rows") || graph.has("w_line")) return;
-         c.say("cr::square(cr::matmul(g0.input(\"rows\", {{n, 2}}), g0.parameter(\"w_line\", cr::ones({{2}}))) - 1.0)");
-         const Value rows = graph.input("rows", {Dimension::symbol("n"), 2});
-         const Value line = graph.parameter("w_line", ones({2}));
-         const Value loss = mean(square(matmul(rows, line) - 1.0));
+         c.say(
+             "cr::square(cr::matmul(g0.parameter(\"w_line\", cr::ones({{1, 2}})), g0.input(\"rows\", {{2, n}})) - "
+             "1.0)");
+         const Value line = graph.parameter("w_line", ones({1, 2}));
+         const Value rows = graph.input("rows", {2, Dimension::symbol("n")});
+         const Value loss = mean(square(matmul(line, rows) - 1.0));
          c.keep(Values{rows, line, loss});
          c.world.updates.push_back({optim::GradientDescent{0.1}.minimize(loss, {line}), "regression", loss});
        }},
@@ -793,7 +795,8 @@ const std::vector<NamedCall>& calls() {
            x = c.named(inputs[0]);
            rows = c.array_for(inputs[0]);
            y = inputs.size() == 2 ? c.named(inputs[1]) : Said<Value>{Value(), "{}"};
-           labels = inputs.size() == 2 ? c.array_for(inputs[1]) : Said<Array>{Array(), "{}"};
+           const std::int64_t examples = rows.it.rank() > 0 ? rows.it.shape()[rows.it.rank() - 1] : 0;
+           labels = inputs.size() == 2 ? c.array_for(inputs[1]) : c.array_like(float64, Dims{examples});
          }
          const auto batch = c.whole(1, 3);
          const auto epochs = c.random.pick({0, 1, 2, 1, 2, -1});
