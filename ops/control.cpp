@@ -69,6 +69,7 @@ CHAINRULE_EARLY const BuiltinOp extent_op = register_op({
     .forward =
         [] {
           Forward forward;
+          forward.exact = true;
           forward.kernel = [](KernelCall& call) -> KernelRun {
             const auto number = count(evaluate(call.attributes.get<Shape>("shape"), Sizes{}));
             return visit_dtype(call.output.dtype, [&](auto t) -> KernelRun {

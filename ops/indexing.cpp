@@ -69,6 +69,7 @@ Type take_shape(const OpCall& call) {
 
 Forward take_kernel() {
   Forward forward;
+  forward.exact = true;
   forward.may_throw = true;
   forward.kernel = [](KernelCall& call) -> KernelRun {
     const Places places(call, call.inputs[1].shape, call.inputs[0].shape[axis_of(call.attributes)]);

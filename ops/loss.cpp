@@ -82,6 +82,7 @@ CHAINRULE_EARLY const BuiltinOp mean_squared_error_op = register_op({
 
 Forward one_hot_kernel() {
   Forward forward;
+  forward.exact = true;
   forward.may_throw = true;
   forward.kernel = [](KernelCall& call) -> KernelRun {
     const auto axis = static_cast<std::size_t>(call.attributes.get<std::int64_t>("axis"));

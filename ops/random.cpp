@@ -22,6 +22,7 @@ namespace {
 
 Forward mask_generator() {
   Forward forward;
+  forward.exact = true;
   forward.dtypes = Forward::Dtypes::floating;
   forward.generator = [](const KernelCall& call) -> RangeRun {
     const auto threshold = static_cast<std::uint32_t>(call.attributes.number("keep") * 0x1p24);

@@ -85,6 +85,7 @@ Forward reduction(kernels::Reduction kind) {
     return kernels::make_reduction(kind, call.inputs[0].dtype, call.inputs[0].shape, reduced, call.workspace);
   };
   forward.sum = kind == kernels::Reduction::sum;
+  forward.exact = !forward.sum;
   return forward;
 }
 

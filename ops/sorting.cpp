@@ -82,6 +82,7 @@ std::size_t axis_of(const Attributes& attributes) {
 // `descending`: the name of the attribute that says so. An op without "k" takes all.
 Forward first_in_order(std::string descending) {
   Forward forward;
+  forward.exact = true;
   forward.skips_unread = true;
   forward.kernel = [descending = std::move(descending)](KernelCall& call) -> KernelRun {
     const Lines lines(call.inputs[0].shape, axis_of(call.attributes));

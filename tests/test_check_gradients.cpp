@@ -64,6 +64,18 @@ TEST_CASE("a gradient between the slopes at a kink is a subgradient, and says so
   }
 }
 
+TEST_CASE("a gradient beside a kink, however near that is, does not fail", "[check]") {
+  for (double distance = 1e-15; distance < 1e-2; distance *= 3) {
+    cr::Graph graph;
+    const auto x = graph.parameter("x", cr::Array({1.0, 1.5}));
+    const auto loss = cr::sum(cr::maximum(x, cr::Array({1 + distance, 1.5 - distance})) * cr::Array({2.0, 3.0}));
+    const cr::State state(graph);
+    const auto report = cr::check_gradients(loss, {x}, state, {}, gradients_only);
+    INFO("at " << distance << "\n" << report.to_string());
+    CHECK(report.verdict() != cr::Verdict::fail);
+  }
+}
+
 TEST_CASE("a gradient beyond the slopes at a kink fails", "[check]") {
   cr::Op wrong = with_samples("relu", {{.inputs = {cr::Array({0.0, 1.0})}}});
   wrong.gradient = [](const cr::Node& node, cr::Value dy) -> cr::Values {
@@ -497,6 +509,23 @@ TEST_CASE("an element close to a pole is moved in proportion to itself", "[check
   CHECK(report.verdict() == cr::Verdict::pass);
 }
 
+TEST_CASE("an element far smaller than the others of its array is moved in proportion to itself where that matters",
+          "[check]") {
+  for (const cr::Array& point : {cr::Array({0.1, 1e30}), cr::Array({1e-24, 2.0}), cr::Array({1e-49, 3e-49})}) {
+    cr::Graph graph;
+    const auto w = graph.parameter("w", point);
+    const cr::State state(graph);
+    for (const auto& loss : {cr::sum(1.0 / w), cr::sum(cr::log(w))}) {
+      const auto report = cr::check_gradients(loss, {w}, state);
+      INFO(report.to_string());
+      CHECK(report.verdict() == cr::Verdict::pass);
+    }
+  }
+  cr::Op wrong = with_samples("log", {{.inputs = {cr::Array({0.1, 1e30})}}});
+  wrong.gradient = [](const cr::Node& node, cr::Value dy) -> cr::Values { return {1.1 * dy / node.input(0)}; };
+  CHECK(cr::check_gradients(wrong, gradients_only).verdict() == cr::Verdict::fail);
+}
+
 TEST_CASE("the second derivative at a kink is checked beside it", "[check]") {
   cr::Graph graph;
   const auto w = graph.parameter("w", cr::Array({0.0, 1.0}));
@@ -742,6 +771,20 @@ TEST_CASE("rounding that is the same wherever the points are is no gradient", "[
     INFO(report.to_string());
     CHECK(report.verdict() != cr::Verdict::fail);
   }
+}
+
+TEST_CASE("a function of nothing but rounding errors does not fail", "[check]") {
+  // The sum of what batch_norm makes is that of beta, so its gradient is 0 but for rounding, and hardly a logarithm.
+  cr::Graph graph;
+  const auto x = graph.parameter("x", cr::Array({{0.375, -1.125, 1.375}}));
+  const auto p = graph.parameter("p", cr::Array({0.25 + 1.75 * 0.61803398875}));
+  const auto y =
+      cr::sum(cr::batch_norm(x, p, p, cr::stop_gradient(p), cr::stop_gradient(p), {.axis = 0, .epsilon = 1.0}));
+  const auto loss = cr::sum(cr::log(cr::gradients(y, {x})[0]));
+  const cr::State state(graph);
+  const auto report = cr::check_gradients(loss, {p, x}, state);
+  INFO(report.to_string());
+  CHECK(report.verdict() != cr::Verdict::fail);
 }
 
 TEST_CASE("a number that is not finite and that nothing depends on has a gradient of 0", "[check]") {

@@ -198,3 +198,78 @@ TEST_CASE("check_finite names the first node that is not finite, and changes not
   CHECK(state.get(w).identical(now));
   CHECK(state.step() == 2);
 }
+
+TEST_CASE("each composite runs as it was built, alone and with all of its outputs") {
+  Graph graph;
+  const auto x = graph.input("x", {2, 3});
+  const Array numbers({{1.0, 2.0, 6.0}, {-1.0, 0.0, 1.0}});
+  const auto [center, spread] = moments(x, {1});
+  const Values values = {mean(x), softmax(x), log_softmax(x), center, spread, mean_squared_error(x, x * 2.0)};
+  for (const Value y : values) {
+    State state(graph);
+    const Array fast = Program(state, {.outputs = {y}}).run({{x, numbers}})[0];
+    const Array slow = Program(state, {.outputs = {y}, .optimize = false}).run({{x, numbers}})[0];
+    const Array watched = Program(state, {.outputs = {y}, .check_finite = true}).run({{x, numbers}})[0];
+    CHECK(allclose(fast, slow, 1e-14, 1e-15));
+    CHECK(watched.identical(fast));
+  }
+  State state(graph);
+  Program both(state, {.outputs = {center, spread}, .optimize = false});
+  const Results results = both.run({{x, numbers}});
+  CHECK(results[0].identical(Array({3.0, 0.0})));
+  CHECK(results[1][0] == Approx(14.0 / 3));
+  CHECK(results[1][1] == Approx(2.0 / 3));
+}
+
+TEST_CASE("as it was built, a program asks for what its mode needs and looks at no more") {
+  Graph graph;
+  const auto x = graph.input("x", {2});
+  const auto other = graph.input("other", {2});
+  const auto doubled = other * 2.0;
+  const auto y = by_mode(x, log(doubled)) + 1.0;
+  State state(graph);
+  const Array numbers({1.0, 2.0});
+  const Array negative({-1.0, 2.0});
+  for (const bool optimize : {true, false}) {
+    Program trained(state, {.outputs = {y}, .optimize = optimize, .check_finite = true});
+    CHECK(trained.inputs() == Values{x});
+    CHECK(trained.run({{x, numbers}})[0][1] == 3);
+    // What it does without may be given, and be as it likes.
+    CHECK(trained.run({{x, numbers}, {other, negative}})[0][0] == 2);
+    Program inferred(state, {.outputs = {y}, .mode = Mode::inference, .optimize = optimize, .check_finite = true});
+    CHECK(inferred.inputs() == Values{other});
+    CHECK(inferred.run({{other, numbers}})[0][0] == Approx(1 + std::log(2.0)));
+    CHECK_THAT(error_of([&] {
+                 inferred.run({{other, negative}});
+               }).what(),
+               ContainsSubstring("got nan as element {0} of log at"));
+  }
+  Program plain(state, {.outputs = {y}, .optimize = false});
+  CHECK_THROWS_WITH(plain.run({{x, numbers}}).at(doubled), ContainsSubstring("requires an output of the program"));
+}
+
+TEST_CASE("check_finite lets infinite constants be, also as an output or a new value") {
+  Graph graph;
+  const auto w = graph.variable("w", zeros({2}));
+  const auto infinite = graph.constant(Array({1.0, std::numeric_limits<double>::infinity()}));
+  State state(graph);
+  Program program(state, {.outputs = {infinite}, .updates = {{w, infinite}}, .check_finite = true});
+  CHECK(std::isinf(program.run()[0][1]));
+  CHECK(std::isinf(state.get(w)[1]));
+  Program made(state, {.outputs = {infinite * 2.0}, .check_finite = true});
+  CHECK_THAT(error_of([&] { made.run(); }).what(), ContainsSubstring("got inf as element {1} of mul at"));
+}
+
+TEST_CASE("check_finite looks at what passes of one's own make of the graph") {
+  Graph graph;
+  const auto x = graph.input("x", {1});
+  const auto y = log(x) + 1.0;
+  State state(graph);
+  const passes::Pass safe{"safe", [](const passes::Computation& c) {
+                            return passes::Rewriter(c).run([](passes::Rewriter& r, const Node& node) {
+                              return node.op().name == "log" ? r.now(node.input(0)) : r.copy(node);
+                            });
+                          }};
+  Program program(state, {.outputs = {y}, .passes = {safe}, .check_finite = true});
+  CHECK(program.run({{x, Array({-2.0})}})[0][0] == -1);
+}

@@ -6,8 +6,13 @@
 #include <utility>
 #include <vector>
 
+#include <chainrule/framework/graph/graph_data.hpp>
 #include <chainrule/framework/graph/initial.hpp>
+#include <chainrule/framework/graph/node_facts.hpp>
+#include <chainrule/ops/activation.hpp>
 #include <chainrule/ops/arithmetic.hpp>
+#include <chainrule/ops/compare.hpp>
+#include <chainrule/ops/control.hpp>
 #include <chainrule/ops/layout.hpp>
 #include <chainrule/ops/matmul.hpp>
 #include <chainrule/ops/reduce.hpp>
@@ -15,6 +20,7 @@
 #include "catch.hpp"
 #include "compare.hpp"
 #include "references.hpp"
+#include "support.hpp"
 
 using namespace chainrule;
 using namespace chainrule::test;
@@ -161,6 +167,23 @@ std::vector<std::vector<Dims>> operand_shapes(std::size_t operands, std::int64_t
   return {std::vector<Dims>(operands, Dims{n})};
 }
 
+bool rounds_nothing(Value value) {
+  return chainrule::detail::rounds_nothing(*value.data(), value.data()->node(value.id()));
+}
+
+// The sizes of the floating numbers that an op is given: its inputs', and its attributes' in this dtype.
+std::set<double> given_to(const std::vector<Array>& inputs, const Attributes& attributes, DType dtype) {
+  std::set<double> out;
+  for (const Array& input : inputs)
+    for (std::int64_t i = 0; is_floating(input.dtype()) && i < input.size(); ++i)
+      if (!std::isnan(input[i])) out.insert(std::abs(input[i]));
+  attributes.for_each([&](const std::string&, const Attribute& attribute) {
+    if (const double* x = std::get_if<double>(&attribute.variant()))
+      out.insert(std::abs(dtype == float32 ? static_cast<double>(static_cast<float>(*x)) : *x));
+  });
+  return out;
+}
+
 // The dtypes that the inputs of a sample have, with `floating` for the floating ones.
 std::vector<DType> dtypes_of(const Sample& sample, DType floating) {
   std::vector<DType> out;
@@ -198,6 +221,56 @@ TEST_CASE("every op computes its reference on its samples") {
       }
     }
   }
+}
+
+TEST_CASE("an op that rounds nothing gives numbers of its inputs or attributes, but for their sign, or whole ones") {
+  std::set<std::string> names;
+  for (const DType dtype : {float32, float64}) {
+    for (const Op* op : registry()) {
+      for (const Sample& sample : op->samples) {
+        Graph graph({.dtype = dtype});
+        Values inputs;
+        std::vector<Array> arrays;
+        std::vector<Feed> feeds;
+        arrays.reserve(sample.inputs.size());  // which feeds refer to
+        for (std::size_t i = 0; i < sample.inputs.size(); ++i) {
+          arrays.push_back(sample.inputs[i].draw(dtype, seed, i));
+          inputs.push_back(graph.input(fmt::format("x{}", i), to_shape(arrays[i].shape()), arrays[i].dtype()));
+          feeds.emplace_back(inputs[i], arrays[i]);
+        }
+        const Attributes attributes = in_dtype(sample.attributes, dtype);
+        const Values outputs = apply(graph, *op, inputs, attributes).node().outputs();
+        if (!rounds_nothing(outputs[0])) continue;
+        names.insert(op->name);
+        INFO("op " << op->name);
+        const std::set<double> given = given_to(arrays, attributes, dtype);
+        for (const Array& y : compute(graph, outputs, feeds)) {
+          if (!is_floating(y.dtype())) continue;
+          std::int64_t rounded = 0;
+          for (std::int64_t i = 0; i < y.size(); ++i)
+            rounded += std::isnan(y[i]) || y[i] == std::floor(y[i]) || given.contains(std::abs(y[i])) ? 0 : 1;
+          CHECK(rounded == 0);
+        }
+      }
+    }
+  }
+  // What is only moved, chosen or counted is known as such, whatever way it is computed.
+  for (const char* name :
+       {"neg",          "abs",           "relu",      "clip",  "maximum",         "where",   "floor",
+        "broadcast_to", "reshape",       "transpose", "slice", "slice_scatter",   "concat",  "split",
+        "max",          "min",           "sort",      "topk",  "take_along_axis", "one_hot", "extent",
+        "dropout_mask", "stop_gradient", "by_mode"})
+    CHECK(names.contains(name));
+}
+
+TEST_CASE("a conversion rounds unless it is from bool") {
+  Graph graph;
+  const auto x = graph.input("x", {3});
+  CHECK(!rounds_nothing(cast(x, float32)));
+  CHECK(!rounds_nothing(cast(graph.input("i", {3}, int64), float64)));
+  CHECK(rounds_nothing(cast(x > 0.0, float64)));
+  CHECK(rounds_nothing(where(x > 0.0, x, 0.1)));
+  CHECK(!rounds_nothing(x + 0.0));
 }
 
 TEST_CASE("elementwise ops compute their references in every size, broadcast and dtype") {

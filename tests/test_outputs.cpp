@@ -5,6 +5,7 @@
 #include <vector>
 
 #include <chainrule/chainrule.hpp>
+#include <chainrule/framework/check/disturb.hpp>
 
 #include "catch.hpp"
 #include "support.hpp"
@@ -231,6 +232,26 @@ TEST_CASE("the checker looks at every output") {
     wrong.forward.skips_unread = true;
     CHECK(check_gradients(wrong).verdict() == Verdict::fail);
   }
+}
+
+TEST_CASE("the checker's look at rounding disturbs each output by itself, and only what rounds") {
+  Graph graph;
+  const auto x = graph.input("x", {2});
+  const auto [sine, cosine] = sincos(x);
+  const auto [values, indices] = sort(cosine);
+  const Array at({1.0, 0.5});
+  const double by = 0x1p-20;
+  const Values off = check::disturbed({cosine, sine, values, indices, sort(x).values}, by, 1);
+  const auto made = compute(graph, off, {{x, at}});
+  for (std::int64_t i = 0; i < 2; ++i) {
+    CHECK(made[0][i] != std::cos(at[i]));
+    CHECK(std::abs(made[0][i] / std::cos(at[i]) - 1) <= by);
+    CHECK(made[1][i] != std::sin(at[i]));
+    CHECK(made[0][i] / std::cos(at[i]) != made[1][i] / std::sin(at[i]));
+    CHECK(made[2][i] == made[0][i]);  // cos falls
+    CHECK(made[3][i] == static_cast<double>(i));
+  }
+  CHECK(made[4].identical(Array({0.5, 1.0})));
 }
 
 TEST_CASE("outputs that nobody reads are not made, and take no memory") {

@@ -132,10 +132,20 @@ class Comparison {
     const double enough = 0.1 * options_.tolerance * judge.scale(a, quick.value);
     if (quick.error <= enough && std::abs(a - quick.value) <= enough) return quick;
     if (a == 0 && quick.value == 0 && quick.error <= 0.01 * judge.slope_floor(i)) return quick;
-    return slope(f, h, [&](double value) {
-      const double scale = judge.scale(a, value);
-      return std::abs(a - value) <= 0.1 * options_.tolerance * scale ? 0.01 * options_.tolerance * scale : 0;
-    });
+    const auto from = [&](double step) {
+      return slope(f, step, [&](double value) {
+        const double scale = judge.scale(a, value);
+        return std::abs(a - value) <= 0.1 * options_.tolerance * scale ? 0.01 * options_.tolerance * scale : 0;
+      });
+    };
+    const Slope wide = from(h);
+    const double own = step_of_size * std::abs(f_.points[v][i]);
+    if (own == 0 || own >= h || std::abs(a - wide.value) <= options_.tolerance * judge.scale(a, wide.value))
+      return wide;
+    // It is small beside its array. Steps of that size may lead to where the function is another one: 1 / x at 0.1,
+    // beside 1e30.
+    const Slope close = from(own);
+    return close.error <= 1e-4 * judge.scale(a, close.value) ? close : wide;
   }
 
   // Where kinks blur every direction (thousands of relus), single elements still decide.

@@ -1,24 +1,15 @@
 #include <chainrule/framework/check/disturb.hpp>
 
 #include <algorithm>
-#include <iterator>
-#include <string_view>
 #include <vector>
 
 #include <chainrule/framework/graph/graph_data.hpp>
+#include <chainrule/framework/graph/node_facts.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 
 namespace chainrule::check {
 
 namespace {
-
-// Whether an op's numbers are some of its inputs': nothing rounds, and a comparison with the input has to hold.
-bool passes_on(const Op& op) {
-  constexpr std::string_view names[] = {"max",     "min",       "maximum", "minimum",      "where", "broadcast_to",
-                                        "reshape", "transpose", "slice",   "concat",       "neg",   "abs",
-                                        "relu",    "clip",      "by_mode", "stop_gradient"};
-  return std::find(std::begin(names), std::end(names), op.name) != std::end(names);
-}
 
 Value off_by(Value y, double by, std::int64_t seed) {
   const Value numbers = apply(y.graph(), *find_op("random_uniform"), {y.graph().constant(Array(std::int64_t{0}))},
@@ -54,12 +45,17 @@ Values disturbed(const Values& values, double by, std::int64_t seed) {
   for (std::uint32_t id = 0; id < used.size(); ++id) {
     if (!used[id]) continue;
     const detail::NodeData node = graph.node(id);
+    if (node.further_output) continue;  // made with the first
     made[id] = Value(&graph, id);
     if (!node.op->shape) continue;  // a leaf
     Values inputs;
     for (const detail::NodeId input : node.inputs) inputs.push_back(made[input]);
-    const Value y = apply(made[id].graph(), *node.op, inputs, node.attributes, node.at);
-    made[id] = is_floating(y.dtype()) && !passes_on(*node.op) ? off_by(y, by, seed) : y;
+    const Values outputs =
+        apply(made[id].graph(), *node.op, inputs, node.attributes, node.at).node().outputs();  // it may have no inputs
+    const bool as_they_are = detail::rounds_nothing(graph, node);
+    for (std::size_t i = 0; i < outputs.size() && id + i < used.size(); ++i)
+      if (used[id + i])
+        made[id + i] = as_they_are || !is_floating(outputs[i].dtype()) ? outputs[i] : off_by(outputs[i], by, seed);
   }
   Values out;
   for (const Value v : values) out.push_back(made[v.id()]);

@@ -228,20 +228,29 @@ std::vector<Array> Mover::rounding(Program& program, const std::vector<Array>& a
 
 // Rounding that is the same wherever the points are does not scatter: 1 - sum(softmax(x)) may be 1e-16 for all x.
 std::vector<Array> Mover::disturbed(const Values& values, const std::vector<Array>& at_points) {
-  constexpr double by = 0x1p-33;
   // Each op's result may be off by some units of the last place. A jump that a disturbance crosses counts little.
-  constexpr double rounding_in_by = 4 * epsilon / by;
+  constexpr double rounding = 4 * epsilon;
   std::vector<Array> out;
   for (const Array& at : at_points) out.push_back(Array::full(float64, at.shape(), 0));
-  for (std::int64_t seed = 1; seed <= 3; ++seed) {
-    Program program(f_.state, {.outputs = check::disturbed(values, by, seed), .mode = f_.mode}, f_.at);
-    std::vector<Array> off;
-    run(program, off);
-    for (std::size_t t = 0; t < off.size(); ++t)
-      for (std::int64_t k = 0; k < off[t].size(); ++k)
-        if (const double d = rounding_in_by * std::abs(off[t][k] - at_points[t][k]); std::isfinite(d))
-          out[t].set(k, std::max(out[t][k], d));
-  }
+  // Whether something is moved by about its own size.
+  const auto scatter = [&](double by) {
+    bool far = false;
+    for (std::int64_t seed = 1; seed <= 3; ++seed) {
+      Program program(f_.state, {.outputs = check::disturbed(values, by, seed), .mode = f_.mode}, f_.at);
+      std::vector<Array> off;
+      run(program, off);
+      for (std::size_t t = 0; t < off.size(); ++t) {
+        for (std::int64_t k = 0; k < off[t].size(); ++k) {
+          const double d = std::abs(off[t][k] - at_points[t][k]);
+          far = far || d > 0.5 * std::abs(at_points[t][k]);
+          if (std::isfinite(d)) out[t].set(k, std::max(out[t][k], d * rounding / by));
+        }
+      }
+    }
+    return far;
+  };
+  // That is no longer of first order, as 1 / x is not for an x of rounding errors alone.
+  if (scatter(0x1p-33)) scatter(rounding);
   return out;
 }
 

@@ -26,7 +26,7 @@ Finding judge_jump(const Evidence& e) {
 
 Finding judge_kink(const Evidence& e) {
   const Slope& n = e.numeric;
-  const double slack = 1e-4 * std::abs(n.right - n.left) + e.tolerance * e.scale + 10 * e.rounding;
+  const double slack = 1e-4 * std::abs(n.right - n.left) + e.tolerance * e.scale + 10 * (n.error + e.rounding);
   return is_between(e.analytic, n.left, n.right, slack) ? Finding{Verdict::subgradient, Reason::between}
                                                         : Finding{Verdict::fail, Reason::differs};
 }

@@ -43,7 +43,12 @@ class Extrapolation {
     last_ = row;
     ++usable_;
   }
-  [[nodiscard]] const Slope& best() const { return best_; }
+  // Sides that stay apart have nothing nearer in common than what lies between them, however well quotients agree.
+  [[nodiscard]] Slope best() const {
+    Slope out = best_;
+    if (apart_) out.error = std::max(out.error, std::abs(gap_) / 2);
+    return out;
+  }
   [[nodiscard]] bool apart() const { return apart_; }
 
   static constexpr int most_steps = 12;
@@ -186,24 +191,25 @@ Slope slope(const Along& along, double h, const Enough& enough) {
   const Extrapolated first = extrapolate(f, first_step, enough);
   if (first.sure) return first.slope;
   const Sides sides = look_at_sides(f, first_step);
-  const auto formed = [&](Form form, const Settled& left, const Settled& right) {
+  const auto formed = [&](Form form, double left, double right, double error) {
     Slope out = first.slope;
     out.form = form;
-    out.left = left.value;
-    out.right = right.value;
-    // A branch that does not settle has no slope to compare with.
-    if (!(left.error <= 1e-3 * (std::abs(left.value) + std::abs(right.value)))) out.left = nan;
-    if (!(right.error <= 1e-3 * (std::abs(left.value) + std::abs(right.value)))) out.right = nan;
+    out.left = left;
+    out.right = right;
+    out.error = error;
     return out;
   };
   if (sides.jump) {
-    Slope out = formed(Form::jump, sides.left_branch, sides.right_branch);
-    out.error = infinite;
-    return out;
+    const Settled& left = sides.left_branch;
+    const Settled& right = sides.right_branch;
+    // A branch that does not settle has no slope to compare with.
+    const double enough_for_both = 1e-3 * (std::abs(left.value) + std::abs(right.value));
+    return formed(Form::jump, left.error <= enough_for_both ? left.value : nan,
+                  right.error <= enough_for_both ? right.value : nan, infinite);
   }
   const double gap = std::abs(sides.right.value - sides.left.value);
   const double errors = sides.left.error + sides.right.error;
-  if (errors < 0.02 * gap) return formed(Form::kink, sides.left, sides.right);
+  if (errors < 0.02 * gap) return formed(Form::kink, sides.left.value, sides.right.value, errors);
   if (!std::isfinite(errors)) return first.slope;
   // Both sides meet, but perhaps only at steps far below the first.
   const Extrapolated again = extrapolate(f, std::min(sides.left.step, sides.right.step) * shrink, enough);

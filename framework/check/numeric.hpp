@@ -24,7 +24,7 @@ enum class Form : std::uint8_t {
 
 struct Slope {
   double value = 0;
-  double error = std::numeric_limits<double>::infinity();  // estimated; infinite where nothing could be computed
+  double error = std::numeric_limits<double>::infinity();  // estimated, of a kink of `left` and `right`; else infinite
   double rounding = 0;                                     // what of the error is not due to the length of the steps
   Form form = Form::smooth;
   // Of a kink, the slopes to both sides; of a jump, those of the branches beside it, NaN where they do not converge.

@@ -13,6 +13,43 @@ DType compute_dtype(const GraphData& graph, const NodeData& node) {
   return float32;
 }
 
+namespace {
+
+// Those whose result is one of the operands, but for its sign, or a whole number.
+bool rounds_nothing(Micro micro) {
+  switch (micro) {
+    case Micro::copy:
+    case Micro::neg:
+    case Micro::abs:
+    case Micro::sign:
+    case Micro::floor:
+    case Micro::ceil:
+    case Micro::logical_not:
+    case Micro::maximum:
+    case Micro::minimum:
+    case Micro::less:
+    case Micro::less_equal:
+    case Micro::equal:
+    case Micro::not_equal:
+    case Micro::select: return true;
+    default: return false;
+  }
+}
+
+}  // namespace
+
+bool rounds_nothing(const GraphData& graph, const NodeData& node) {
+  const Forward& forward = node.op->forward;
+  if (!forward.micro) return forward.exact;
+  const DType dtype = compute_dtype(graph, node);
+  const auto& instructions = forward.micro->instructions;
+  return std::all_of(instructions.begin(), instructions.end(), [](const auto& i) { return rounds_nothing(i.micro); }) &&
+         std::all_of(node.inputs.begin(), node.inputs.end(), [&](NodeId input) {
+           const DType from = graph.node(input).type.dtype;
+           return from == dtype || from == boolean;
+         });
+}
+
 std::optional<SumOver> sum_over(const GraphData& graph, NodeId id) {
   const NodeData& node = graph.node(id);
   if (!node.op->forward.sum || !is_floating(node.type.dtype)) return {};

@@ -12,6 +12,11 @@ namespace chainrule::detail {
 DType compute_dtype(const GraphData& graph, const NodeData& node);
 inline DType compute_dtype(const GraphData& graph, NodeId id) { return compute_dtype(graph, graph.node(id)); }
 
+// Whether no element of a node's floating outputs is rounded: each is, but for its sign, one of an input, a whole
+// number or an attribute's. (An elementwise node that only moves, chooses or counts; a conversion to another dtype is
+// none.)
+bool rounds_nothing(const GraphData& graph, const NodeData& node);
+
 // What a sum in a fused group runs over: all elements, each row (the last axis), or each column (all axes but the
 // last).
 enum class SumOver : std::uint8_t { all, rows, columns };

@@ -175,6 +175,9 @@ class Forward {
   // Whether a run of the kernel may throw Error for the numbers it meets (an index out of range). Such kernels run
   // before anything is written to the State.
   bool may_throw = false;
+  // Whether a kernel, generator or expansion rounds nothing: each element of a floating output is one of an input or a
+  // whole number. (Of an elementwise program that follows from its micro-operations.)
+  bool exact = false;
 };
 
 // Elementwise: F's operator() takes one `auto` operand for each input and then one for each named attribute, which is

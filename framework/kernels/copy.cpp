@@ -84,6 +84,7 @@ void move(const Dims& shape, const T* from, const Dims& from_strides, T* to, con
 
 Forward copy_elements() {
   Forward forward;
+  forward.exact = true;
   forward.kernel = [](KernelCall& call) -> KernelRun {
     const std::size_t bytes = static_cast<std::size_t>(count(call.output.shape)) * size_of(call.output.dtype);
     return [bytes](const KernelBuffers& buffers) { std::memcpy(buffers.output, buffers.inputs[0], bytes); };
@@ -93,6 +94,7 @@ Forward copy_elements() {
 
 Forward strided_copy(ViewOf view_of_input) {
   Forward forward;
+  forward.exact = true;
   forward.kernel = [view_of_input = std::move(view_of_input)](KernelCall& call) -> KernelRun {
     Strided view = view_of_input(call);
     Dims shape = call.output.shape;
@@ -112,6 +114,7 @@ Forward strided_copy(ViewOf view_of_input) {
 
 Forward strided_scatter(ViewOf view_of_output) {
   Forward forward;
+  forward.exact = true;
   forward.kernel = [view_of_output = std::move(view_of_output)](KernelCall& call) -> KernelRun {
     Strided view = view_of_output(call);
     Dims shape = call.inputs[0].shape;
@@ -178,6 +181,7 @@ struct SideBySide {
 
 Forward concat() {
   Forward forward;
+  forward.exact = true;
   forward.kernel = [](KernelCall& call) -> KernelRun {
     return [s = SideBySide(call, call.inputs)](const KernelBuffers& buffers) {
       auto* to = static_cast<char*>(buffers.output);
@@ -194,6 +198,7 @@ Forward concat() {
 
 Forward split() {
   Forward forward;
+  forward.exact = true;
   forward.skips_unread = true;
   forward.kernel = [](KernelCall& call) -> KernelRun {
     return [s = SideBySide(call, call.outputs)](const KernelBuffers& buffers) {

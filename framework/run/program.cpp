@@ -67,8 +67,9 @@ class Executable {
     request_ = passes::chain_updates(request_, chains);
     compiled_.computation = run_passes([this](std::string_view pass, const passes::Computation& made) {
       // Needed is what the request reads in this mode, even where later passes find that it cancels out.
-      if (pass == "select_mode") feeds_.require(*passes::remove_dead(made).graph.data());
+      if (pass == "select_mode" && optimize_) feeds_.require(*passes::remove_dead(made).graph.data());
     });
+    if (!optimize_) leave_out_what_this_mode_does_without();
     compiled_.groups =
         optimize_ ? passes::fuse_elementwise(compiled_.computation) : passes::each_alone(compiled_.computation);
     for (const NodeData& node : compiled_.computation.graph.data()->nodes) symbolic_ = symbolic_ || has_symbols(node);
@@ -175,9 +176,32 @@ class Executable {
     }
   }
 
+  // Of the values that the graph needs as it was built: the side of a by_mode that is not chosen, say, and inputs that
+  // only that reads.
+  void leave_out_what_this_mode_does_without() {
+    passes::Computation& all = compiled_.computation;
+    const auto values = all.results.begin();
+    const auto updated = values + static_cast<std::ptrdiff_t>(computed_.size());
+    passes::Computation kept{all.graph, Values(values, values + static_cast<std::ptrdiff_t>(outputs_.size()))};
+    kept.results.insert(kept.results.end(), updated, all.results.end());
+    const std::vector<char> needed = passes::needed_nodes(kept);
+    Values computed = outputs_;
+    kept.results.resize(outputs_.size());
+    for (std::size_t i = outputs_.size(); i < computed_.size(); ++i) {
+      if (!needed[all.results[i].id()]) continue;
+      computed.push_back(computed_[i]);
+      kept.results.push_back(all.results[i]);
+    }
+    kept.results.insert(kept.results.end(), updated, all.results.end());
+    all = passes::remove_dead(kept);
+    computed_ = std::move(computed);
+    compiled_.outputs = computed_.size();
+    feeds_.require(*all.graph.data());
+  }
+
   // A program that computes what this one does node by node, and changes nothing.
   [[nodiscard]] std::unique_ptr<Executable> watcher(State& state, const Updates& updates) const {
-    Request all{.outputs = outputs_, .mode = mode_, .optimize = false};
+    Request all{.outputs = outputs_, .mode = mode_, .passes = passes_, .optimize = false};
     for (const Update& update : updates) all.outputs.push_back(update.expression);
     return std::make_unique<Executable>(state, all, at_);
   }

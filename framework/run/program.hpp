@@ -46,7 +46,7 @@ struct Request {
   // Passes of one's own, which run in this order before the library's (passes/rewriter.hpp).
   std::vector<passes::Pass> passes = {};
   // false: the graph runs node by node as it was built, which is slow and for looking into it. Results are the same but
-  // for rounding, and those of a run have, beside the outputs, the value of each node that they need:
+  // for rounding, and those of a run have, beside the outputs, the value of each node that they need in this mode:
   // results.at(value).
   bool optimize = true;
   // A run looks first at all that it computes, node by node: where something is not finite it throws Error, which names

@@ -45,7 +45,7 @@ Sequence sequence_of(std::uint64_t seed) {
     return static_cast<std::size_t>(
         std::find_if(all.begin(), all.end(), [&](const NamedCall& c) { return c.name == name; }) - all.begin());
   };
-  for (const char* name : {"input", "parameter", "parameter", "variable", "sum to a scalar", "State"})
+  for (const char* name : {"input", "parameter", "parameter", "variable", "sum to a scalar", "regression", "State"})
     out.push_back({numbered(name), random.next()});
   for (std::size_t n = 5 + random.below(40); n > 0; --n) out.push_back({random.below(calls().size()), random.next()});
   return out;
@@ -103,42 +103,27 @@ Judgement run(const Sequence& sequence, const Listener& listener, std::uint64_t&
   return {};
 }
 
-std::uint64_t seed_of(const CampaignOptions& options, std::uint64_t index) {
-  return options.seed * 1'000'000'007U + index;
-}
-
 std::string_view name(Fault fault) {
   constexpr std::string_view names[] = {"none", "not an Error", "an Error that changed something",
                                         "different without the calls that threw"};
   return names[static_cast<std::size_t>(fault)];
 }
 
-struct Outcome {
-  int kind = 0;
-  std::string call;
-  std::string message;
-};
-
-// A sequence in a child of its own.
 Outcome outcome_in_child(const Sequence& sequence) {
-  const SharedMemory<Record> record;
-  const ErrorFile errors;
-  const int status = in_child(errors, 20, [&] {
+  return fuzz::outcome_in_child([&](Record& record) {
     std::uint64_t made = 0;
     std::uint64_t thrown = 0;
     const auto listener = [&](std::size_t place, const std::string& text, bool) {
-      Record::put(record->about, sizeof record->about, calls()[sequence[place].call].name);
-      Record::put(record->message, sizeof record->message, text);
+      Record::put(record.about, sizeof record.about, calls()[sequence[place].call].name);
+      Record::put(record.message, sizeof record.message, text);
     };
     const Judgement judgement = run(sequence, listener, made, thrown);
     if (judgement.fault != Fault::none) {
-      Record::put(record->about, sizeof record->about, judgement.call);
-      Record::put(record->message, sizeof record->message, judgement.message);
+      Record::put(record.about, sizeof record.about, judgement.call);
+      Record::put(record.message, sizeof record.message, judgement.message);
     }
-    return 10 + static_cast<int>(judgement.fault);
+    return static_cast<int>(judgement.fault);
   });
-  if (status < 10) return {kind_of_ending, record->about, fmt::format("{}: {}", record->message, errors.summary())};
-  return {status - 10, record->about, record->message};
 }
 
 // In a child, since a call may end the process.
@@ -160,30 +145,27 @@ std::string to_cpp(const Sequence& sequence) {
 }
 
 std::string explain(const CampaignOptions& options, const Record& record) {
-  Sequence sequence = sequence_of(seed_of(options, record.index));
+  Sequence sequence = sequence_of(options.seed_of(record.index));
   Outcome outcome = outcome_in_child(sequence);
-  const int kind = record.kind;
-  if (outcome.kind != kind) return fmt::format("does not repeat itself\n{}", to_cpp(sequence));
-  const std::string call = outcome.call;
-  int tries = 400;
-  const auto begin = std::chrono::steady_clock::now();
+  if (outcome.kind != record.kind) return fmt::format("does not repeat itself\n{}", to_cpp(sequence));
+  const std::string call = outcome.about;
+  Patience patience;
   for (std::size_t size = sequence.size() / 2; size > 0; size /= 2)
-    for (std::size_t at = 0; at + size <= sequence.size() && tries > 0 &&
-                             std::chrono::steady_clock::now() - begin < std::chrono::seconds(60);) {
+    for (std::size_t at = 0; at + size <= sequence.size() && patience.lasts();) {
       Sequence shorter = sequence;
       shorter.erase(shorter.begin() + static_cast<std::ptrdiff_t>(at),
                     shorter.begin() + static_cast<std::ptrdiff_t>(at + size));
-      --tries;
       const Outcome now = outcome_in_child(shorter);
-      if (now.kind == kind && now.call == call) {
+      if (now.kind == record.kind && now.about == call) {
         sequence = shorter;
         outcome = now;
       } else {
         at += size;
       }
     }
-  const std::string what = kind == kind_of_ending ? "ending" : std::string(name(static_cast<Fault>(kind)));
-  return fmt::format("{}: {}\n{}\n\n{}", what, call, outcome.message, to_cpp(sequence));
+  const bool ended = record.kind == kind_of_ending;
+  return fmt::format("{}: {}\n{}\n\n{}", ended ? "ending" : name(static_cast<Fault>(record.kind)), call,
+                     outcome.message, to_cpp(sequence));
 }
 
 }  // namespace
@@ -199,18 +181,17 @@ int main(int argc, char** argv) {
   World::folders = std::filesystem::temp_directory_path() / fmt::format("chainrule_fuzz_{}", getpid());
   campaign.one = [&](std::uint64_t index, Shared& shared) {
     const Judgement judgement = run(
-        sequence_of(seed_of(options, index)), [](std::size_t, const std::string&, bool) {}, shared.counters[0],
+        sequence_of(options.seed_of(index)), [](std::size_t, const std::string&, bool) {}, shared.counters[0],
         shared.counters[1], &shared.reached);
     if (judgement.fault != Fault::none)
       shared.report(index, static_cast<int>(judgement.fault), judgement.call, judgement.message);
   };
   campaign.explain = [&](const Record& record) { return explain(options, record); };
   campaign.counts = [](const Shared& total) {
-    std::string missing;
-    for (std::size_t i = 0; i < calls().size(); ++i)
-      if (!total.reached[i]) missing += (missing.empty() ? " " : ", ") + calls()[i].name;
-    return fmt::format(", {} calls ({} threw), {}", total.counters[0], total.counters[1],
-                       missing.empty() ? "all of them succeeded somewhere" : "never succeeded:" + missing);
+    return fmt::format(", {} calls ({} threw){}", total.counters[0], total.counters[1],
+                       reached_or_not(
+                           total, calls().size(), [](std::size_t i) { return calls()[i].name; },
+                           "all of them succeeded somewhere", "never succeeded"));
   };
   const int status = campaign.run();
   std::error_code ignored;

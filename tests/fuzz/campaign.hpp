@@ -40,6 +40,9 @@ struct CampaignOptions {
   std::int64_t only = -1;  // this case alone, in full
   int stop_after = 20;     // different faults
   int jobs = 0;
+
+  // Of one of the cases.
+  [[nodiscard]] std::uint64_t seed_of(std::uint64_t index) const { return seed * 1'000'000'007U + index; }
 };
 
 // A fault as a child reports it: its kind (all that shrinking must keep), what it is about, and a message.
@@ -158,6 +161,45 @@ int in_child(const ErrorFile& errors, int seconds, F f) {
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
   return WIFEXITED(status) && WEXITSTATUS(status) != 1 ? WEXITSTATUS(status) : -1;
+}
+
+// What became of a case that was run in a child of its own.
+struct Outcome {
+  int kind = 0;
+  std::string about;
+  std::string message;
+};
+
+// f(record) says there what it is about, as long as it can, and returns the kind.
+template <class F>
+Outcome outcome_in_child(F f) {
+  const SharedMemory<Record> record;
+  const ErrorFile errors;
+  const int status = in_child(errors, 20, [&] { return 10 + f(*record); });
+  if (status >= 10) return {status - 10, record->about, record->message};
+  const std::string said = record->message;
+  return {kind_of_ending, record->about, said + (said.empty() ? "" : ": ") + errors.summary()};
+}
+
+// How long a fault is shrunk: so many tries, and no longer than a minute.
+class Patience {
+ public:
+  static constexpr int tries = 400;
+  bool lasts() { return left_-- > 0 && std::chrono::steady_clock::now() - begin_ < std::chrono::seconds(60); }
+
+ private:
+  int left_ = tries;
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+};
+
+// The names of those that no case reached: ", NOTHING_MISSING" where all were, else ", MISSING: a, b".
+template <class F>
+std::string reached_or_not(const Shared& total, std::size_t count, F name, std::string_view nothing_missing,
+                           std::string_view missing) {
+  std::string names;
+  for (std::size_t i = 0; i < count; ++i)
+    if (!total.reached[i]) names += (names.empty() ? " " : ", ") + name(i);
+  return names.empty() ? fmt::format(", {}", nothing_missing) : fmt::format(", {}:{}", missing, names);
 }
 
 class Campaign {

@@ -27,10 +27,10 @@ Said<optim::LearningRate> rate(Call& c) {
 // Keeps the updates of a random optimizer for a random loss.
 void minimize(Call& c) {
   const auto with = [&](const auto& optimizer, const std::string& text) {
-    const auto keep = [&](const Updates& updates) {
-      c.world.updates.push_back({updates, fmt::format("u{}", c.world.updates.size())});
-    };
     const auto loss = c.scalar();
+    const auto keep = [&](const Updates& updates) {
+      c.world.updates.push_back({updates, fmt::format("u{}", c.world.updates.size()), loss.it});
+    };
     if (c.random.chance(0.6)) {
       c.say("{}.minimize({})", text, loss);
       return keep(optimizer.minimize(loss.it));
@@ -83,29 +83,27 @@ void apply_any(Call& c) {
     attributes = attributes.with(name, value.it);
     said += fmt::format("{}{{\"{}\", {}}}", said.empty() ? "" : ", ", name, value);
   }
+  if (c.flag().it) {
+    c.say("cr::apply_all(*cr::find_op(\"{}\"), {{{}}}, {{{}}})", op.name, text, said);
+    return c.keep(apply_all(op, inputs, attributes));
+  }
   const auto g = c.graph();
   c.say("cr::apply({}, *cr::find_op(\"{}\"), {{{}}}, {{{}}})", g, op.name, text, said);
   c.keep(apply(g.it, op, inputs, attributes));
 }
 
-void new_program(Call& c, bool trains) {
-  const std::size_t s = c.state();
-  Request request;
-  std::string text;
-  if (trains) {
-    if (c.world.updates.empty()) throw Error("fuzz", "no updates yet");
-    const auto& updates = c.world.updates[c.random.below(c.world.updates.size())];
-    request.updates = updates.updates;
-    text = ", .updates = " + updates.text;
-  } else if (c.random.chance(0.4)) {
-    const auto variable = c.variable();
-    const auto expression = c.like(variable.it);
-    request.updates = {{variable.it, expression.it}};
-    text = fmt::format(", .updates = {{{{{}, {}}}}}", variable, expression);
-    if (c.bad()) request.updates.push_back(request.updates[0]);
-  }
-  const auto outputs = c.some(3);
-  request.outputs = outputs.it;
+// ---- Programs
+
+passes::Computation softplus_for_relu(const passes::Computation& computation) {
+  return passes::Rewriter(computation).run([](passes::Rewriter& rewriter, const Node& node) {
+    return node.op().name == "relu" ? softplus(rewriter.now(node.input(0))) : rewriter.copy(node);
+  });
+}
+
+passes::Computation without_results(const passes::Computation& computation) { return {computation.graph, {}}; }
+
+// The options of a request that are no values.
+void add_options(Call& c, Request& request, std::string& text) {
   if (c.random.chance(0.2)) {
     request.mode = Mode::inference;
     text += ", .mode = cr::Mode::inference";
@@ -114,6 +112,45 @@ void new_program(Call& c, bool trains) {
     request.memory_limit = static_cast<std::size_t>(c.random.pick({1, 100, 1000, 100'000}));
     text += fmt::format(", .memory_limit = {}", request.memory_limit);
   }
+  if (c.random.chance(0.2)) {
+    request.plan_memory = static_cast<std::size_t>(c.random.pick({0, 1000}));
+    text += fmt::format(", .plan_memory = {}", request.plan_memory);
+  }
+  if (c.random.chance(0.15)) {
+    const bool bad = c.bad();
+    request.passes = {{"mine", bad ? without_results : softplus_for_relu}};
+    text += fmt::format(", .passes = {{{{\"mine\", {}}}}}", bad ? "without_results" : "softplus_for_relu");
+  }
+  if (c.random.chance(0.15)) {
+    request.optimize = false;
+    text += ", .optimize = false";
+  }
+  if (c.random.chance(0.15)) {
+    request.check_finite = true;
+    text += ", .check_finite = true";
+  }
+}
+
+void new_program(Call& c, bool trains) {
+  const std::size_t s = c.state();
+  Request request;
+  std::string text;
+  auto outputs = c.some(3);
+  if (trains) {
+    if (c.world.updates.empty()) throw Error("fuzz", "no updates yet");
+    const auto& updates = c.world.updates[c.random.below(c.world.updates.size())];
+    request.updates = updates.updates;
+    text = ", .updates = " + updates.text;
+    if (c.random.chance(0.6)) outputs = {{updates.loss}, fmt::format("{{{}}}", c.named(updates.loss))};
+  } else if (c.random.chance(0.4)) {
+    const auto variable = c.variable();
+    const auto expression = c.like(variable.it);
+    request.updates = {{variable.it, expression.it}};
+    text = fmt::format(", .updates = {{{{{}, {}}}}}", variable, expression);
+    if (c.bad()) request.updates.push_back(request.updates[0]);
+  }
+  request.outputs = outputs.it;
+  add_options(c, request, text);
   c.say("cr::Program p{}(s{}, {{.outputs = {}{}}})", c.world.programs.size(), s, outputs, text);
   c.world.programs.push_back({std::make_unique<Program>(c.world.states[s].state, request), s});
 }
@@ -202,6 +239,30 @@ const std::vector<NamedCall>& calls() {
          c.say("{}.update_with({}, {}, {})", g, owner, variable, expression);
          g.it.update_with(owner.it, variable.it, expression.it);
        }},
+      {"Graph::nodes",
+       [](Call& c) {
+         const auto g = c.graph();
+         c.say("for (const cr::Node& node : {}.nodes()) node.outputs(), node.inputs()", g);
+         std::size_t values = 0;
+         for (const Node& node : g.it.nodes()) {
+           static_cast<void>(node.inputs());
+           values += node.outputs().size();
+         }
+         if (values != g.it.size()) throw std::logic_error("the graph's nodes have not all of its values");
+       }},
+      {"regression",  // which fit() can train
+       [](Call& c) {
+         Graph graph = c.world.graphs[0];
+         if (graph.has("rows") || graph.has("w_line")) return;
+         c.say(
+             "cr::square(cr::matmul(g0.parameter(\"w_line\", cr::ones({{1, 2}})), g0.input(\"rows\", {{2, n}})) - "
+             "1.0)");
+         const Value line = graph.parameter("w_line", ones({1, 2}));
+         const Value rows = graph.input("rows", {2, Dimension::symbol("n")});
+         const Value loss = mean(square(matmul(line, rows) - 1.0));
+         c.keep(Values{rows, line, loss});
+         c.world.updates.push_back({optim::GradientDescent{0.1}.minimize(loss, {line}), "regression", loss});
+       }},
       {"Value",
        [](Call& c) {
          const auto v = c.value();
@@ -285,6 +346,42 @@ const std::vector<NamedCall>& calls() {
          c.say("cr::sum({})", x);
          c.keep(sum(x.it));
        }},
+      {"moments",
+       [](Call& c) {
+         const auto x = c.floating();
+         const auto axes = c.axes(x.it);
+         const auto keepdims = c.flag();
+         c.say("cr::moments({}, cr::AxisList({}), {})", x, axes, keepdims);
+         const auto [mean, variance] = moments(x.it, AxisList(axes.it), keepdims.it);
+         c.keep(Values{mean, variance});
+       }},
+      {"sort",
+       [](Call& c) {
+         const auto x = c.value();
+         const auto axis = c.axis(x.it);
+         const auto descending = c.flag();
+         c.say("cr::sort({}, {}, {})", x, axis, descending);
+         const auto [values, indices] = sort(x.it, axis.it, descending.it);
+         c.keep(Values{values, indices});
+       }},
+      {"topk",
+       [](Call& c) {
+         const auto x = c.value();
+         const auto k = c.whole(0, 3);
+         const auto axis = c.axis(x.it);
+         const auto largest = c.flag();
+         c.say("cr::topk({}, {}, {}, {})", x, k, axis, largest);
+         const auto [values, indices] = topk(x.it, k.it, axis.it, largest.it);
+         c.keep(Values{values, indices});
+       }},
+      {"take_along_axis",
+       [](Call& c) {
+         const auto x = c.value();
+         const auto indices = c.value();
+         const auto axis = c.axis(x.it);
+         c.say("cr::take_along_axis({}, {}, {})", x, indices, axis);
+         c.keep(take_along_axis(x.it, indices.it, axis.it));
+       }},
       {"argmax",
        [](Call& c) {
          const auto x = c.value();
@@ -338,6 +435,20 @@ const std::vector<NamedCall>& calls() {
          const auto axis = c.whole(-1, 2);
          c.say("cr::concat({}, {})", parts, axis);
          c.keep(concat(parts.it, axis.it));
+       }},
+      {"split",
+       [](Call& c) {
+         const auto x = c.value();
+         const auto axis = c.axis(x.it);
+         if (c.flag().it) {
+           const auto parts = c.whole(1, 3);
+           if (parts.it > 1000) return;  // so many values
+           c.say("cr::split({}, {}, {})", x, parts, axis);
+           return c.keep(split(x.it, parts.it, axis.it));
+         }
+         const Axes extents{c.whole(0, 2).it, c.whole(0, 2).it};
+         c.say("cr::split({}, cr::Axes{{{}, {}}}, {})", x, extents[0], extents[1], axis);
+         c.keep(split(x.it, extents, axis.it));
        }},
       {"matmul",
        [](Call& c) {
@@ -638,13 +749,15 @@ const std::vector<NamedCall>& calls() {
          if (c.world.programs[p].program->has_updates()) return;
          c.feeds(p, feeds);
          c.only_good = false;
-         const auto v = c.value();
+         const Values& outputs = c.world.programs[p].program->outputs();
+         const auto v = c.random.chance(0.7) && !outputs.empty() ? c.named(c.random.pick(outputs)) : c.value();
          const auto i = c.whole(0, 2);
-         c.say("p{}.run({}).at({}), .at({}), .scalar()", p, feeds.text, v, i);
+         c.say("p{}.run({}).at({}), .at({}), .scalar({})", p, feeds.text, v, i, v);
          const Results results = c.world.programs[p].program->run(std::span<const Feed>(feeds.feeds));
-         if (i.it >= 0) static_cast<void>(results.at(static_cast<std::size_t>(i.it)));
          static_cast<void>(results.at(v.it));
-         static_cast<void>(results.scalar());
+         if (c.random.chance(0.5)) return;
+         if (i.it >= 0) static_cast<void>(results.at(static_cast<std::size_t>(i.it)));
+         if (c.random.chance(0.5)) static_cast<void>(results.scalar(v.it));
        }},
       {"explain",
        [](Call& c) {
@@ -666,7 +779,13 @@ const std::vector<NamedCall>& calls() {
        }},
       {"fit",
        [](Call& c) {
-         const std::size_t p = c.program();
+         std::size_t p = c.program();
+         const auto trains = [](const Program& program) {
+           return program.has_updates() && program.inputs().size() == 1 && !program.outputs().empty() &&
+                  program.outputs()[0].rank() == 0;
+         };
+         for (std::size_t other = 0; other < c.world.programs.size() && c.random.chance(0.9); ++other)
+           if (trains(*c.world.programs[other].program)) p = other;
          const Values inputs = c.world.programs[p].program->inputs();
          auto x = c.value();
          auto y = c.random.chance(0.5) ? Said<Value>{Value(), "{}"} : c.value();
@@ -675,11 +794,12 @@ const std::vector<NamedCall>& calls() {
          if (!inputs.empty() && inputs.size() <= 2 && c.random.chance(0.8)) {
            x = c.named(inputs[0]);
            rows = c.array_for(inputs[0]);
-           if (inputs.size() == 2) y = c.named(inputs[1]);
-           if (inputs.size() == 2) labels = c.array_for(inputs[1]);
+           y = inputs.size() == 2 ? c.named(inputs[1]) : Said<Value>{Value(), "{}"};
+           const std::int64_t examples = rows.it.rank() > 0 ? rows.it.shape()[rows.it.rank() - 1] : 0;
+           labels = inputs.size() == 2 ? c.array_for(inputs[1]) : c.array_like(float64, Dims{examples});
          }
          const auto batch = c.whole(1, 3);
-         const auto epochs = c.random.pick({0, 1, 2, -1});
+         const auto epochs = c.random.pick({0, 1, 2, 1, 2, -1});
          c.say("cr::fit(p{}, {{.x = {}, .y = {}}}, {{.inputs = {{{}, {}}}, .batch = {}, .epochs = {}}})", p, rows,
                labels, x, y, batch, epochs);
          data::Dataset dataset;

@@ -38,6 +38,7 @@ struct World {
   struct NamedUpdates {
     Updates updates;
     std::string text;
+    Value loss = {};
   };
   std::deque<NamedUpdates> updates;  // of optimizers
   std::filesystem::path folder;      // of its own, for checkpoints

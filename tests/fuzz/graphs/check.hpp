@@ -1,5 +1,5 @@
 // One recipe, checked: its program against the interpreter, and against itself with other threads, with less memory,
-// run again.
+// run again, without optimization, and with a watch for what is not finite.
 #pragma once
 
 #include <array>
@@ -20,7 +20,6 @@ enum class Fault : std::uint8_t {
   bits,       // other bits on the second run, with other threads, or with a memory_limit
   state,      // a State changed that should not have, or not as it should
   gradient,   // the gradient checker fails it
-  ending,     // a crash or no end: the process says no more
 };
 std::string_view name(Fault fault);
 
@@ -36,6 +35,8 @@ struct Counts {
   std::uint64_t unstable = 0;  // elements that rounding decides (a comparison of nearly equal numbers)
   std::uint64_t refused = 0;   // graphs whose run throws in both worlds
   std::uint64_t limited = 0;   // programs that kept a memory_limit below what they took
+  std::uint64_t as_built = 0;  // programs without Request::optimize
+  std::uint64_t watched = 0;   // runs with Request::check_finite
   std::uint64_t checked = 0;   // by the gradient checker
   std::uint64_t inconclusive = 0;
 };

@@ -234,13 +234,23 @@ class Generator {
       }
       if (broken_ || step.inputs.size() != inputs) continue;
       step.attributes = changed(declared(op, sample), step, alike);
-      if (add(step)) {
+      if (const auto made = add(step)) {
         ++ops_;
+        add_further_outputs(*made);
         return;
       }
       // Leaves made for it stay where an earlier try left none.
       if (recipe_.steps.size() > before + 4) return;
     }
+  }
+
+  // Of a step of an op with several outputs.
+  void add_further_outputs(std::size_t first) {
+    Step step;
+    step.kind = Step::Kind::output;
+    step.inputs = {first};
+    for (step.output = 1; step.output < built_.values[first].node().output_count() && !broken_; ++step.output)
+      add(step);
   }
 
   std::optional<std::size_t> input_from_pool(const Step& step, DType dtype, std::optional<DType> floating) {
@@ -319,9 +329,27 @@ class Generator {
     const Shape shape = step.inputs.empty() ? Shape{} : shape_of(step.inputs[0]);
     for (const std::string& name : names_of(sample)) {
       const Attribute& old = *sample.find(name);
+      if (step.op->attributes.find(name)->type() == AttributeType::list) {
+        out = out.with(name, parts_of(shape));
+        continue;
+      }
       out = out.with(
           name, std::visit([&](const auto& value) { return Attribute(other(value, shape, alike)); }, old.variant()));
     }
+    return out;
+  }
+
+  // Numbers that add up to an extent of the shape, mostly.
+  Axes parts_of(const Shape& shape) {
+    Axes out;
+    std::int64_t rest = random_.between(0, 4);
+    if (shape.rank() > 0)
+      if (const Dimension d = shape[random_.below(shape.rank())]; d.is_number()) rest = d.extent();
+    while (out.size() < 3 && random_.chance(0.6)) {
+      out.push_back(random_.between(0, rest));
+      rest -= out.back();
+    }
+    if (out.empty() || !random_.chance(0.05)) out.push_back(rest);
     return out;
   }
 
@@ -495,6 +523,8 @@ class Generator {
       // Updated again and again.
       if (!recipe_.updates.empty() && random_.chance(0.5)) recipe_.sizes.push_back(recipe_.sizes[0]);
     }
+    recipe_.as_built = random_.chance(0.2);
+    recipe_.check_finite = random_.chance(0.2);
     if (random_.chance(0.25)) recipe_.limit = random_.pick({0.3, 0.5, 0.7, 0.9});
   }
 

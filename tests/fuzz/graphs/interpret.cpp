@@ -8,6 +8,7 @@
 #include <fmt/core.h>
 
 #include <chainrule/framework/graph/graph_data.hpp>
+#include <chainrule/framework/graph/node_facts.hpp>
 
 #include "recipe.hpp"
 
@@ -203,12 +204,18 @@ void Interpreter::give(Value leaf, const Array& array) {
   bool exact = true;
   of_node_ = 2 * random_.unit() - 1;
   perturb(own, exact);
-  entry(leaf) = {std::make_shared<const Array>(std::move(own)), exact};
+  entry(leaf) = {std::make_shared<const Array>(std::move(own)), exact, false};
 }
 
 const Array& Interpreter::value(Value value) {
   if (!entry(value).array) evaluate(value);
+  entry(value).asked_for = true;
   return *entry(value).array;
+}
+
+bool Interpreter::needed(Value value) {
+  const Values outputs = value.node().outputs();
+  return entry(value).array && std::any_of(outputs.begin(), outputs.end(), [&](Value v) { return entry(v).asked_for; });
 }
 
 double Interpreter::moved(double x, DType dtype) {
@@ -221,37 +228,60 @@ double Interpreter::moved(double x, DType dtype) {
 void Interpreter::perturb(Array& array, bool& exact) {
   if (!is_floating(array.dtype())) return;
   exact = exact && is_coarse(array);
-  if (exact || perturbation_.ulps == 0) return;
+  if (!exact) move_all(array);
+}
+
+void Interpreter::move_all(Array& array) {
+  if (!is_floating(array.dtype()) || perturbation_.ulps == 0) return;
   for (std::int64_t i = 0; i < array.size(); ++i) array.set(i, moved(array[i], array.dtype()));
 }
 
+// What a node needs of its inputs: of by_mode, which no program runs as it is (pass select_mode), the choice.
+Values Interpreter::read_by(const Node& node) const {
+  static const Op* const by_mode = find_op("by_mode");
+  return &node.op() == by_mode ? Values{node.input(mode_ == Mode::training ? 0 : 1)} : node.inputs();
+}
+
 void Interpreter::evaluate(Value value) {
-  for (const Value input : value.node().inputs()) this->value(input);
-  of_node_ = 2 * random_.unit() - 1;
   const Node node = value.node();
   const Op& op = node.op();
-  if (const Array* constant = detail::constant_value(value)) {
-    give(value, *constant);
-    return;
-  }
-  if (op.forward.expansion) {
-    const Value made = op.forward.expansion(node);
-    if (made.dtype() != value.dtype() ||
-        !(chainrule::evaluate(made.shape(), sizes_) == chainrule::evaluate(value.shape(), sizes_)))
-      throw std::logic_error(fmt::format("op {} expands to another type", op.name));
-    this->value(made);
-    entry(value) = entry(made);
-    return;
-  }
+  if (op.forward.expansion) return evaluate_expansion(value);
+  const Values inputs = read_by(node);
+  for (const Value input : inputs) this->value(input);
+  of_node_ = 2 * random_.unit() - 1;
+  if (const Array* constant = detail::constant_value(value)) return give(value, *constant);
   bool exact = true;
-  for (const Value input : node.inputs()) exact = exact && entry(input).exact;
-  Array out(value.dtype(), chainrule::evaluate(value.shape(), sizes_));
+  for (const Value input : inputs) exact = exact && entry(input).exact;
+  std::vector<Array> outputs;
+  for (const Value output : node.outputs())
+    outputs.emplace_back(output.dtype(), chainrule::evaluate(output.shape(), sizes_));
+  bool as_given = true;  // what it gives is as exact as what it got
   if (op.forward.micro) {
-    evaluate_micro(node, out, exact);
+    evaluate_micro(node, outputs[0], exact);
   } else {
-    evaluate_kernel(node, out, exact);
+    as_given = detail::rounds_nothing(*node.graph_data(), node.graph_data()->node(node.id()));
+    evaluate_kernel(node, outputs, !as_given && !exact);
   }
-  entry(value) = {std::make_shared<const Array>(std::move(out)), exact};
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    bool own = exact;
+    if (!as_given) perturb(outputs[i], own);
+    entry(node.output(i)) = {std::make_shared<const Array>(std::move(outputs[i])), own, false};
+  }
+}
+
+void Interpreter::evaluate_expansion(Value value) {
+  const Node node = value.node();
+  const auto [known, is_new] = expansions_.try_emplace(node.id());
+  if (is_new) known->second = node.op().forward.expansion(node);
+  if (known->second.size() != node.output_count())
+    throw std::logic_error(fmt::format("op {} expands to another number of outputs", node.op().name));
+  const Value made = known->second[value.output_index()];
+  if (made.dtype() != value.dtype() ||
+      !(chainrule::evaluate(made.shape(), sizes_) == chainrule::evaluate(value.shape(), sizes_)))
+    throw std::logic_error(fmt::format("op {} expands to another type", node.op().name));
+  this->value(made);
+  const Entry found = entry(made);  // a copy: there may have to be more entries for it
+  entry(value) = found;
 }
 
 void Interpreter::evaluate_micro(const Node& node, Array& out, bool& exact) {
@@ -262,15 +292,14 @@ void Interpreter::evaluate_micro(const Node& node, Array& out, bool& exact) {
   const DType dtype = compute_dtype(node);
   std::vector<const Array*> inputs;
   std::vector<Dims> strides;
-  for (const Value input : node.inputs()) {
+  for (const Value input : read_by(node)) {
     inputs.push_back(&value(input));
     strides.push_back(broadcast_strides(inputs.back()->shape(), out.shape()));
   }
   std::vector<double> attributes;
   for (const std::string& name : program.attributes)
     attributes.push_back(rounded(node.attributes().number(name), dtype));
-  // Of a node that no program runs as it is (pass select_mode): the choice.
-  const bool by_mode = &node.op() == find_op("by_mode");
+  const bool by_mode = inputs.size() < program.inputs;  // which gives what it reads
 
   using Kind = MicroProgram::Operand::Kind;
   const bool exact_inputs = exact;
@@ -284,8 +313,7 @@ void Interpreter::evaluate_micro(const Node& node, Array& out, bool& exact) {
       for (std::size_t axis = 0; axis < index.rank(); ++axis) offsets[k] += index[axis] * strides[k][axis];
     }
     if (by_mode) {
-      const std::size_t chosen = mode_ == Mode::training ? 0 : 1;
-      out.set(i, (*inputs[chosen])[offsets[chosen]]);
+      out.set(i, (*inputs[0])[offsets[0]]);
     } else if (dtype == int64) {
       for (std::size_t n = 0; n < program.instructions.size(); ++n) {
         const auto& instruction = program.instructions[n];
@@ -336,51 +364,46 @@ void Interpreter::evaluate_micro(const Node& node, Array& out, bool& exact) {
   if (is_floating(out.dtype())) exact = exact && is_coarse(out);
 }
 
-void Interpreter::evaluate_kernel(const Node& node, Array& out, bool& exact) {
+void Interpreter::evaluate_kernel(const Node& node, std::vector<Array>& outputs, bool moves_inputs) {
   const Op& op = node.op();
   const Attributes attributes = fuzz::evaluate(node.attributes(), sizes_);
-  KernelCall call{{}, {out.dtype(), out.shape()}, attributes, op.name, node.location()};
-  std::vector<const Array*> inputs;
-  for (const Value input : node.inputs()) {
-    inputs.push_back(&value(input));
-    call.inputs.push_back({inputs.back()->dtype(), inputs.back()->shape()});
-  }
+  KernelCall call{{}, {outputs[0].dtype(), outputs[0].shape()}, attributes, op.name, node.location()};
+  std::vector<Array> inputs;
   std::vector<Guarded> copies;
-  std::vector<const void*> pointers;
-  copies.reserve(inputs.size());
-  for (const Array* input : inputs) {
-    copies.emplace_back(input->bytes(), input->raw());
-    pointers.push_back(copies.back().data());
+  std::vector<const void*> read;
+  copies.reserve(node.input_count());
+  for (const Value input : node.inputs()) {
+    inputs.push_back(value(input));
+    if (moves_inputs) move_all(inputs.back());
+    call.inputs.push_back({inputs.back().dtype(), inputs.back().shape()});
+    copies.emplace_back(inputs.back().bytes(), inputs.back().raw());
+    read.push_back(copies.back().data());
   }
-  const Guarded output(out.bytes());
+  std::vector<Guarded> made;
+  std::vector<void*> written;
+  made.reserve(outputs.size());
+  for (const Array& output : outputs) {
+    call.outputs.push_back({output.dtype(), output.shape()});
+    made.emplace_back(output.bytes());
+    written.push_back(made.back().data());
+  }
   if (op.forward.generator) {
-    op.forward.generator(call)(pointers.data(), output.data(), 0, out.size());
+    op.forward.generator(call)(read.data(), written[0], 0, outputs[0].size());
   } else if (op.forward.kernel) {
     const KernelRun run = op.forward.kernel(call);
     const Guarded workspace(call.workspace);
-    run({pointers.data(), output.data(), workspace.data()});
+    run({read.data(), written[0], workspace.data(), written.data()});
     if (!workspace.intact()) throw std::logic_error(fmt::format("op {} writes beyond its workspace", op.name));
   } else {
     throw std::logic_error(fmt::format("op {} has no forward rule that could run", op.name));
   }
-  if (!output.intact()) throw std::logic_error(fmt::format("op {} writes beyond its output", op.name));
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    if (!made[i].intact()) throw std::logic_error(fmt::format("op {} writes beyond its output {}", op.name, i));
+    if (outputs[i].bytes() > 0) std::memcpy(outputs[i].raw(), made[i].data(), outputs[i].bytes());
+  }
   for (std::size_t i = 0; i < inputs.size(); ++i)
-    if (!copies[i].intact() || !copies[i].holds(inputs[i]->raw()))
+    if (!copies[i].intact() || !copies[i].holds(inputs[i].raw()))
       throw std::logic_error(fmt::format("op {} writes to its input {}", op.name, i));
-  if (out.bytes() > 0) std::memcpy(out.raw(), output.data(), out.bytes());
-  if (!is_floating(out.dtype())) return;
-
-  // Copied elements are as exact as they were.
-  std::vector<double> given;
-  for (const Array* input : inputs)
-    for (std::int64_t i = 0; i < input->size(); ++i)
-      if (!std::isnan((*input)[i])) given.push_back((*input)[i]);
-  std::sort(given.begin(), given.end());
-  bool copied = true;
-  for (std::int64_t i = 0; copied && i < out.size(); ++i)
-    copied = out[i] == 0 || std::isnan(out[i]) || std::binary_search(given.begin(), given.end(), out[i]);
-  if (copied) return;
-  perturb(out, exact);
 }
 
 }  // namespace chainrule::fuzz

@@ -93,6 +93,7 @@ std::string print_step(const Recipe& recipe, std::size_t i) {
     case Step::Kind::op:
       return fmt::format("cr::apply(graph, *cr::find_op(\"{}\"), {}, {})", step.op->name, names(recipe, step.inputs),
                          print(step.attributes));
+    case Step::Kind::output: return fmt::format("{}.node().output({})", name_of(recipe, step.inputs[0]), step.output);
     case Step::Kind::gradient: break;
   }
   return fmt::format("cr::gradients({}, {{{}}}{})[0]", name_of(recipe, step.inputs[0]), name_of(recipe, step.inputs[1]),
@@ -141,6 +142,8 @@ std::string to_cpp(const Recipe& recipe) {
     out +=
         "    for (std::size_t i = 0; i < results.size(); ++i) fmt::print(\"{}\\n\", results[i].to_string(17));\n  }\n";
   }
+  if (recipe.as_built) out += "  // Again with .optimize = false.\n";
+  if (recipe.check_finite) out += "  // Again with .check_finite = true.\n";
   if (recipe.check_gradients) out += "  // cr::check_gradients() of the first output in all floating leaves.\n";
   return out + "}\n";
 }

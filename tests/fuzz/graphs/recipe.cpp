@@ -35,6 +35,7 @@ std::string name_of(const Recipe& recipe, std::size_t step) {
     case Step::Kind::step: return "step";
     case Step::Kind::epoch: return "epoch";
     case Step::Kind::op: return fmt::format("y{}", step);
+    case Step::Kind::output: return fmt::format("z{}", step);
     case Step::Kind::gradient: break;
   }
   return fmt::format("g{}", step);
@@ -57,6 +58,7 @@ Value build_step(Graph graph, const Values& before, const Recipe& recipe, std::s
       for (const std::size_t i : s.inputs) inputs.push_back(before[i]);
       return apply(graph, *s.op, inputs, s.attributes);
     }
+    case Step::Kind::output: return before[s.inputs[0]].node().output(s.output);
     case Step::Kind::gradient: break;
   }
   const Value y = before[s.inputs[0]];

@@ -23,18 +23,21 @@ Array numbers(DType dtype, const Dims& shape, const Fill& fill);
 
 // What one value of the graph is. Its inputs are steps before it.
 struct Step {
-  enum class Kind : std::uint8_t { input, parameter, variable, constant, number, step, epoch, op, gradient };
+  // An op's step is its first output; a further one has a step of its own.
+  enum class Kind : std::uint8_t { input, parameter, variable, constant, number, step, epoch, op, output, gradient };
   Kind kind = Kind::op;
   DType dtype = float64;  // of a leaf
   Shape shape = {};       // of a leaf
   Fill fill = {};         // the numbers of a leaf; of an input those that it is fed
   double value = 0;       // of a number
   const Op* op = nullptr;
-  // Of an op; of a gradient the scalar y and x, or y of any shape, x and the cotangent of y.
+  // Of an op; of a further output an output of the same op; of a gradient the scalar y and x, or y of any shape, x and
+  // the cotangent of y.
   std::vector<std::size_t> inputs = {};
   Attributes attributes = {};
+  std::size_t output = 0;  // of a further output: which
 
-  [[nodiscard]] bool is_leaf() const { return kind != Kind::op && kind != Kind::gradient; }
+  [[nodiscard]] bool is_leaf() const { return kind != Kind::op && kind != Kind::output && kind != Kind::gradient; }
   [[nodiscard]] bool is_variable() const { return kind == Kind::parameter || kind == Kind::variable; }
 };
 
@@ -57,6 +60,8 @@ struct Recipe {
   Mode mode = Mode::training;
   std::vector<SizeSet> sizes = {{}};  // of run after run of one program
   double limit = 0;                   // memory_limit as a part of the arena that the program takes without one; 0: none
+  bool as_built = false;              // also without Request::optimize
+  bool check_finite = false;          // also with it
   bool check_gradients = false;       // of the first output, if it is a scalar, in all floating leaves
 };
 

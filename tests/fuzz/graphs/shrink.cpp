@@ -106,6 +106,8 @@ class Shrinker {
       smaller |= accept(candidate);
     };
     attempt([](const Recipe& r) { return r.limit > 0; }, [](Recipe& r) { r.limit = 0; });
+    attempt([](const Recipe& r) { return r.as_built; }, [](Recipe& r) { r.as_built = false; });
+    attempt([](const Recipe& r) { return r.check_finite; }, [](Recipe& r) { r.check_finite = false; });
     attempt([](const Recipe& r) { return r.check_gradients; }, [](Recipe& r) { r.check_gradients = false; });
     attempt([](const Recipe& r) { return r.mode != Mode::training; }, [](Recipe& r) { r.mode = Mode::training; });
     attempt([](const Recipe& r) { return r.options.seed != 0; }, [](Recipe& r) { r.options.seed = 0; });
