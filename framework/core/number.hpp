@@ -28,7 +28,8 @@ constexpr bool convertible(From value) {
     return same_sign && static_cast<From>(converted) == value;
   } else {
     constexpr auto lowest = static_cast<From>(std::numeric_limits<To>::min());
-    constexpr From above = static_cast<From>(std::numeric_limits<To>::max() / 2 + 1) * 2;  // a power of two: exact
+    constexpr To half = std::numeric_limits<To>::max() / 2 + 1;  // a power of two: exact
+    constexpr From above = static_cast<From>(half) * 2;
     return (value >= lowest || value > lowest - 1) && value < above;
   }
 }

@@ -28,7 +28,7 @@ std::size_t example_axis(const Array& array, std::size_t axis, std::string_view 
 void check(const Dataset& dataset, std::int64_t batch_size, std::string_view op, Location at) {
   const auto& [x, y, axis] = dataset;
   const std::int64_t examples = x.shape()[example_axis(x, axis, op, at)];
-  const std::int64_t labels = y.shape()[example_axis(y, axis, op, at)];
+  const std::int64_t labels = dataset.has_y() ? y.shape()[example_axis(y, axis, op, at)] : examples;
   if (examples != labels)
     throw Error(at, op,
                 fmt::format("requires as many examples in x as in y, got {} and {} along axis {} of shapes {} and {}",
@@ -108,7 +108,7 @@ void Batches::Iterator::gather() {
     gather_into(to, from, example_axis(from, all.axis, "batches", Location{}), batches_->order_, first, examples);
   };
   gather_one(batch_.x, all.x);
-  gather_one(batch_.y, all.y);
+  if (all.has_y()) gather_one(batch_.y, all.y);
   batch_.axis = all.axis;
 }
 
@@ -179,10 +179,14 @@ void require_examples(const std::vector<Quotas>& quotas, const Shares& shares, s
 }
 
 Dataset pick(const Dataset& dataset, const std::vector<std::int64_t>& order, Location at) {
-  Dataset out{Array(dataset.x.dtype(), {}), Array(dataset.y.dtype(), {}), dataset.axis};
-  for (const auto& [to, from] : {std::pair{&out.x, &dataset.x}, std::pair{&out.y, &dataset.y}})
-    gather_into(*to, *from, example_axis(*from, dataset.axis, "split", at), order, 0,
+  Dataset out{.axis = dataset.axis};
+  const auto pick_from = [&](Array& to, const Array& from) {
+    to = Array(from.dtype(), {});
+    gather_into(to, from, example_axis(from, dataset.axis, "split", at), order, 0,
                 static_cast<std::int64_t>(order.size()));
+  };
+  pick_from(out.x, dataset.x);
+  if (dataset.has_y()) pick_from(out.y, dataset.y);
   return out;
 }
 
@@ -192,8 +196,9 @@ Split split(const Dataset& dataset, const SplitOptions& options, numpy::RandomSt
   check(dataset, 1, "split", at);
   const Shares shares = shares_of(options, at);
   const std::int64_t examples = dataset.size();
-  const std::vector<std::size_t> classes =
-      options.stratified ? classes_of(dataset) : std::vector<std::size_t>(static_cast<std::size_t>(examples), 0);
+  const std::vector<std::size_t> classes = options.stratified && dataset.has_y()
+                                               ? classes_of(dataset)
+                                               : std::vector<std::size_t>(static_cast<std::size_t>(examples), 0);
   std::vector<std::int64_t> sizes;
   for (const std::size_t c : classes) {
     if (c >= sizes.size()) sizes.resize(c + 1, 0);

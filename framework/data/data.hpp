@@ -17,11 +17,12 @@ namespace chainrule::data {
 // rank 1 is its only one, so labels of shape {examples} go with either.
 struct Dataset {
   Array x;
-  Array y;
+  Array y = {};  // left out where nothing is to be said of them, as for an autoencoder
   std::size_t axis = 1;
 
   // The number of examples, by x. Throws Error where x does not have the axis.
   [[nodiscard]] std::int64_t size() const;
+  [[nodiscard]] bool has_y() const { return !(y.shape() == Array().shape()); }
 };
 
 // A data set cut into batches, each a small Dataset. It refers to the data set, which has to outlive it.

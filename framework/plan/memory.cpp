@@ -46,7 +46,7 @@ class MemoryPlanner {
 
  private:
   // What a kernel adds to, where that is read for the last time here.
-  std::size_t dying_sum(std::size_t step, const std::vector<std::size_t>& last_read) const {
+  [[nodiscard]] std::size_t dying_sum(std::size_t step, const std::vector<std::size_t>& last_read) const {
     const Unit u = a_.order[step];
     const std::optional<std::size_t> i = a_.adds_to(u);
     if (!i) return no_input;
@@ -57,8 +57,8 @@ class MemoryPlanner {
   }
 
   // An input of a fused unit whose memory an output can have: read for the last time here, element by element.
-  std::size_t dying_input(const UnitData& unit, NodeId output, std::size_t step,
-                          const std::vector<std::size_t>& last_read) const {
+  [[nodiscard]] std::size_t dying_input(const UnitData& unit, NodeId output, std::size_t step,
+                                        const std::vector<std::size_t>& last_read) const {
     const NodeData& first = a_.graph.node(unit.group.nodes.front());
     const DType dtype = compute_dtype(a_.graph, unit.group.nodes.front());
     if (a_.graph.node(output).type.dtype != dtype || !a_.graph.node(output).op->forward.micro) return no_input;

@@ -90,7 +90,7 @@ class Scheduler {
     return out;
   }
 
-  Order by_rank(const std::vector<Unit>& rank) const {
+  [[nodiscard]] Order by_rank(const std::vector<Unit>& rank) const {
     return list_schedule([&](Unit u) { return rank.empty() ? 0 : static_cast<std::ptrdiff_t>(rank[u]); },
                          [](Unit, auto&&) {});
   }
