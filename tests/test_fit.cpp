@@ -343,17 +343,18 @@ TEST_CASE("What fit refuses changes nothing") {
 }
 
 TEST_CASE("fit() of a data set without y feeds x alone") {
-  Graph graph;
+  cr::Graph graph;
   const auto x = graph.input("x", {graph.dimension("batch"), 3});
-  const auto w = graph.parameter("w", zeros({3}));
-  const auto cost = mean(square(x - w));
-  State state(graph);
-  Program train(state, {.outputs = {cost}, .updates = optim::GradientDescent{.learning_rate = 0.1}.minimize(cost)});
-  const data::Dataset all{.x = uniform({20, 3}, 1, 2), .axis = 0};
+  const auto w = graph.parameter("w", cr::zeros({3}));
+  const auto cost = cr::mean(cr::square(x - w));
+  cr::State state(graph);
+  cr::Program train(state,
+                    {.outputs = {cost}, .updates = cr::optim::GradientDescent{.learning_rate = 0.1}.minimize(cost)});
+  const cr::data::Dataset all{.x = cr::uniform({20, 3}, 1, 2), .axis = 0};
   CHECK(!all.has_y());
-  const auto parts = data::split(all, {.train = 0.5, .dev = 0.25, .test = 0.25}, numpy::RandomState(1));
+  const auto parts = cr::data::split(all, {.train = 0.5, .dev = 0.25, .test = 0.25}, cr::numpy::RandomState(1));
   CHECK(parts.train.size() + parts.dev.size() + parts.test.size() == 20);
-  const auto history = fit(train, parts.train, {.inputs = {x}, .batch = 4, .epochs = 5});
+  const auto history = cr::fit(train, parts.train, {.inputs = {x}, .batch = 4, .epochs = 5});
   CHECK(history.costs.back() < history.costs.front());
   CHECK(parts.train.size() == 10);
   CHECK(state.step() == 5 * 3);

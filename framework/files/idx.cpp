@@ -116,8 +116,8 @@ Array load_idx(const File& file) {
 Dataset load_images(const std::string& folder, const std::string& half, Location at) {
   // The name as the set was published; with a dot, as some unpack it.
   const auto find = [&](const std::string& what, const std::string& kind) {
-    const std::string usual = folder + "/" + half + "-" + what + "-" + kind;
-    for (const std::string& path : {usual, folder + "/" + half + "-" + what + "." + kind})
+    std::string usual = fmt::format("{}/{}-{}-{}", folder, half, what, kind);
+    for (const std::string& path : {usual, fmt::format("{}/{}-{}.{}", folder, half, what, kind)})
       for (const char* const suffix : {"", ".gz"})
         if (access((path + suffix).c_str(), F_OK) == 0) return path + suffix;
     return usual;
@@ -139,7 +139,7 @@ Dataset load_images(const std::string& folder, const std::string& half, Location
                       pixels.type.bytes, to_string(shape)));
     pixels.type.kind = StoredType::Kind::unsigned_integer;
     Array shades = pixels.read(float32).reshape({shape[0], shape[1] * shape[2]});
-    for (float* shade = shades.data<float>(); shade != shades.data<float>() + shades.size(); ++shade) *shade /= 255.0F;
+    for (auto* shade = shades.data<float>(); shade != shades.data<float>() + shades.size(); ++shade) *shade /= 255.0F;
     return shades;
   });
   out.y = load_idx(labels);

@@ -18,7 +18,7 @@ namespace {
 std::string_view most_asked_for() {
   const char* wish = std::getenv("CHAINRULE_ARCH");
   const std::string_view most = wish ? wish : "";
-  if (most != "" && most != "baseline" && most != "avx2" && most != "avx512")
+  if (!most.empty() && most != "baseline" && most != "avx2" && most != "avx512")
     throw Error(Location{}, "CHAINRULE_ARCH", fmt::format("requires baseline, avx2 or avx512, got '{}'", most));
   return most;
 }
