@@ -185,7 +185,10 @@ Obstacle find_obstacle(Value y, const Values& xs, const Reverse& found, bool fla
   std::vector<char> reached(y.id() + 1, 0);
   bool any = false;
   for (std::size_t i = 0; i < xs.size(); ++i)
-    if (!found.gradients[i].defined() && xs[i].id() <= y.id()) reached[xs[i].id()] = any = true;
+    if (!found.gradients[i].defined() && xs[i].id() <= y.id()) {
+      reached[xs[i].id()] = 1;
+      any = true;
+    }
   if (!any) return {};
   const std::vector<char> written = nodes_below(y, true);
   for (NodeId id = 0; id <= y.id(); ++id) {

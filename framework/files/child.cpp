@@ -62,7 +62,7 @@ void run(Sender& sender, const std::function<void(Sender&)>& work) {
 
 Sender::Sender(int pipe) : pipe_(pipe) { getrlimit(RLIMIT_AS, &memory_); }
 
-void Sender::bytes(const void* from, std::size_t count) {
+void Sender::bytes(const void* from, std::size_t count) const {
   const char* at = static_cast<const char*>(from);
   while (count > 0) {
     const ssize_t written = write(pipe_, at, count);

@@ -26,7 +26,7 @@ class Sender {
   void allow_all_memory();
 
  private:
-  void bytes(const void* from, std::size_t count);
+  void bytes(const void* from, std::size_t count) const;
   int pipe_;
   rlimit memory_{};  // the parent's limit
 };

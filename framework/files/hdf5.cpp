@@ -85,7 +85,7 @@ class Hdf5Reader {
     bool operator==(const Place&) const = default;
   };
 
-  hid_t open() const {
+  [[nodiscard]] hid_t open() const {
     const hid_t id = H5Fopen(file_.path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
     if (id < 0) file_.fail(hdf5_error());
     return id;
@@ -152,7 +152,7 @@ class Hdf5Reader {
 
   static Place place_of(hid_t group) {
     H5G_stat_t status{};
-    H5Gget_objinfo(group, ".", 1, &status);
+    H5Gget_objinfo(group, ".", true, &status);
     return {{status.fileno[0], status.fileno[1]}, {status.objno[0], status.objno[1]}};
   }
 

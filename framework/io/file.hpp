@@ -49,7 +49,7 @@ struct File {
 
   // read(), whose other exceptions become Errors of this file: what is Unsupported, and that memory does not suffice.
   template <class F>
-  auto guard(F read) const {
+  [[nodiscard]] auto guard(F read) const {
     try {
       return read();
     } catch (const Unsupported& reason) {

@@ -54,8 +54,8 @@ Computation fold_constants(const Computation& c) {
     }
     if (!foldable(node, elements)) return r.copy(node);
     Values outputs;
-    for (Array& output : detail::evaluate_all(node, inputs))
-      outputs.push_back(r.graph().constant(std::move(output), node.location()));
+    for (const Array& output : detail::evaluate_all(node, inputs))
+      outputs.push_back(r.graph().constant(output, node.location()));
     return r.replace(node, outputs);
   });
 }

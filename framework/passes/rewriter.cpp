@@ -65,12 +65,12 @@ Computation Rewriter::run(const Visit& visit, bool new_graph) {
   return out;
 }
 
-void Rewriter::set(NodeId id, Value made) {
+void Rewriter::set(NodeId old, Value made) {
   invariant(made.data() == to_.data().get(), "a pass returned a value of another graph");
-  const GraphData& old = *from_.graph.data();
-  if (!(to_.data()->node(made.id()).type == old.node(id).type))
-    throw InternalError(fmt::format("a pass changed the type of {}", old.line(id)));
-  now_[id] = made;
+  const GraphData& from = *from_.graph.data();
+  if (!(to_.data()->node(made.id()).type == from.node(old).type))
+    throw InternalError(fmt::format("a pass changed the type of {}", from.line(old)));
+  now_[old] = made;
 }
 
 Value Rewriter::replace(const Node& node, const Values& outputs) {

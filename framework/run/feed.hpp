@@ -34,7 +34,7 @@ class Feed {
     requires std::convertible_to<const T&, Value> Input(const T& input) : value_(input) {}
     template <class T>
     requires(std::convertible_to<T, std::string_view> && !std::convertible_to<const std::remove_cvref_t<T>&, Value>)
-        Input(T&& name) {
+        Input(T&& name) {  // NOLINT(bugprone-forwarding-reference-overload): an Input is no name
       using Name = std::remove_reference_t<T>;
       // An array of const char is a literal.
       if constexpr (std::same_as<std::remove_cv_t<Name>, std::string_view> ||
