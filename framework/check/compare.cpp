@@ -162,7 +162,7 @@ class Comparison {
   // ---- directions
 
   // What there is to compare a numeric slope along a direction with.
-  Evidence evidence_along(const Probe& probe, std::span<const Move> moves) const {
+  [[nodiscard]] Evidence evidence_along(const Probe& probe, std::span<const Move> moves) const {
     Evidence e;
     double squares = 0;
     for (const Move& move : moves) {

@@ -231,6 +231,7 @@ std::vector<Array> Mover::disturbed(const Values& values, const std::vector<Arra
   // Each op's result may be off by some units of the last place. A jump that a disturbance crosses counts little.
   constexpr double rounding = 4 * epsilon;
   std::vector<Array> out;
+  out.reserve(at_points.size());
   for (const Array& at : at_points) out.push_back(Array::full(float64, at.shape(), 0));
   // Whether something is moved by about its own size.
   const auto scatter = [&](double by) {

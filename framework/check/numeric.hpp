@@ -40,11 +40,11 @@ struct Slope {
 // settle apart (kink), grow like 1/h (jump), or meet at smaller steps than the first ones, from where the extrapolation
 // begins again.
 using Enough = std::function<double(double value)>;
-Slope slope(const Along& f, double first_step, const Enough& enough);
+Slope slope(const Along& along, double h, const Enough& enough);
 
 // The same from two steps, for the many elements that are right and smooth; an infinite error says that it is not
 // enough.
-Slope quick_slope(const Along& f, double step);
+Slope quick_slope(const Along& f, double h);
 
 // What rounding does to each of a row of numbers that a smooth function gave at equal distances: their fourth
 // differences, of which the function itself is gone.

@@ -64,7 +64,7 @@ std::int64_t detail::convert(const Block& from, Array& to) {
 }
 
 std::string detail::element_text(const Block& from, std::int64_t index) {
-  const std::string text = visit_dtype(
+  std::string text = visit_dtype(
       from.dtype, [&](auto t) { return fmt::format("{}", static_cast<const decltype(t)*>(from.data)[index]); });
   if (from.shape.rank() == 0) return text;
   Dims place = from.shape;

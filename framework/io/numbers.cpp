@@ -118,7 +118,8 @@ Array decode(const File& file, Input& from, StoredType type, const Dims& shape, 
     visit_dtype(out.dtype(), [&](auto t) {
       auto* to = out.data<decltype(t)>() + done / type.bytes;
       visit_stored(type, [&](auto element) {
-        for (std::size_t i = 0; i < bytes; i += type.bytes) *to++ = static_cast<decltype(t)>(element(block + i));
+        for (std::size_t i = 0; i < bytes; i += type.bytes)
+          *to++ = static_cast<decltype(t)>(element(block + i));  // NOLINT(bugprone-signed-char-misuse): a number
       });
     });
     done += bytes;

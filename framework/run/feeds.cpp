@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <unordered_set>
+#include <utility>
 
 #include <fmt/core.h>
 
@@ -34,7 +35,7 @@ void for_each_symbolic(const GraphData& graph, F f) {
 
 }  // namespace
 
-Feeds::Feeds(const Graph& graph, Location at) : graph_(graph), at_(at) {
+Feeds::Feeds(Graph graph, Location at) : graph_(std::move(graph)), at_(at) {
   const GraphData& user = *graph_.data();
   slots_.resize(user.leaves->inputs.size());
   for (std::size_t i = 0; i < slots_.size(); ++i) {

@@ -17,7 +17,7 @@ namespace chainrule::detail {
 class Feeds {
  public:
   // Of the inputs that the graph has now. `at`: where the program is made.
-  Feeds(const Graph& graph, Location at);
+  Feeds(Graph graph, Location at);
 
   // What the program reads, `live`, is to be fed, and for each size that it needs an input that has it. Throws Error
   // for a size that no input has.
