@@ -1,12 +1,13 @@
 #include <chainrule/framework/products/pack.hpp>
 
+#include <algorithm>
 #include <cstring>
 
 namespace chainrule::products {
 
 namespace {
 
-// Vectors of 32 bytes, and blocks of as many rows: compiled for AVX, which every processor has that tiles are made for.
+// Vectors of 32 bytes, and blocks of as many rows: compiled for what every processor has that tiles are made for.
 template <class T>
 struct Lanes;
 template <>
@@ -21,16 +22,16 @@ struct Lanes<double> {
 };
 
 #if defined(__x86_64__)
-#define CHAINRULE_AVX __attribute__((target("avx")))  // NOLINT(cppcoreguidelines-macro-usage)
+#define CHAINRULE_AVX2 __attribute__((target("avx2,fma")))  // NOLINT(cppcoreguidelines-macro-usage)
 #else
-#define CHAINRULE_AVX
+#define CHAINRULE_AVX2
 #endif
 
-CHAINRULE_AVX void transpose_block(const float* from, std::ptrdiff_t stride, float* to, std::ptrdiff_t to_stride) {
+CHAINRULE_AVX2 void transpose_block(const float* const* from, std::int64_t at, float* to, std::ptrdiff_t to_stride) {
   using V = Lanes<float>::Type;
   V rows[8];
   V pairs[8];
-  for (int i = 0; i < 8; ++i) rows[i] = *reinterpret_cast<const V*>(from + i * stride);
+  for (int i = 0; i < 8; ++i) rows[i] = *reinterpret_cast<const V*>(from[i] + at);
   for (int i = 0; i < 8; i += 2) {
     pairs[i] = __builtin_shufflevector(rows[i], rows[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
     pairs[i + 1] = __builtin_shufflevector(rows[i], rows[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
@@ -48,11 +49,11 @@ CHAINRULE_AVX void transpose_block(const float* from, std::ptrdiff_t stride, flo
   }
 }
 
-CHAINRULE_AVX void transpose_block(const double* from, std::ptrdiff_t stride, double* to, std::ptrdiff_t to_stride) {
+CHAINRULE_AVX2 void transpose_block(const double* const* from, std::int64_t at, double* to, std::ptrdiff_t to_stride) {
   using V = Lanes<double>::Type;
   V rows[4];
   V pairs[4];
-  for (int i = 0; i < 4; ++i) rows[i] = *reinterpret_cast<const V*>(from + i * stride);
+  for (int i = 0; i < 4; ++i) rows[i] = *reinterpret_cast<const V*>(from[i] + at);
   for (int i = 0; i < 4; i += 2) {
     pairs[i] = __builtin_shufflevector(rows[i], rows[i + 1], 0, 4, 2, 6);
     pairs[i + 1] = __builtin_shufflevector(rows[i], rows[i + 1], 1, 5, 3, 7);
@@ -63,53 +64,65 @@ CHAINRULE_AVX void transpose_block(const double* from, std::ptrdiff_t stride, do
   }
 }
 
-// to[j, i] = from[i, j]
-template <class T>
-CHAINRULE_AVX void transpose(const T* from, std::ptrdiff_t stride, std::int64_t rows, std::int64_t columns, T* to,
-                             std::ptrdiff_t to_stride) {
-  constexpr std::int64_t block = Lanes<T>::count;
-  std::int64_t i = 0;
-  for (; i + block <= rows; i += block) {
-    std::int64_t j = 0;
-    for (; j + block <= columns; j += block)
-      transpose_block(from + i * stride + j, stride, to + j * to_stride + i, to_stride);
-    for (; j < columns; ++j)
-      for (std::int64_t r = i; r < i + block; ++r) to[j * to_stride + r] = from[r * stride + j];
-  }
-  for (; i < rows; ++i)
-    for (std::int64_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * stride + j];
-}
-
-template <class T>
-CHAINRULE_AVX void pack(const T* from, std::ptrdiff_t stride, std::int64_t terms, std::int64_t columns,
-                        std::int64_t width, T* to) {
-  transpose(from, stride, columns, terms, to, width);
-  if (columns == width) return;
-  for (std::int64_t p = 0; p < terms; ++p)
-    for (std::int64_t j = columns; j < width; ++j) to[p * width + j] = 0;
-}
-
 }  // namespace
 
-void pack_rows(const char* from, std::ptrdiff_t stride, std::int64_t terms, std::int64_t columns, std::int64_t width,
-               std::size_t element, char* to) {
-  const std::size_t line = static_cast<std::size_t>(width) * element;
-  const std::size_t used = static_cast<std::size_t>(columns) * element;
-  for (std::int64_t p = 0; p < terms; ++p) {
-    std::memcpy(to, from, used);
-    std::memset(to + used, 0, line - used);
-    from += stride * static_cast<std::ptrdiff_t>(element);
-    to += line;
+template <class T>
+void pack_rows(const T* from, std::ptrdiff_t stride, std::int64_t terms, std::int64_t columns, std::int64_t width,
+               T* to) {
+  for (std::int64_t p = 0; p < terms; ++p)
+    std::memcpy(to + p * width, from + p * stride, static_cast<std::size_t>(columns) * sizeof(T));
+}
+
+template <class T>
+CHAINRULE_AVX2 void pack_transposed(const T* from, std::ptrdiff_t stride, std::int64_t terms, std::int64_t columns,
+                                    std::int64_t width, T* to) {
+  constexpr std::int64_t block = Lanes<T>::count;
+  for (std::int64_t j = 0; j < columns; j += block) {
+    // Behind the last one it is taken again.
+    const T* rows[block];
+    for (std::int64_t i = 0; i < block; ++i) rows[i] = from + std::min(j + i, columns - 1) * stride;
+    std::int64_t p = 0;
+    for (; p + block <= terms; p += block) transpose_block(rows, p, to + p * width + j, width);
+    for (; p < terms; ++p)
+      for (std::int64_t i = 0; i < block; ++i) to[p * width + j + i] = rows[i][p];
   }
 }
 
-void pack_transposed(const float* from, std::ptrdiff_t stride, std::int64_t terms, std::int64_t columns,
-                     std::int64_t width, float* to) {
-  pack(from, stride, terms, columns, width, to);
+template <class T>
+CHAINRULE_AVX2 void put_transposed(const T* from, std::ptrdiff_t stride, std::int64_t rows, std::int64_t columns,
+                                   T alpha, bool adds, T* to, std::ptrdiff_t to_stride) {
+  constexpr std::int64_t block = Lanes<T>::count;
+  const auto put = [&](std::int64_t i, std::int64_t j) {
+    T& c = to[j * to_stride + i];
+    const T sum = from[i * stride + j];
+    if (!adds) {
+      c = alpha * sum;
+    } else if constexpr (sizeof(T) == sizeof(float)) {
+      c = __builtin_fmaf(alpha, sum, c);
+    } else {
+      c = __builtin_fma(alpha, sum, c);
+    }
+  };
+  const bool moves = alpha == 1 && !adds;
+  for (std::int64_t i = 0; i < rows; i += block) {
+    std::int64_t j = 0;
+    if (moves && i + block <= rows) {
+      const T* lines[block];
+      for (std::int64_t r = 0; r < block; ++r) lines[r] = from + (i + r) * stride;
+      for (; j + block <= columns; j += block) transpose_block(lines, j, to + j * to_stride + i, to_stride);
+    }
+    for (; j < columns; ++j)
+      for (std::int64_t r = i; r < std::min(i + block, rows); ++r) put(r, j);
+  }
 }
-void pack_transposed(const double* from, std::ptrdiff_t stride, std::int64_t terms, std::int64_t columns,
-                     std::int64_t width, double* to) {
-  pack(from, stride, terms, columns, width, to);
-}
+
+template void pack_rows(const float*, std::ptrdiff_t, std::int64_t, std::int64_t, std::int64_t, float*);
+template void pack_rows(const double*, std::ptrdiff_t, std::int64_t, std::int64_t, std::int64_t, double*);
+template void pack_transposed(const float*, std::ptrdiff_t, std::int64_t, std::int64_t, std::int64_t, float*);
+template void pack_transposed(const double*, std::ptrdiff_t, std::int64_t, std::int64_t, std::int64_t, double*);
+template void put_transposed(const float*, std::ptrdiff_t, std::int64_t, std::int64_t, float, bool, float*,
+                             std::ptrdiff_t);
+template void put_transposed(const double*, std::ptrdiff_t, std::int64_t, std::int64_t, double, bool, double*,
+                             std::ptrdiff_t);
 
 }  // namespace chainrule::products

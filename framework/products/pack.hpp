@@ -1,4 +1,4 @@
-// B's elements for one panel, brought together in the order in which tiles read them. Not installed.
+// Pieces of matrices brought into the order in which tiles read them, and results back. Not installed.
 #pragma once
 
 #include <cstddef>
@@ -6,14 +6,23 @@
 
 namespace chainrule::products {
 
-// to[p * width + j] = from[p * stride + j] for p < terms and j < columns, and 0 for the other j below width.
-void pack_rows(const char* from, std::ptrdiff_t stride, std::int64_t terms, std::int64_t columns, std::int64_t width,
-               std::size_t element, char* to);
+// Strides are in elements, T is float or double.
 
-// The same for a B that is transposed: to[p * width + j] = from[j * stride + p]. Strides in elements.
-void pack_transposed(const float* from, std::ptrdiff_t stride, std::int64_t terms, std::int64_t columns,
-                     std::int64_t width, float* to);
-void pack_transposed(const double* from, std::ptrdiff_t stride, std::int64_t terms, std::int64_t columns,
-                     std::int64_t width, double* to);
+// to[p * width + j] = from[p * stride + j] for p < terms and j < columns.
+template <class T>
+void pack_rows(const T* from, std::ptrdiff_t stride, std::int64_t terms, std::int64_t columns, std::int64_t width,
+               T* to);
+
+// to[p * width + j] = from[j * stride + p] for p < terms and j < columns. Width is a multiple of the elements of 32
+// bytes; what is behind a line's columns, up to such a multiple, is overwritten.
+template <class T>
+void pack_transposed(const T* from, std::ptrdiff_t stride, std::int64_t terms, std::int64_t columns, std::int64_t width,
+                     T* to);
+
+// to[j * to_stride + i] = alpha * from[i * stride + j] for i < rows and j < columns; or where it adds, the fused
+// multiply-add of that to what is there.
+template <class T>
+void put_transposed(const T* from, std::ptrdiff_t stride, std::int64_t rows, std::int64_t columns, T alpha, bool adds,
+                    T* to, std::ptrdiff_t to_stride);
 
 }  // namespace chainrule::products

@@ -46,6 +46,9 @@ struct Split {
     return piece * size + (piece < larger ? piece : larger);
   }
   [[nodiscard]] bool is_larger(std::int64_t piece) const { return piece < larger; }
+  [[nodiscard]] std::int64_t largest() const { return size + (larger > 0 ? 1 : 0); }
+  // How many are of the larger size, or of the smaller.
+  [[nodiscard]] std::int64_t count(bool of_larger) const { return of_larger ? larger : pieces - larger; }
 };
 
 }  // namespace chainrule::products

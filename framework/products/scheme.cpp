@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include <fmt/core.h>
 
@@ -13,13 +14,12 @@ namespace chainrule::products {
 
 namespace {
 
-// Rows of C of a part, as bytes of their column in A's block of terms: these stay in the second-level cache while the
-// panels pass by. And bytes of a row of C.
-constexpr std::int64_t part_column = 1920;
-constexpr std::int64_t part_row = 4096;
-// The same where sums of several blocks need memory of their own, since C's is in use.
-constexpr std::int64_t part_column_beside = 960;
-constexpr std::int64_t part_row_beside = 1024;
+// Bytes of a row of A's block of terms times rows of a part: it stays in the second-level cache while panels pass by.
+// And bytes of a row of C.
+constexpr std::int64_t part_rows_bytes = 1920;
+constexpr std::int64_t part_columns_bytes = 4096;
+// The most memory for sums that cannot be kept in C, about.
+constexpr std::int64_t sums_bytes = 196'608;
 // Rows this many bytes apart fall on the same sets of the first-level cache.
 constexpr std::int64_t set_stride = 4096;
 // B is packed from this size, for it is read once for each row of tiles; and where there are so many rows of C.
@@ -29,14 +29,60 @@ constexpr std::int64_t worth_packing = 48;
 constexpr std::int64_t worth_a_part = 1'000'000;
 constexpr int parts_of_thread = 3;
 
-// Cycles that a tile takes, about, for one term and to begin and end: what decides between tiles. Two multiplications
-// or two loads fit in one, and a multiplication has to wait four for the one before it.
-double cost(std::int64_t rows, std::int64_t vectors, std::int64_t terms) {
+// Cycles that a tile takes, about, for its terms and to begin and end. Two multiplications or two loads fit in one, and
+// a multiplication has to wait four for the one before it.
+double cycles_of_tile(std::int64_t rows, std::int64_t vectors, std::int64_t terms) {
   const auto r = static_cast<double>(rows);
   const auto v = static_cast<double>(vectors);
   const double term = std::max({r * v / 2, (r + v) / 2 * 1.08, 4.0});
-  const double ends = 12 + r * v;
-  return term * static_cast<double>(terms) + ends;
+  return term * static_cast<double>(terms) + 12 + r * v;
+}
+
+// For each element that is transposed, to pack it or to put it into C.
+double cycles_of_transposing(std::int64_t bytes) { return static_cast<double>(bytes) * 0.1; }
+
+struct Tiling {
+  Split rows;
+  Split vectors;
+  double cycles = 0;
+};
+
+// The tiles that cost least.
+Tiling best_tiling(const Product& p, kernels::X86 set, bool single) {
+  const std::int64_t lanes = products::lanes(set, single);
+  const std::int64_t element = single ? 4 : 8;
+  const std::int64_t vectors = (p.n + lanes - 1) / lanes;
+  Tiling best;
+  for (int width = 1; width <= most_vectors && width <= vectors; ++width) {
+    const Split panels = Split::of(vectors, width);
+    if (panels.largest() != width) continue;
+    const int most =
+        std::min(most_rows(set, width, false), most_rows(set, static_cast<int>(panels.size), p.n % lanes != 0));
+    if (most == 0) continue;
+    const Split rows = Split::of(p.m, most);
+    double cycles = 0;
+    for (const int higher : {0, 1})
+      for (const int wider : {0, 1})
+        cycles += static_cast<double>(rows.count(higher == 1) * panels.count(wider == 1)) *
+                  cycles_of_tile(rows.size + higher, panels.size + wider, p.k);
+    // Many rows of A that fall on the same cache sets are in each other's way; and a wide panel leaves them little of
+    // the first-level cache.
+    if (!p.transpose_a && p.lda * element >= set_stride) cycles *= 1 + 0.02 * std::max(0, most - 6);
+    if (p.k > block_terms / 2) cycles *= 1 + 0.015 * std::max(0, width - 3);
+    if (best.cycles > 0 && cycles >= best.cycles) continue;
+    best = {rows, panels, cycles};
+  }
+  if (p.transpose_b) best.cycles += cycles_of_transposing(p.n * p.k * element);
+  return best;
+}
+
+Product swapped(const Product& p) {
+  Product out = p;
+  out.transpose_a = !p.transpose_b;
+  out.transpose_b = !p.transpose_a;
+  std::swap(out.m, out.n);
+  std::swap(out.lda, out.ldb);
+  return out;
 }
 
 }  // namespace
@@ -47,59 +93,54 @@ Scheme::Scheme(const Product& product, DType dtype, kernels::X86 set)
       set_(set),
       element_(single_ ? 4 : 8),
       lanes_(products::lanes(set, single_)) {
+  choose_tiles(product);
   const std::int64_t over = p_.n % lanes_;
   bits_ = (std::uint64_t{1} << over) - 1;
   std::memset(mask_, 0xFF, static_cast<std::size_t>(std::min(over * element_, std::int64_t{sizeof mask_})));
   const auto alpha = static_cast<float>(p_.alpha);
   single_ ? std::memcpy(&alpha_, &alpha, sizeof alpha) : std::memcpy(&alpha_, &p_.alpha, sizeof p_.alpha);
-  choose_tiles();
   choose_packing();
+  choose_parts();
   find_code();
 }
 
-void Scheme::choose_tiles() {
-  const std::int64_t vectors = (p_.n + lanes_ - 1) / lanes_;
-  const std::int64_t terms = std::min(p_.k, block_terms);
-  double least = 0;
-  for (int width = 1; width <= most_vectors && width <= vectors; ++width) {
-    const Split panels = Split::of(vectors, width);
-    const int widest = static_cast<int>(panels.size + (panels.larger > 0 ? 1 : 0));
-    const int last = static_cast<int>(panels.size);
-    const int most = std::min(most_rows(set_, widest, false), most_rows(set_, last, p_.n % lanes_ != 0));
-    if (widest != width || most == 0) continue;
-    const Split rows = Split::of(p_.m, most);
-    double sum = 0;
-    for (const int higher : {0, 1})
-      for (const int wider : {0, 1}) {
-        const std::int64_t tiles = higher == 1 ? rows.larger : rows.pieces - rows.larger;
-        const std::int64_t of_width = wider == 1 ? panels.larger : panels.pieces - panels.larger;
-        sum += static_cast<double>(tiles * of_width) * cost(rows.size + higher, panels.size + wider, terms);
-      }
-    // Many rows of A that fall on the same cache sets are in each other's way.
-    if (!p_.transpose_a && p_.lda * element_ >= set_stride)
-      sum *= 1 + 0.02 * static_cast<double>(std::max(0, most - 6));
-    // A wide panel shares the first-level cache with less of A.
-    if (width > 3 && terms > 128) sum *= 1.015;
-    if (least > 0 && sum >= least) continue;
-    least = sum;
-    rows_ = rows;
-    vectors_ = panels;
+void Scheme::choose_tiles(const Product& product) {
+  Tiling tiling = best_tiling(product, set_, single_);
+  const Product other = swapped(product);
+  const Tiling of_other = best_tiling(other, set_, single_);
+  const double put = cycles_of_transposing(product.m * product.n * element_) * 1.5;
+  swapped_ = of_other.cycles + put < tiling.cycles;
+  if (swapped_) {
+    p_ = other;
+    tiling = of_other;
   }
+  rows_ = tiling.rows;
+  vectors_ = tiling.vectors;
 }
 
 void Scheme::choose_packing() {
-  const std::int64_t width = (vectors_.size + (vectors_.larger > 0 ? 1 : 0)) * lanes_;
+  const std::int64_t width = vectors_.largest() * lanes_;
   const std::int64_t row = p_.ldb * element_;
   packs_ =
       p_.transpose_b || (p_.m >= worth_packing && p_.n > width && (row % set_stride == 0 || p_.k * row >= large_b));
-  const std::int64_t terms = std::min(p_.k, block_terms);
-  if (packs_) pack_bytes_ = static_cast<std::size_t>(terms * width * element_);
-  const bool beside = p_.adds && p_.k > block_terms;
-  const std::int64_t rows = rows_.size + (rows_.larger > 0 ? 1 : 0);
-  most_tiles_ = std::max<std::int64_t>(1, (beside ? part_column_beside : part_column) / element_ / rows);
-  most_panels_ = std::max<std::int64_t>(1, (beside ? part_row_beside : part_row) / element_ / width);
-  const Grid grid = whole();
-  if (beside) sums_bytes_ = static_cast<std::size_t>(grid.tiles * rows * grid.panels * width * element_);
+  if (packs_) pack_bytes_ = static_cast<std::size_t>(std::min(p_.k, block_terms) * width * element_);
+}
+
+void Scheme::choose_parts() {
+  const std::int64_t rows = rows_.largest();
+  const std::int64_t width = vectors_.largest() * lanes_;
+  beside_ = swapped_ || (p_.adds && p_.k > block_terms);
+  const std::int64_t row_bytes = beside_ ? part_rows_bytes / 2 : part_rows_bytes;
+  const std::int64_t most_tiles = std::clamp<std::int64_t>(row_bytes / element_ / rows, 1, rows_.pieces);
+  const std::int64_t column_bytes = beside_ ? sums_bytes / (most_tiles * rows) : part_columns_bytes;
+  const std::int64_t most_panels = std::clamp<std::int64_t>(column_bytes / element_ / width, 1, vectors_.pieces);
+  whole_.down = (rows_.pieces - 1) / most_tiles + 1;
+  whole_.across = (vectors_.pieces - 1) / most_panels + 1;
+  whole_.tiles = (rows_.pieces - 1) / whole_.down + 1;
+  whole_.panels = (vectors_.pieces - 1) / whole_.across + 1;
+  if (beside_) sums_bytes_ = static_cast<std::size_t>(whole_.tiles * rows * whole_.panels * width * element_);
+  may_be_cut_ = rows_.pieces * vectors_.pieces > 1 &&
+                static_cast<double>(p_.m) * static_cast<double>(p_.n) * static_cast<double>(p_.k) >= 2.0 * worth_a_part;
 }
 
 void Scheme::find_code() {
@@ -123,34 +164,21 @@ void Scheme::find_code() {
 
 // ---- parts
 
-Scheme::Grid Scheme::whole() const {
-  const std::int64_t down = (rows_.pieces - 1) / most_tiles_ + 1;
-  const std::int64_t across = (vectors_.pieces - 1) / most_panels_ + 1;
-  return {(rows_.pieces - 1) / down + 1, (vectors_.pieces - 1) / across + 1, down, across};
-}
-
-bool Scheme::may_be_cut() const {
-  return static_cast<double>(p_.m) * static_cast<double>(p_.n) * static_cast<double>(p_.k) >= 2.0 * worth_a_part &&
-         rows_.pieces * vectors_.pieces > 1;
-}
-
 std::string Scheme::describe() const {
-  return fmt::format("tiles of {} x {}{}", rows_.size + (rows_.larger > 0 ? 1 : 0),
-                     (vectors_.size + (vectors_.larger > 0 ? 1 : 0)) * lanes_, packs_ ? ", B packed" : "");
+  return fmt::format("tiles of {} x {}{}{}", rows_.largest(), vectors_.largest() * lanes_, packs_ ? ", B packed" : "",
+                     swapped_ ? ", swapped" : "");
 }
 
 Scheme::Grid Scheme::cut(int threads) const {
-  Grid grid = whole();
-  if (threads == 1 || !may_be_cut()) return grid;
-  const std::int64_t width = (vectors_.size + 1) * lanes_;
+  Grid grid = whole_;
   for (;;) {
-    const std::int64_t rows = grid.tiles * (rows_.size + 1);
-    const std::int64_t columns = grid.panels * width;
+    const std::int64_t rows = grid.tiles * rows_.largest();
+    const std::int64_t columns = grid.panels * vectors_.largest() * lanes_;
     if (grid.parts() >= std::int64_t{parts_of_thread} * threads || rows * columns * p_.k < 2 * worth_a_part)
       return grid;
     // What is packed is packed for each part that is above another one.
-    const bool rather_columns = grid.panels > 1 && (packs_ ? rows <= 4 * columns : rows <= columns);
-    if (rather_columns || (grid.tiles == 1 && grid.panels > 1)) {
+    const bool rather_columns = packs_ ? rows <= 4 * columns : rows <= columns;
+    if (grid.panels > 1 && (rather_columns || grid.tiles == 1)) {
       grid.panels = (grid.panels + 1) / 2;
     } else if (grid.tiles > 1) {
       grid.tiles = (grid.tiles + 1) / 2;
@@ -162,78 +190,82 @@ Scheme::Grid Scheme::cut(int threads) const {
   }
 }
 
+Scheme::Operands Scheme::operands(const void* a, const void* b, void* c, void* workspace) const {
+  const auto* left = static_cast<const char*>(a);
+  const auto* right = static_cast<const char*>(b);
+  return {swapped_ ? right : left, swapped_ ? left : right, static_cast<char*>(c), static_cast<char*>(workspace)};
+}
+
 void Scheme::run(const void* a, const void* b, void* c, void* workspace) const {
-  if (num_threads() == 1 || !may_be_cut()) return run_alone(a, b, c, workspace);
+  if (!may_be_cut_ || num_threads() == 1) return run_alone(a, b, c, workspace);
   const Grid grid = cut(num_threads());
   detail::parallel_for(static_cast<std::size_t>(grid.parts()), [&](std::size_t part, void* own) {
-    run_part(grid, static_cast<std::int64_t>(part),
-             {static_cast<const char*>(a), static_cast<const char*>(b), static_cast<char*>(c),
-              static_cast<char*>(own ? own : workspace)});
+    run_grid_part(grid, static_cast<std::int64_t>(part), operands(a, b, c, own ? own : workspace));
   });
 }
 
 void Scheme::run_alone(const void* a, const void* b, void* c, void* workspace) const {
-  const Grid grid = whole();
-  for (std::int64_t part = 0; part < grid.parts(); ++part)
-    run_part(grid, part,
-             {static_cast<const char*>(a), static_cast<const char*>(b), static_cast<char*>(c),
-              static_cast<char*>(workspace)});
+  const Operands at = operands(a, b, c, workspace);
+  if (whole_.parts() == 1) return run_part({0, rows_.pieces}, {0, vectors_.pieces}, at);
+  for (std::int64_t part = 0; part < whole_.parts(); ++part) run_grid_part(whole_, part, at);
 }
 
 // Parts that are below each other follow each other.
-void Scheme::run_part(const Grid& grid, std::int64_t part, const Operands& at) const {
-  const std::int64_t first_tile = part % grid.down * grid.tiles;
-  const std::int64_t first_panel = part / grid.down * grid.panels;
-  const Range tiles{first_tile, std::min(first_tile + grid.tiles, rows_.pieces)};
-  const Range panels{first_panel, std::min(first_panel + grid.panels, vectors_.pieces)};
+void Scheme::run_grid_part(const Grid& grid, std::int64_t part, const Operands& at) const {
+  const std::int64_t tile = part % grid.down * grid.tiles;
+  const std::int64_t panel = part / grid.down * grid.panels;
+  run_part({tile, std::min(tile + grid.tiles, rows_.pieces)}, {panel, std::min(panel + grid.panels, vectors_.pieces)},
+           at);
+}
+
+void Scheme::run_part(Range tiles, Range panels, const Operands& at) const {
   const std::int64_t row = rows_.begin(tiles.begin);
-  const bool beside = p_.adds && p_.k > block_terms;
+  const std::int64_t first_column = vectors_.begin(panels.begin) * lanes_;
   TileCall call{};
   call.a_stride = p_.lda * element_;
   call.c_stride = p_.ldc * element_;
-  call.sums_stride =
-      beside ? (vectors_.begin(panels.end) - vectors_.begin(panels.begin)) * lanes_ * element_ : call.c_stride;
+  call.sums_stride = beside_ ? vectors_.begin(panels.end) * lanes_ * element_ - first_column * element_ : call.c_stride;
   call.mask = mask_;
   call.bits = bits_;
   call.alpha = &alpha_;
   for (std::int64_t begin = 0; begin < p_.k; begin += block_terms) {
     const Range terms{begin, std::min(begin + block_terms, p_.k)};
     call.terms = terms.end - terms.begin;
-    call.flags = (p_.adds ? tile_adds : 0U) | (begin > 0 ? tile_continues : 0U) | (terms.end == p_.k ? tile_ends : 0U);
+    call.flags = (p_.adds ? tile_adds : 0U) | (begin > 0 ? tile_continues : 0U) |
+                 (terms.end == p_.k && !swapped_ ? tile_ends : 0U);
+    const char* a = at.a + (p_.transpose_a ? begin * p_.lda + row : row * p_.lda + begin) * element_;
     for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
       const std::int64_t column = vectors_.begin(panel) * lanes_;
-      call.a = at.a + (p_.transpose_a ? begin * p_.lda + row : row * p_.lda + begin) * element_;
+      call.a = a;
       call.c = at.c + (row * p_.ldc + column) * element_;
-      call.sums =
-          beside ? at.workspace + pack_bytes_ + (column - vectors_.begin(panels.begin) * lanes_) * element_ : call.c;
+      call.sums = beside_ ? at.workspace + pack_bytes_ + (column - first_column) * element_ : call.c;
       set_b(panel, terms, at, call);
       run_tiles(panel, tiles, call);
     }
   }
+  if (swapped_) put(tiles, panels, call, at);
 }
 
 // Where the panel's part of B lies; what is packed is packed here.
 void Scheme::set_b(std::int64_t panel, Range terms, const Operands& at, TileCall& call) const {
   const std::int64_t column = vectors_.begin(panel) * lanes_;
   const char* from = at.b + (p_.transpose_b ? column * p_.ldb + terms.begin : terms.begin * p_.ldb + column) * element_;
-  if (!packs_) {
-    call.b = from;
-    call.b_stride = p_.ldb * element_;
-    return;
-  }
+  call.b = packs_ ? at.workspace : from;
+  call.b_stride = p_.ldb * element_;
+  if (!packs_) return;
   const std::int64_t width = (vectors_.size + (vectors_.is_larger(panel) ? 1 : 0)) * lanes_;
   const std::int64_t columns = std::min(width, p_.n - column);
-  call.b = at.workspace;
   call.b_stride = width * element_;
-  if (!p_.transpose_b) {
-    pack_rows(from, p_.ldb, call.terms, columns, width, static_cast<std::size_t>(element_), at.workspace);
-  } else if (single_) {
-    pack_transposed(reinterpret_cast<const float*>(from), p_.ldb, call.terms, columns, width,
-                    reinterpret_cast<float*>(at.workspace));
-  } else {
-    pack_transposed(reinterpret_cast<const double*>(from), p_.ldb, call.terms, columns, width,
-                    reinterpret_cast<double*>(at.workspace));
-  }
+  const auto pack = [&]<class T>(T) {
+    const T* source = reinterpret_cast<const T*>(from);
+    T* to = reinterpret_cast<T*>(at.workspace);
+    if (p_.transpose_b) {
+      pack_transposed(source, p_.ldb, call.terms, columns, width, to);
+    } else {
+      pack_rows(source, p_.ldb, call.terms, columns, width, to);
+    }
+  };
+  single_ ? pack(float{}) : pack(double{});
 }
 
 void Scheme::run_tiles(std::int64_t panel, Range tiles, TileCall& call) const {
@@ -245,6 +277,21 @@ void Scheme::run_tiles(std::int64_t panel, Range tiles, TileCall& call) const {
     const TileRun code = last && bits_ != 0 ? last_[higher] : code_[higher][vectors_.is_larger(panel) ? 1 : 0];
     code(&call);
   }
+}
+
+// The sums of a swapped product into C.
+void Scheme::put(Range tiles, Range panels, const TileCall& call, const Operands& at) const {
+  const std::int64_t row = rows_.begin(tiles.begin);
+  const std::int64_t column = vectors_.begin(panels.begin) * lanes_;
+  const std::int64_t rows = rows_.begin(tiles.end) - row;
+  const std::int64_t columns = std::min(vectors_.begin(panels.end) * lanes_, p_.n) - column;
+  const auto put = [&]<class T>(T) {
+    T alpha;
+    std::memcpy(&alpha, &alpha_, sizeof alpha);
+    put_transposed(reinterpret_cast<const T*>(at.workspace + pack_bytes_), call.sums_stride / element_, rows, columns,
+                   alpha, p_.adds, reinterpret_cast<T*>(at.c) + column * p_.ldc + row, p_.ldc);
+  };
+  single_ ? put(float{}) : put(double{});
 }
 
 }  // namespace chainrule::products

@@ -5,6 +5,9 @@
 // is masked. B is read in place, unless it is transposed, or lies in memory so that rows fall on the same sets of the
 // first-level cache: then a panel's elements of one block of terms are packed just before they are used. A is read in
 // place: it is broadcast element by element, so that a strided one costs nothing.
+//
+// Or the product is swapped: C^T = B^T A^T is computed and put into C transposed. So it is where C's few columns would
+// leave much of a vector unused, or where B, transposed, is so much larger than A that it costs less to pack A.
 #pragma once
 
 #include <cstddef>
@@ -27,18 +30,18 @@ class Scheme {
   // The same on this thread alone.
   void run_alone(const void* a, const void* b, void* c, void* workspace) const;
   [[nodiscard]] std::size_t workspace() const { return pack_bytes_ + sums_bytes_; }
-  // Whether some number of threads would cut it.
-  [[nodiscard]] bool may_be_cut() const;
+  // Whether run() may use several threads.
+  [[nodiscard]] bool may_be_cut() const { return may_be_cut_; }
   // "tiles of 13 x 32, B packed"
   [[nodiscard]] std::string describe() const;
 
  private:
-  // A cut of C in parts: tiles and panels of each, but those at the end.
+  // C in parts of so many tiles and panels, but for those at the end.
   struct Grid {
-    std::int64_t tiles;
-    std::int64_t panels;
-    std::int64_t down;
-    std::int64_t across;
+    std::int64_t tiles = 1;
+    std::int64_t panels = 1;
+    std::int64_t down = 1;
+    std::int64_t across = 1;
     [[nodiscard]] std::int64_t parts() const { return down * across; }
   };
   struct Operands {
@@ -52,33 +55,38 @@ class Scheme {
     std::int64_t end;
   };
 
-  void choose_tiles();
+  void choose_tiles(const Product& product);
   void choose_packing();
+  void choose_parts();
   void find_code();
-  [[nodiscard]] Grid whole() const;
   [[nodiscard]] Grid cut(int threads) const;
 
-  void run_part(const Grid& grid, std::int64_t part, const Operands& at) const;
+  [[nodiscard]] Operands operands(const void* a, const void* b, void* c, void* workspace) const;
+  void run_grid_part(const Grid& grid, std::int64_t part, const Operands& at) const;
+  void run_part(Range tiles, Range panels, const Operands& at) const;
   void set_b(std::int64_t panel, Range terms, const Operands& at, TileCall& call) const;
   void run_tiles(std::int64_t panel, Range tiles, TileCall& call) const;
+  void put(Range tiles, Range panels, const TileCall& call, const Operands& at) const;
 
-  Product p_;
+  Product p_;  // what is computed: that of the transposes where swapped
   bool single_;
   kernels::X86 set_;
   std::ptrdiff_t element_;
   std::int64_t lanes_;
+  bool swapped_ = false;
+  bool packs_ = false;
+  bool beside_ = false;  // the sums of blocks are kept in the workspace, not in C
+  bool may_be_cut_ = false;
   Split rows_;     // in tiles
   Split vectors_;  // in panels
-  bool packs_ = false;
+  Grid whole_;     // as one thread cuts it, for the caches
   std::size_t pack_bytes_ = 0;
   std::size_t sums_bytes_ = 0;
-  std::int64_t most_tiles_ = 1;  // of a part
-  std::int64_t most_panels_ = 1;
   // By whether the tile is one of the larger ones, and the panel; and the last panel's.
   TileRun code_[2][2] = {};
   TileRun last_[2] = {};
   double alpha_ = 1;  // or a float in its place
-  alignas(32) std::int64_t mask_[4] = {};
+  std::int64_t mask_[4] = {};
   std::uint64_t bits_ = 0;
 };
 
