@@ -77,14 +77,19 @@ template <class T>
 CHAINRULE_AVX2 void pack_transposed(const T* from, std::ptrdiff_t stride, std::int64_t terms, std::int64_t columns,
                                     std::int64_t width, T* to) {
   constexpr std::int64_t block = Lanes<T>::count;
-  for (std::int64_t j = 0; j < columns; j += block) {
-    // Behind the last one it is taken again.
-    const T* rows[block];
-    for (std::int64_t i = 0; i < block; ++i) rows[i] = from + std::min(j + i, columns - 1) * stride;
-    std::int64_t p = 0;
-    for (; p + block <= terms; p += block) transpose_block(rows, p, to + p * width + j, width);
-    for (; p < terms; ++p)
-      for (std::int64_t i = 0; i < block; ++i) to[p * width + j + i] = rows[i][p];
+  // So many terms fill a line of the cache, which is read as a whole while it is at hand.
+  constexpr std::int64_t line = 64 / sizeof(T);
+  for (std::int64_t begin = 0; begin < terms; begin += line) {
+    const std::int64_t end = std::min(begin + line, terms);
+    for (std::int64_t j = 0; j < columns; j += block) {
+      // Behind the last column it is taken again.
+      const T* rows[block];
+      for (std::int64_t i = 0; i < block; ++i) rows[i] = from + std::min(j + i, columns - 1) * stride;
+      std::int64_t p = begin;
+      for (; p + block <= end; p += block) transpose_block(rows, p, to + p * width + j, width);
+      for (; p < end; ++p)
+        for (std::int64_t i = 0; i < block; ++i) to[p * width + j + i] = rows[i][p];
+    }
   }
 }
 

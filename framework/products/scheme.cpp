@@ -16,15 +16,19 @@ namespace {
 
 // Bytes of a row of A's block of terms times rows of a part: it stays in the second-level cache while panels pass by.
 // And bytes of a row of C.
-constexpr std::int64_t part_rows_bytes = 1920;
+constexpr std::int64_t part_rows_bytes = 2080;
 constexpr std::int64_t part_columns_bytes = 4096;
 // The most memory for sums that cannot be kept in C, about.
 constexpr std::int64_t sums_bytes = 196'608;
-// Rows this many bytes apart fall on the same sets of the first-level cache.
+// Rows that are multiples of this apart fall on the same sets of the first-level cache.
 constexpr std::int64_t set_stride = 4096;
-// B is packed from this size, for it is read once for each row of tiles; and where there are so many rows of C.
-constexpr std::int64_t large_b = 1'500'000;
-constexpr std::int64_t worth_packing = 48;
+// B is packed from this size, for it is read once for each row of tiles.
+constexpr std::int64_t large_b = 4'000'000;
+// A is packed for so many columns of C, B for so many rows.
+constexpr std::int64_t columns_worth_packing = 128;
+constexpr std::int64_t rows_worth_packing = 48;
+// Elements between the rows of A that are packed: some lines of the cache, so that they fall on different sets.
+constexpr std::int64_t gap_of_a = 16;
 // Multiplications that are worth another thread's while: some microseconds.
 constexpr std::int64_t worth_a_part = 1'000'000;
 constexpr int parts_of_thread = 3;
@@ -40,6 +44,12 @@ double cycles_of_tile(std::int64_t rows, std::int64_t vectors, std::int64_t term
 
 // For each element that is transposed, to pack it or to put it into C.
 double cycles_of_transposing(std::int64_t bytes) { return static_cast<double>(bytes) * 0.1; }
+
+bool shares_sets(std::int64_t row_bytes) { return row_bytes % set_stride == 0; }
+
+bool worth_packing_a(const Product& p, std::int64_t element) {
+  return shares_sets(p.lda * element) && p.n >= columns_worth_packing && p.m > 1;
+}
 
 struct Tiling {
   Split rows;
@@ -67,7 +77,8 @@ Tiling best_tiling(const Product& p, kernels::X86 set, bool single) {
                   cycles_of_tile(rows.size + higher, panels.size + wider, p.k);
     // Many rows of A that fall on the same cache sets are in each other's way; and a wide panel leaves them little of
     // the first-level cache.
-    if (!p.transpose_a && p.lda * element >= set_stride) cycles *= 1 + 0.02 * std::max(0, most - 6);
+    if (!p.transpose_a && shares_sets(p.lda * element) && !worth_packing_a(p, element))
+      cycles *= 1 + 0.02 * std::max(0, most - 6);
     if (p.k > block_terms / 2) cycles *= 1 + 0.015 * std::max(0, width - 3);
     if (best.cycles > 0 && cycles >= best.cycles) continue;
     best = {rows, panels, cycles};
@@ -109,7 +120,8 @@ void Scheme::choose_tiles(const Product& product) {
   const Product other = swapped(product);
   const Tiling of_other = best_tiling(other, set_, single_);
   const double put = cycles_of_transposing(product.m * product.n * element_) * 1.5;
-  swapped_ = of_other.cycles + put < tiling.cycles;
+  // By a clear margin: the count is a rough one.
+  swapped_ = 1.1 * of_other.cycles + put < tiling.cycles;
   if (swapped_) {
     p_ = other;
     tiling = of_other;
@@ -121,9 +133,10 @@ void Scheme::choose_tiles(const Product& product) {
 void Scheme::choose_packing() {
   const std::int64_t width = vectors_.largest() * lanes_;
   const std::int64_t row = p_.ldb * element_;
-  packs_ =
-      p_.transpose_b || (p_.m >= worth_packing && p_.n > width && (row % set_stride == 0 || p_.k * row >= large_b));
-  if (packs_) pack_bytes_ = static_cast<std::size_t>(std::min(p_.k, block_terms) * width * element_);
+  packs_b_ =
+      p_.transpose_b || (p_.m >= rows_worth_packing && p_.n > width && (shares_sets(row) || p_.k * row >= large_b));
+  packs_a_ = worth_packing_a(p_, element_);
+  if (packs_b_) b_bytes_ = static_cast<std::size_t>(std::min(p_.k, block_terms) * width * element_);
 }
 
 void Scheme::choose_parts() {
@@ -138,6 +151,12 @@ void Scheme::choose_parts() {
   whole_.across = (vectors_.pieces - 1) / most_panels + 1;
   whole_.tiles = (rows_.pieces - 1) / whole_.down + 1;
   whole_.panels = (vectors_.pieces - 1) / whole_.across + 1;
+  if (packs_a_) {
+    const std::int64_t terms = std::min(p_.k, block_terms);
+    const std::int64_t most_rows = whole_.tiles * rows;
+    const std::int64_t elements = p_.transpose_a ? terms * (most_rows + gap_of_a) : most_rows * (terms + gap_of_a);
+    a_bytes_ = static_cast<std::size_t>(elements * element_);
+  }
   if (beside_) sums_bytes_ = static_cast<std::size_t>(whole_.tiles * rows * whole_.panels * width * element_);
   may_be_cut_ = rows_.pieces * vectors_.pieces > 1 &&
                 static_cast<double>(p_.m) * static_cast<double>(p_.n) * static_cast<double>(p_.k) >= 2.0 * worth_a_part;
@@ -165,8 +184,8 @@ void Scheme::find_code() {
 // ---- parts
 
 std::string Scheme::describe() const {
-  return fmt::format("tiles of {} x {}{}{}", rows_.largest(), vectors_.largest() * lanes_, packs_ ? ", B packed" : "",
-                     swapped_ ? ", swapped" : "");
+  return fmt::format("tiles of {} x {}{}{}{}", rows_.largest(), vectors_.largest() * lanes_,
+                     packs_a_ ? ", A packed" : "", packs_b_ ? ", B packed" : "", swapped_ ? ", swapped" : "");
 }
 
 Scheme::Grid Scheme::cut(int threads) const {
@@ -177,7 +196,7 @@ Scheme::Grid Scheme::cut(int threads) const {
     if (grid.parts() >= std::int64_t{parts_of_thread} * threads || rows * columns * p_.k < 2 * worth_a_part)
       return grid;
     // What is packed is packed for each part that is above another one.
-    const bool rather_columns = packs_ ? rows <= 4 * columns : rows <= columns;
+    const bool rather_columns = packs_b_ ? rows <= 4 * columns : rows <= columns;
     if (grid.panels > 1 && (rather_columns || grid.tiles == 1)) {
       grid.panels = (grid.panels + 1) / 2;
     } else if (grid.tiles > 1) {
@@ -222,7 +241,6 @@ void Scheme::run_part(Range tiles, Range panels, const Operands& at) const {
   const std::int64_t row = rows_.begin(tiles.begin);
   const std::int64_t first_column = vectors_.begin(panels.begin) * lanes_;
   TileCall call{};
-  call.a_stride = p_.lda * element_;
   call.c_stride = p_.ldc * element_;
   call.sums_stride = beside_ ? vectors_.begin(panels.end) * lanes_ * element_ - first_column * element_ : call.c_stride;
   call.mask = mask_;
@@ -233,12 +251,13 @@ void Scheme::run_part(Range tiles, Range panels, const Operands& at) const {
     call.terms = terms.end - terms.begin;
     call.flags = (p_.adds ? tile_adds : 0U) | (begin > 0 ? tile_continues : 0U) |
                  (terms.end == p_.k && !swapped_ ? tile_ends : 0U);
-    const char* a = at.a + (p_.transpose_a ? begin * p_.lda + row : row * p_.lda + begin) * element_;
+    set_a(tiles, terms, at, call);
+    const void* a = call.a;
     for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
       const std::int64_t column = vectors_.begin(panel) * lanes_;
       call.a = a;
       call.c = at.c + (row * p_.ldc + column) * element_;
-      call.sums = beside_ ? at.workspace + pack_bytes_ + (column - first_column) * element_ : call.c;
+      call.sums = beside_ ? at.workspace + b_bytes_ + (column - first_column) * element_ : call.c;
       set_b(panel, terms, at, call);
       run_tiles(panel, tiles, call);
     }
@@ -246,13 +265,32 @@ void Scheme::run_part(Range tiles, Range panels, const Operands& at) const {
   if (swapped_) put(tiles, panels, call, at);
 }
 
-// Where the panel's part of B lies; what is packed is packed here.
+// Where the part's rows of A lie; what is packed is packed here.
+void Scheme::set_a(Range tiles, Range terms, const Operands& at, TileCall& call) const {
+  const std::int64_t row = rows_.begin(tiles.begin);
+  const char* from = at.a + (p_.transpose_a ? terms.begin * p_.lda + row : row * p_.lda + terms.begin) * element_;
+  call.a = from;
+  call.a_stride = p_.lda * element_;
+  if (!packs_a_) return;
+  const std::int64_t rows = rows_.begin(tiles.end) - row;
+  const std::int64_t lines = p_.transpose_a ? call.terms : rows;
+  const std::int64_t length = p_.transpose_a ? rows : call.terms;
+  char* to = at.workspace + b_bytes_ + sums_bytes_;
+  call.a = to;
+  call.a_stride = (length + gap_of_a) * element_;
+  const auto pack = [&]<class T>(T) {
+    pack_rows(reinterpret_cast<const T*>(from), p_.lda, lines, length, length + gap_of_a, reinterpret_cast<T*>(to));
+  };
+  single_ ? pack(float{}) : pack(double{});
+}
+
+// The same for the panel's part of B.
 void Scheme::set_b(std::int64_t panel, Range terms, const Operands& at, TileCall& call) const {
   const std::int64_t column = vectors_.begin(panel) * lanes_;
   const char* from = at.b + (p_.transpose_b ? column * p_.ldb + terms.begin : terms.begin * p_.ldb + column) * element_;
-  call.b = packs_ ? at.workspace : from;
+  call.b = packs_b_ ? at.workspace : from;
   call.b_stride = p_.ldb * element_;
-  if (!packs_) return;
+  if (!packs_b_) return;
   const std::int64_t width = (vectors_.size + (vectors_.is_larger(panel) ? 1 : 0)) * lanes_;
   const std::int64_t columns = std::min(width, p_.n - column);
   call.b_stride = width * element_;
@@ -288,7 +326,7 @@ void Scheme::put(Range tiles, Range panels, const TileCall& call, const Operands
   const auto put = [&]<class T>(T) {
     T alpha;
     std::memcpy(&alpha, &alpha_, sizeof alpha);
-    put_transposed(reinterpret_cast<const T*>(at.workspace + pack_bytes_), call.sums_stride / element_, rows, columns,
+    put_transposed(reinterpret_cast<const T*>(at.workspace + b_bytes_), call.sums_stride / element_, rows, columns,
                    alpha, p_.adds, reinterpret_cast<T*>(at.c) + column * p_.ldc + row, p_.ldc);
   };
   single_ ? put(float{}) : put(double{});

@@ -4,7 +4,7 @@
 // product needs four functions at most (tiles of two heights, panels of two widths) and one more where the last panel
 // is masked. B is read in place, unless it is transposed, or lies in memory so that rows fall on the same sets of the
 // first-level cache: then a panel's elements of one block of terms are packed just before they are used. A is read in
-// place: it is broadcast element by element, so that a strided one costs nothing.
+// place, too, but for such rows: it is broadcast element by element, so that a strided one costs nothing.
 //
 // Or the product is swapped: C^T = B^T A^T is computed and put into C transposed. So it is where C's few columns would
 // leave much of a vector unused, or where B, transposed, is so much larger than A that it costs less to pack A.
@@ -29,7 +29,7 @@ class Scheme {
   void run(const void* a, const void* b, void* c, void* workspace) const;
   // The same on this thread alone.
   void run_alone(const void* a, const void* b, void* c, void* workspace) const;
-  [[nodiscard]] std::size_t workspace() const { return pack_bytes_ + sums_bytes_; }
+  [[nodiscard]] std::size_t workspace() const { return b_bytes_ + sums_bytes_ + a_bytes_; }
   // Whether run() may use several threads.
   [[nodiscard]] bool may_be_cut() const { return may_be_cut_; }
   // "tiles of 13 x 32, B packed"
@@ -64,6 +64,7 @@ class Scheme {
   [[nodiscard]] Operands operands(const void* a, const void* b, void* c, void* workspace) const;
   void run_grid_part(const Grid& grid, std::int64_t part, const Operands& at) const;
   void run_part(Range tiles, Range panels, const Operands& at) const;
+  void set_a(Range tiles, Range terms, const Operands& at, TileCall& call) const;
   void set_b(std::int64_t panel, Range terms, const Operands& at, TileCall& call) const;
   void run_tiles(std::int64_t panel, Range tiles, TileCall& call) const;
   void put(Range tiles, Range panels, const TileCall& call, const Operands& at) const;
@@ -74,14 +75,17 @@ class Scheme {
   std::ptrdiff_t element_;
   std::int64_t lanes_;
   bool swapped_ = false;
-  bool packs_ = false;
+  bool packs_a_ = false;
+  bool packs_b_ = false;
   bool beside_ = false;  // the sums of blocks are kept in the workspace, not in C
   bool may_be_cut_ = false;
   Split rows_;     // in tiles
   Split vectors_;  // in panels
   Grid whole_;     // as one thread cuts it, for the caches
-  std::size_t pack_bytes_ = 0;
+  // The workspace: packed B, sums, packed A.
+  std::size_t b_bytes_ = 0;
   std::size_t sums_bytes_ = 0;
+  std::size_t a_bytes_ = 0;
   // By whether the tile is one of the larger ones, and the panel; and the last panel's.
   TileRun code_[2][2] = {};
   TileRun last_[2] = {};
