@@ -133,8 +133,11 @@ void Scheme::choose_tiles(const Product& product) {
 void Scheme::choose_packing() {
   const std::int64_t width = vectors_.largest() * lanes_;
   const std::int64_t row = p_.ldb * element_;
-  packs_b_ =
-      p_.transpose_b || (p_.m >= rows_worth_packing && p_.n > width && (shares_sets(row) || p_.k * row >= large_b));
+  // What is read for one tile only need not be packed.
+  gathers_b_ = p_.transpose_b && p_.n <= most_gathered(single_) && rows_.pieces == 1;
+  packs_b_ = p_.transpose_b
+                 ? !gathers_b_
+                 : (p_.m >= rows_worth_packing && p_.n > width && (shares_sets(row) || p_.k * row >= large_b));
   packs_a_ = worth_packing_a(p_, element_);
   if (packs_b_) b_bytes_ = static_cast<std::size_t>(std::min(p_.k, block_terms) * width * element_);
 }
@@ -177,6 +180,7 @@ void Scheme::find_code() {
     if (bits_ == 0) continue;
     shape.masked = true;
     shape.vectors = static_cast<int>(vectors_.size);
+    shape.gathered = gathers_b_ ? static_cast<int>(p_.n) : 0;
     last_[higher] = tile(shape);
   }
 }

@@ -77,6 +77,7 @@ class Scheme {
   bool swapped_ = false;
   bool packs_a_ = false;
   bool packs_b_ = false;
+  bool gathers_b_ = false;
   bool beside_ = false;  // the sums of blocks are kept in the workspace, not in C
   bool may_be_cut_ = false;
   Split rows_;     // in tiles

@@ -37,6 +37,9 @@ int most_rows(kernels::X86 set, int vectors, bool masked) {
   return std::min(most_rows_with_one_vector, (registers - vectors - 1) / vectors);
 }
 
+// As many as there are addresses without a further register, and room in 16 bytes.
+int most_gathered(bool single) { return single ? 3 : 2; }
+
 #ifdef CHAINRULE_GENERATE_X86
 
 namespace {
@@ -166,8 +169,12 @@ class Generator final : private Xbyak::CodeGenerator {
   [[nodiscard]] Xmm low(const Xmm& r) const { return r.getIdx() < 16 ? Xmm(r.getIdx()) : r; }
 
   void term() {
-    for (int j = 0; j < shape_.vectors; ++j) load(of_b(j), ptr[b_ + j * vector_bytes_], is_masked(j));
-    add(b_, b_stride_);
+    if (shape_.gathered > 0) {
+      gather();
+    } else {
+      for (int j = 0; j < shape_.vectors; ++j) load(of_b(j), ptr[b_ + j * vector_bytes_], is_masked(j));
+      add(b_, b_stride_);
+    }
     for (int i = 0; i < shape_.rows; ++i) {
       if (broadcasts_from_memory()) {
         const Xbyak::Address from = ptr_b[element_of_a(i)];
@@ -185,6 +192,17 @@ class Generator final : private Xbyak::CodeGenerator {
         add(a_[base], element_);
       }
     }
+  }
+
+  // The other elements of the vector become 0.
+  void gather() {
+    const Xmm to(of_b(0).getIdx());
+    const RegExp from[] = {b_ + 0, b_ + b_stride_, b_ + b_stride_ * 2};
+    shape_.single ? vmovss(to, ptr[from[0]]) : vmovsd(to, ptr[from[0]]);
+    for (int j = 1; j < shape_.gathered; ++j)
+      shape_.single ? vinsertps(to, to, ptr[from[j]], static_cast<std::uint8_t>(j << 4))
+                    : vmovhpd(to, to, ptr[from[j]]);
+    add(b_, element_);
   }
 
   [[nodiscard]] RegExp element_of_a(int row) const {
@@ -310,12 +328,13 @@ class Generator final : private Xbyak::CodeGenerator {
 }  // namespace
 
 TileRun tile(const TileShape& shape) {
-  using Key = std::tuple<kernels::X86, bool, bool, bool, int, int>;
+  using Key = std::tuple<kernels::X86, bool, bool, bool, int, int, int>;
   static std::mutex mutex;
   // Bounded by the shapes that there are, and never freed: a program may outlive what is static here.
   static auto& made = *new std::map<Key, std::unique_ptr<const Generator>>;
   const std::lock_guard lock(mutex);
-  auto& generator = made[Key{shape.set, shape.single, shape.transpose_a, shape.masked, shape.rows, shape.vectors}];
+  auto& generator =
+      made[Key{shape.set, shape.single, shape.transpose_a, shape.masked, shape.rows, shape.vectors, shape.gathered}];
   try {
     if (!generator) generator = std::make_unique<const Generator>(shape);
   } catch (const Xbyak::Error& error) {

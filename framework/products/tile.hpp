@@ -19,6 +19,8 @@ struct TileShape {
   bool masked = false;       // the last vector is only in part within the matrix
   int rows = 1;
   int vectors = 1;
+  // B is transposed and has so many columns, at most most_gathered(): they are read in place. (One vector, masked.)
+  int gathered = 0;
 };
 
 // Elements of a vector.
@@ -26,6 +28,7 @@ int lanes(kernels::X86 set, bool single);
 // The most rows that a tile so many vectors wide may have; 0: it may not be so wide.
 int most_rows(kernels::X86 set, int vectors, bool masked);
 inline constexpr int most_vectors = 8;
+int most_gathered(bool single);
 
 // What is to be done with the sums of a block of terms.
 enum TileFlags : std::uint32_t {
