@@ -50,7 +50,7 @@ using Xbyak::Xmm;
 
 // Below so many multiplications a term, a loop of one term would be bound by its own instructions.
 constexpr int short_term = 12;
-constexpr int unrolled = 4;
+constexpr std::uint32_t unrolled = 4;
 
 class Generator final : private Xbyak::CodeGenerator {
  public:
@@ -96,6 +96,10 @@ class Generator final : private Xbyak::CodeGenerator {
   [[nodiscard]] bool is_masked(int j) const { return shape_.masked && j == shape_.vectors - 1; }
   [[nodiscard]] bool broadcasts_from_memory() const { return avx512_ && shape_.vectors == 1; }
 
+  // Bytes.
+  [[nodiscard]] std::size_t of_vector(int j) const { return static_cast<std::size_t>(j) * vector_bytes_; }
+  [[nodiscard]] std::uint32_t of_elements(int n) const { return static_cast<std::uint32_t>(n) * element_; }
+
   Xbyak::Address argument(std::size_t offset) { return qword[call_ + offset]; }
 
   // ---- the code
@@ -139,7 +143,7 @@ class Generator final : private Xbyak::CodeGenerator {
     }
     for (int i = 0; i < shape_.rows; ++i)
       for (int j = 0; j < shape_.vectors; ++j) vxorps(low(sum(i, j)), low(sum(i, j)), low(sum(i, j)));
-    const int several = shape_.rows * shape_.vectors < short_term ? unrolled : 1;
+    const std::uint32_t several = shape_.rows * shape_.vectors < short_term ? unrolled : 1;
     Xbyak::Label loop;
     Xbyak::Label rest;
     Xbyak::Label rest_loop;
@@ -149,7 +153,7 @@ class Generator final : private Xbyak::CodeGenerator {
       jl(rest, T_NEAR);
       align(32);
       L(loop);
-      for (int u = 0; u < several; ++u) term();
+      for (std::uint32_t u = 0; u < several; ++u) term();
       sub(count_, several);
       jge(loop, T_NEAR);
       L(rest);
@@ -172,7 +176,7 @@ class Generator final : private Xbyak::CodeGenerator {
     if (shape_.gathered > 0) {
       gather();
     } else {
-      for (int j = 0; j < shape_.vectors; ++j) load(of_b(j), ptr[b_ + j * vector_bytes_], is_masked(j));
+      for (int j = 0; j < shape_.vectors; ++j) load(of_b(j), ptr[b_ + of_vector(j)], is_masked(j));
       add(b_, b_stride_);
     }
     for (int i = 0; i < shape_.rows; ++i) {
@@ -206,7 +210,7 @@ class Generator final : private Xbyak::CodeGenerator {
   }
 
   [[nodiscard]] RegExp element_of_a(int row) const {
-    if (shape_.transpose_a) return a_[0] + row * element_;
+    if (shape_.transpose_a) return a_[0] + of_elements(row);
     const Reg64& base = a_[row / rows_of_base];
     switch (row % rows_of_base) {
       case 0: return base + 0;
@@ -268,14 +272,14 @@ class Generator final : private Xbyak::CodeGenerator {
     mov(to_, argument(matrix));
     mov(to_stride_, argument(matrix + sizeof(void*)));
     for (int i = 0; i < shape_.rows; ++i) {
-      for (int j = 0; j < shape_.vectors; ++j) f(i, j, ptr[to_ + j * vector_bytes_]);
+      for (int j = 0; j < shape_.vectors; ++j) f(i, j, ptr[to_ + of_vector(j)]);
       add(to_, to_stride_);
     }
   }
 
   void advance() {
     if (shape_.transpose_a) {
-      add(argument(offsetof(TileCall, a)), shape_.rows * element_);
+      add(argument(offsetof(TileCall, a)), of_elements(shape_.rows));
     } else {
       imul(rax, argument(offsetof(TileCall, a_stride)), shape_.rows);
       add(argument(offsetof(TileCall, a)), rax);
@@ -320,8 +324,8 @@ class Generator final : private Xbyak::CodeGenerator {
 
   TileShape shape_;
   bool avx512_;
-  int element_;
-  int vector_bytes_;
+  std::uint32_t element_;
+  std::uint32_t vector_bytes_;
   int bases_;
 };
 
