@@ -20,6 +20,8 @@ constexpr std::int64_t part_rows_bytes = 2080;
 constexpr std::int64_t part_columns_bytes = 4096;
 // The most memory for sums that cannot be kept in C, about.
 constexpr std::int64_t sums_bytes = 196'608;
+// What a panel of B may take of the first-level cache.
+constexpr double first_cache = 32'768;
 // Rows that are multiples of this apart fall on the same sets of the first-level cache.
 constexpr std::int64_t set_stride = 4096;
 // B is packed from this size, for it is read once for each row of tiles.
@@ -34,12 +36,12 @@ constexpr std::int64_t worth_a_part = 1'000'000;
 constexpr int parts_of_thread = 3;
 
 // Cycles that a tile takes, about, for its terms and to begin and end. Two multiplications or two loads fit in one, and
-// a multiplication has to wait four for the one before it.
+// a multiplication has to wait four for the one before it; each row of C is a further place in memory.
 double cycles_of_tile(std::int64_t rows, std::int64_t vectors, std::int64_t terms) {
   const auto r = static_cast<double>(rows);
   const auto v = static_cast<double>(vectors);
   const double term = std::max({r * v / 2, (r + v) / 2 * 1.08, 4.0});
-  return term * static_cast<double>(terms) + 12 + r * v;
+  return term * static_cast<double>(terms) + 12 + r * (v + 3);
 }
 
 // For each element that is transposed, to pack it or to put it into C.
@@ -75,11 +77,12 @@ Tiling best_tiling(const Product& p, kernels::X86 set, bool single) {
       for (const int wider : {0, 1})
         cycles += static_cast<double>(rows.count(higher == 1) * panels.count(wider == 1)) *
                   cycles_of_tile(rows.size + higher, panels.size + wider, p.k);
-    // Many rows of A that fall on the same cache sets are in each other's way; and a wide panel leaves them little of
-    // the first-level cache.
+    // Many rows of A that fall on the same cache sets are in each other's way. So are rows of B, of a panel that is too
+    // large.
     if (!p.transpose_a && shares_sets(p.lda * element) && !worth_packing_a(p, element))
       cycles *= 1 + 0.02 * std::max(0, most - 6);
-    if (p.k > block_terms / 2) cycles *= 1 + 0.015 * std::max(0, width - 3);
+    const double panel = static_cast<double>(width * lanes * element * std::min(p.k, block_terms));
+    cycles *= 1 + 0.03 * std::max(0.0, panel / first_cache - 1);
     if (best.cycles > 0 && cycles >= best.cycles) continue;
     best = {rows, panels, cycles};
   }
