@@ -35,12 +35,13 @@ constexpr std::int64_t gap_of_a = 16;
 constexpr std::int64_t worth_a_part = 1'000'000;
 constexpr int parts_of_thread = 3;
 
-// Cycles that a tile takes, about, for its terms and to begin and end. Two multiplications or two loads fit in one, and
-// a multiplication has to wait four for the one before it; each row of C is a further place in memory.
+// Cycles that a tile takes, about, for its terms and to begin and end. Two multiplications or two loads fit in one (a
+// vector that lies on two lines of the cache counts twice), and a multiplication has to wait four for the one before
+// it. Each row of C is a further place in memory.
 double cycles_of_tile(std::int64_t rows, std::int64_t vectors, std::int64_t terms) {
   const auto r = static_cast<double>(rows);
   const auto v = static_cast<double>(vectors);
-  const double term = std::max({r * v / 2, (r + v) / 2 * 1.08, 4.0});
+  const double term = std::max({r * v / 2, (r + 2 * v) / 2, 4.0});
   return term * static_cast<double>(terms) + 12 + r * (v + 3);
 }
 

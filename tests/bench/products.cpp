@@ -21,6 +21,7 @@
 #include <Eigen/Core>
 #endif
 
+#include <chainrule/framework/core/array.hpp>
 #include <chainrule/framework/core/thread_pool.hpp>
 #include <chainrule/framework/core/threads.hpp>
 #include <chainrule/framework/products/scheme.hpp>
@@ -93,30 +94,35 @@ double median(std::vector<double> x) {
   return x[x.size() / 2];
 }
 
-// Multiplications and additions of 16 vectors in registers, a second; in units of 1e9.
+// Multiplications and additions of twelve vectors in registers, a second; in units of 1e9.
 template <class T>
 double peak() {
-  constexpr int sums = 16;
 #ifdef __AVX512F__
   constexpr std::size_t bytes = 64;
 #else
   constexpr std::size_t bytes = 32;
 #endif
   using V __attribute__((vector_size(bytes))) = T;
-  V s[sums] = {};
+  V s[12] = {};
   const V a = {};
-  const V b = {};
   constexpr int times = 20'000;
   const double begin = seconds();
-  for (int i = 0; i < times; ++i)
-#pragma GCC unroll 16
-    for (int j = 0; j < sums; ++j)
-      if constexpr (sizeof(T) == 4) {
-        asm volatile("vfmadd231ps %1, %2, %0" : "+v"(s[j]) : "v"(a), "v"(b));  // NOLINT: as written, and no less
-      } else {
-        asm volatile("vfmadd231pd %1, %2, %0" : "+v"(s[j]) : "v"(a), "v"(b));  // NOLINT
-      }
-  return 2.0 * sums * (bytes / sizeof(T)) * times / (seconds() - begin) / 1e9;
+  for (int i = 0; i < times; ++i) {
+#define BENCH_ALL(op)                                                                                            \
+  asm volatile(op " %12, %12, %0\n" op " %12, %12, %1\n" op " %12, %12, %2\n" op " %12, %12, %3\n" op            \
+                  " %12, %12, %4\n" op " %12, %12, %5\n" op " %12, %12, %6\n" op " %12, %12, %7\n" op            \
+                  " %12, %12, %8\n" op " %12, %12, %9\n" op " %12, %12, %10\n" op " %12, %12, %11\n"             \
+               : "+v"(s[0]), "+v"(s[1]), "+v"(s[2]), "+v"(s[3]), "+v"(s[4]), "+v"(s[5]), "+v"(s[6]), "+v"(s[7]), \
+                 "+v"(s[8]), "+v"(s[9]), "+v"(s[10]), "+v"(s[11])                                                \
+               : "v"(a))
+    if constexpr (sizeof(T) == 4) {
+      BENCH_ALL("vfmadd231ps");
+    } else {
+      BENCH_ALL("vfmadd231pd");
+    }
+#undef BENCH_ALL
+  }
+  return 2.0 * std::size(s) * (bytes / sizeof(T)) * times / (seconds() - begin) / 1e9;
 }
 
 void blas(const Product& p, const float* a, const float* b, float* c) {
@@ -174,33 +180,37 @@ double run_case(const Case& of, const Options& options, nlohmann::json& rows) {
   p.lda = of.transpose_a ? of.m : of.k;
   p.ldb = of.transpose_b ? of.k : of.n;
   p.ldc = of.n;
-  const auto numbers = [](std::int64_t size) {
-    std::vector<T> x(static_cast<std::size_t>(size));
-    for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<T>((i * 7919) % 1000) / 500 - 1;
+  const chainrule::DType dtype = sizeof(T) == 4 ? chainrule::float32 : chainrule::float64;
+  // The library's arrays begin with a line of the cache.
+  const auto numbers = [&](std::int64_t size) {
+    chainrule::Array x(dtype, {size});
+    for (std::int64_t i = 0; i < size; ++i) x.template data<T>()[i] = static_cast<T>((i * 7919) % 1000) / 500 - 1;
     return x;
   };
-  const auto a = numbers(p.m * p.k);
-  const auto b = numbers(p.n * p.k);
-  std::vector<T> c(static_cast<std::size_t>(p.m * p.n));
-  std::vector<T> expected = c;
-  const Scheme scheme(p, sizeof(T) == 4 ? chainrule::float32 : chainrule::float64,
-                      *chainrule::kernels::generated_set());
+  const chainrule::Array left = numbers(p.m * p.k);
+  const chainrule::Array right = numbers(p.n * p.k);
+  const T* a = left.template data<T>();
+  const T* b = right.template data<T>();
+  chainrule::Array results[] = {numbers(p.m * p.n), numbers(p.m * p.n), numbers(p.m * p.n)};
+  T* c = results[0].template data<T>();
+  T* expected = results[1].template data<T>();
+  const Scheme scheme(p, dtype, *chainrule::kernels::generated_set());
   std::vector<double> workspace(scheme.workspace() / sizeof(double) + 1);
   chainrule::detail::reserve_scratch(scheme.workspace());
   std::vector<Program> programs = {
-      {"chainrule", [&] { scheme.run(a.data(), b.data(), c.data(), workspace.data()); }},
-      {"openblas", [&] { blas(p, a.data(), b.data(), expected.data()); }},
+      {"chainrule", [&] { scheme.run(a, b, c, workspace.data()); }},
+      {"openblas", [&] { blas(p, a, b, expected); }},
   };
 #ifdef BENCH_EIGEN
-  std::vector<T> third = c;
-  programs.push_back({"eigen", [&] { eigen(p, a.data(), b.data(), third.data()); }});
+  T* third = results[2].template data<T>();
+  programs.push_back({"eigen", [&] { eigen(p, a, b, third); }});
 #endif
   double top = 0;
   for (int round = 0; round < options.rounds; ++round) {
     for (Program& program : programs) program.times.push_back(time_of(program.run));
     top = std::max(top, peak<T>());
   }
-  for (std::size_t i = 0; i < c.size(); ++i)
+  for (std::int64_t i = 0; i < p.m * p.n; ++i)
     if (!(std::abs(c[i] - expected[i]) <= static_cast<T>(sizeof(T) == 4 ? 1e-5 : 1e-13) * static_cast<T>(p.k)))
       throw std::runtime_error("the products disagree");
   const std::string transposes = std::string(of.transpose_a ? "T" : "N") + (of.transpose_b ? "T" : "N");
