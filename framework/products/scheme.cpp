@@ -82,7 +82,7 @@ Tiling best_tiling(const Product& p, kernels::X86 set, bool single) {
     // large.
     if (!p.transpose_a && shares_sets(p.lda * element) && !worth_packing_a(p, element))
       cycles *= 1 + 0.02 * std::max(0, most - 6);
-    const double panel = static_cast<double>(width * lanes * element * std::min(p.k, block_terms));
+    const auto panel = static_cast<double>(width * lanes * element * std::min(p.k, block_terms));
     cycles *= 1 + 0.03 * std::max(0.0, panel / first_cache - 1);
     if (best.cycles > 0 && cycles >= best.cycles) continue;
     best = {rows, panels, cycles};
