@@ -4,7 +4,7 @@
 
 #include <chainrule/framework/graph/attempt.hpp>
 #include <chainrule/framework/graph/op_family.hpp>
-#include <chainrule/framework/kernels/gemm.hpp>
+#include <chainrule/framework/products/matmul.hpp>
 #include <chainrule/ops/layout.hpp>
 
 CHAINRULE_OP_FAMILY(matmul)
@@ -99,7 +99,7 @@ CHAINRULE_EARLY const BuiltinOp matmul_op = register_op({
     // The operand's last two axes are swapped first.
     .attributes = {{"transpose_a", false}, {"transpose_b", false}},
     .shape = matmul_shape,
-    .forward = kernels::matmul(),
+    .forward = products::matmul(),
     .gradient = [](const Node& node, Value dy) -> Values {
       const Value b = node.input(1);
       const bool ta = node.attribute<bool>("transpose_a");

@@ -4,66 +4,23 @@
 
 #ifdef CHAINRULE_GENERATE_X86
 
-#include <cstdlib>
 #include <mutex>
-#include <optional>
 #include <string>
-#include <string_view>
 #include <unordered_map>
 
-#include <fmt/core.h>
-
 #include <chainrule/framework/fused/x86.hpp>
-#include <chainrule/framework/kernels/vector_table.hpp>
+#include <chainrule/framework/kernels/machine_code.hpp>
 
 namespace chainrule::detail {
 
-namespace {
-
-// The instruction set that code is made for, the vector kernels' own; none where code is not wanted.
-std::optional<X86> wanted_set() {
-  const char* wish = std::getenv("CHAINRULE_GENERATE");
-  const std::string_view asked = wish ? wish : "";
-  if (!asked.empty() && asked != "0" && asked != "1")
-    throw Error(Location{}, "CHAINRULE_GENERATE", fmt::format("requires 0 or 1, got '{}'", asked));
-  if (asked == "0") return std::nullopt;
-  const std::string_view kernels = kernels::tables().name;
-  if (kernels == "avx512") return X86::avx512;
-  if (kernels == "avx2") return X86::avx2;
-  return std::nullopt;
-}
-
-// Whether this process may make code, and run it.
-bool can_run(X86 set) {
-  VectorCode code(float32);
-  const std::uint32_t x = code.stream(0);
-  code.store(code.micro(Micro::neg, x, x, x), 0, false);
-  float number[1] = {1};
-  char* const slots[] = {reinterpret_cast<char*>(number)};
-  try {
-    make_x86(code, set)->run()(slots, 1);
-  } catch (const std::runtime_error&) {
-    return false;
-  }
-  return number[0] == -1;
-}
-
-std::optional<X86> generated_set() {
-  static const std::optional<X86> set = [] {
-    const std::optional<X86> wanted = wanted_set();
-    return wanted && can_run(*wanted) ? wanted : std::nullopt;
-  }();
-  return set;
-}
-
-}  // namespace
+using kernels::generated_set;
 
 bool can_generate() { return generated_set().has_value(); }
 
 bool can_generate(Micro micro, DType dtype) {
   if (!can_generate() || !VectorCode::has(micro, dtype)) return false;
   // Logarithms take numbers apart, which AVX2 has no instructions for.
-  return generated_set() == X86::avx512 || (micro != Micro::log && micro != Micro::log1p);
+  return generated_set() == kernels::X86::avx512 || (micro != Micro::log && micro != Micro::log1p);
 }
 
 std::shared_ptr<const GeneratedCode> generate(const VectorCode& code) {

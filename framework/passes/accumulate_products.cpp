@@ -9,8 +9,8 @@
 #include <optional>
 #include <vector>
 
-#include <chainrule/framework/kernels/gemm.hpp>
 #include <chainrule/framework/passes/pass.hpp>
+#include <chainrule/framework/products/matmul.hpp>
 
 namespace chainrule::passes {
 
@@ -172,7 +172,7 @@ Computation accumulate_products(const Computation& c) {
                           {"transpose_b", transposed("transpose_b")},
                           {"alpha", product.factor}};
     if (!(attributes == last)) last = attributes;
-    return apply(r.graph(), kernels::accumulate_op(),
+    return apply(r.graph(), products::accumulate_op(),
                  {r.now(matmul.input(0)), r.now(matmul.input(1)), r.now({node.graph_data(), to.node})}, last,
                  node.location());
   });

@@ -18,6 +18,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 #include <sys/utsname.h>
+#include <unistd.h>
 
 #include "compare.hpp"
 #include "process.hpp"
@@ -333,6 +334,13 @@ int run_all(const Options& options) {
 }  // namespace bench
 
 int main(int argc, char** argv) {
+  // --products and what follows is another program's.
+  if (argc > 1 && std::string(argv[1]) == "--products") {
+    const std::string program = bench::programs_folder() / "bench_products";
+    execv(program.c_str(), argv + 1);
+    fmt::print(stderr, "{} cannot be run: it is built where the library generates code\n", program);
+    return 1;
+  }
   bench::Options options;
   CLI::App app("chainrule against the limits of this machine and against its peers.");
   app.name("./tests/run bench");
@@ -347,6 +355,7 @@ int main(int argc, char** argv) {
                      ->check(CLI::PositiveNumber)
                      ->capture_default_str();
   app.add_option("--json", options.json_file, "write the results to this file, too");
+  app.footer("--products [--help] comes first, and is another table: matrix products against those of others.");
   app.add_flag("--compile-time", options.compile_time,
                "instead, how long examples/line.cpp takes to compile, and to run from start to end");
   app.add_flag("--quick", options.quick,

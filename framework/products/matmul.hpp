@@ -1,9 +1,9 @@
-// Matrix products through cblas. Not installed.
+// The kernels of matrix products. Not installed.
 #pragma once
 
 #include <chainrule/framework/graph/op.hpp>
 
-namespace chainrule::kernels {
+namespace chainrule::products {
 
 // The forward rule of op matmul.
 Forward matmul();
@@ -14,4 +14,4 @@ Forward matmul();
 const Op& accumulate_op();
 inline constexpr std::size_t accumulated = 2;  // the input c
 
-}  // namespace chainrule::kernels
+}  // namespace chainrule::products

@@ -1,0 +1,343 @@
+#include <chainrule/framework/products/scheme.hpp>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include <fmt/core.h>
+
+#include <chainrule/framework/core/thread_pool.hpp>
+#include <chainrule/framework/core/threads.hpp>
+#include <chainrule/framework/products/pack.hpp>
+
+namespace chainrule::products {
+
+namespace {
+
+// Bytes of a row of A's block of terms times rows of a part: it stays in the second-level cache while panels pass by.
+// And bytes of a row of C.
+constexpr std::int64_t part_rows_bytes = 2080;
+constexpr std::int64_t part_columns_bytes = 4096;
+// The most memory for sums that cannot be kept in C, about.
+constexpr std::int64_t sums_bytes = 196'608;
+// What a panel of B may take of the first-level cache.
+constexpr double first_cache = 32'768;
+// Rows that are multiples of this apart fall on the same sets of the first-level cache.
+constexpr std::int64_t set_stride = 4096;
+// B is packed from this size, for it is read once for each row of tiles.
+constexpr std::int64_t large_b = 4'000'000;
+// A is packed for so many columns of C, B for so many rows.
+constexpr std::int64_t columns_worth_packing = 128;
+constexpr std::int64_t rows_worth_packing = 48;
+// Elements between the rows of A that are packed: some lines of the cache, so that they fall on different sets.
+constexpr std::int64_t gap_of_a = 16;
+// Multiplications that are worth another thread's while: some microseconds.
+constexpr std::int64_t worth_a_part = 1'000'000;
+constexpr int parts_of_thread = 3;
+
+// Cycles that a tile takes, about, for its terms and to begin and end. Two multiplications or two loads fit in one (a
+// vector that lies on two lines of the cache counts twice), and a multiplication has to wait four for the one before
+// it. Each row of C is a further place in memory.
+double cycles_of_tile(std::int64_t rows, std::int64_t vectors, std::int64_t terms) {
+  const auto r = static_cast<double>(rows);
+  const auto v = static_cast<double>(vectors);
+  const double term = std::max({r * v / 2, (r + 2 * v) / 2, 4.0});
+  return term * static_cast<double>(terms) + 12 + r * (v + 3);
+}
+
+// For each element that is transposed, to pack it or to put it into C.
+double cycles_of_transposing(std::int64_t bytes) { return static_cast<double>(bytes) * 0.1; }
+
+bool shares_sets(std::int64_t row_bytes) { return row_bytes % set_stride == 0; }
+
+bool worth_packing_a(const Product& p, std::int64_t element) {
+  return shares_sets(p.lda * element) && p.n >= columns_worth_packing && p.m > 1;
+}
+
+struct Tiling {
+  Split rows;
+  Split vectors;
+  double cycles = 0;
+};
+
+// The tiles that cost least.
+Tiling best_tiling(const Product& p, kernels::X86 set, bool single) {
+  const std::int64_t lanes = products::lanes(set, single);
+  const std::int64_t element = single ? 4 : 8;
+  const std::int64_t vectors = (p.n + lanes - 1) / lanes;
+  Tiling best;
+  for (int width = 1; width <= most_vectors && width <= vectors; ++width) {
+    const Split panels = Split::of(vectors, width);
+    if (panels.largest() != width) continue;
+    const int most =
+        std::min(most_rows(set, width, false), most_rows(set, static_cast<int>(panels.size), p.n % lanes != 0));
+    if (most == 0) continue;
+    const Split rows = Split::of(p.m, most);
+    double cycles = 0;
+    for (const int higher : {0, 1})
+      for (const int wider : {0, 1})
+        cycles += static_cast<double>(rows.count(higher == 1) * panels.count(wider == 1)) *
+                  cycles_of_tile(rows.size + higher, panels.size + wider, p.k);
+    // Many rows of A that fall on the same cache sets are in each other's way. So are rows of B, of a panel that is too
+    // large.
+    if (!p.transpose_a && shares_sets(p.lda * element) && !worth_packing_a(p, element))
+      cycles *= 1 + 0.02 * std::max(0, most - 6);
+    const auto panel = static_cast<double>(width * lanes * element * std::min(p.k, block_terms));
+    cycles *= 1 + 0.03 * std::max(0.0, panel / first_cache - 1);
+    if (best.cycles > 0 && cycles >= best.cycles) continue;
+    best = {rows, panels, cycles};
+  }
+  if (p.transpose_b) best.cycles += cycles_of_transposing(p.n * p.k * element);
+  return best;
+}
+
+Product swapped(const Product& p) {
+  Product out = p;
+  out.transpose_a = !p.transpose_b;
+  out.transpose_b = !p.transpose_a;
+  std::swap(out.m, out.n);
+  std::swap(out.lda, out.ldb);
+  return out;
+}
+
+}  // namespace
+
+Scheme::Scheme(const Product& product, DType dtype, kernels::X86 set)
+    : p_(product),
+      single_(dtype == float32),
+      set_(set),
+      element_(single_ ? 4 : 8),
+      lanes_(products::lanes(set, single_)) {
+  choose_tiles(product);
+  const std::int64_t over = p_.n % lanes_;
+  bits_ = (std::uint64_t{1} << over) - 1;
+  std::memset(mask_, 0xFF, static_cast<std::size_t>(std::min(over * element_, std::int64_t{sizeof mask_})));
+  const auto alpha = static_cast<float>(p_.alpha);
+  single_ ? std::memcpy(&alpha_, &alpha, sizeof alpha) : std::memcpy(&alpha_, &p_.alpha, sizeof p_.alpha);
+  choose_packing();
+  choose_parts();
+  find_code();
+}
+
+void Scheme::choose_tiles(const Product& product) {
+  Tiling tiling = best_tiling(product, set_, single_);
+  const Product other = swapped(product);
+  const Tiling of_other = best_tiling(other, set_, single_);
+  const double put = cycles_of_transposing(product.m * product.n * element_) * 1.5;
+  // By a clear margin: the count is a rough one.
+  swapped_ = 1.1 * of_other.cycles + put < tiling.cycles;
+  if (swapped_) {
+    p_ = other;
+    tiling = of_other;
+  }
+  rows_ = tiling.rows;
+  vectors_ = tiling.vectors;
+}
+
+void Scheme::choose_packing() {
+  const std::int64_t width = vectors_.largest() * lanes_;
+  const std::int64_t row = p_.ldb * element_;
+  // What is read for one tile only need not be packed.
+  gathers_b_ = p_.transpose_b && p_.n <= most_gathered(single_) && rows_.pieces == 1;
+  packs_b_ = p_.transpose_b
+                 ? !gathers_b_
+                 : (p_.m >= rows_worth_packing && p_.n > width && (shares_sets(row) || p_.k * row >= large_b));
+  packs_a_ = worth_packing_a(p_, element_);
+  if (packs_b_) b_bytes_ = static_cast<std::size_t>(std::min(p_.k, block_terms) * width * element_);
+}
+
+void Scheme::choose_parts() {
+  const std::int64_t rows = rows_.largest();
+  const std::int64_t width = vectors_.largest() * lanes_;
+  beside_ = swapped_ || (p_.adds && p_.k > block_terms);
+  const std::int64_t row_bytes = beside_ ? part_rows_bytes / 2 : part_rows_bytes;
+  const std::int64_t most_tiles = std::clamp<std::int64_t>(row_bytes / element_ / rows, 1, rows_.pieces);
+  const std::int64_t column_bytes = beside_ ? sums_bytes / (most_tiles * rows) : part_columns_bytes;
+  const std::int64_t most_panels = std::clamp<std::int64_t>(column_bytes / element_ / width, 1, vectors_.pieces);
+  whole_.down = (rows_.pieces - 1) / most_tiles + 1;
+  whole_.across = (vectors_.pieces - 1) / most_panels + 1;
+  whole_.tiles = (rows_.pieces - 1) / whole_.down + 1;
+  whole_.panels = (vectors_.pieces - 1) / whole_.across + 1;
+  if (packs_a_) {
+    const std::int64_t terms = std::min(p_.k, block_terms);
+    const std::int64_t most_rows = whole_.tiles * rows;
+    const std::int64_t elements = p_.transpose_a ? terms * (most_rows + gap_of_a) : most_rows * (terms + gap_of_a);
+    a_bytes_ = static_cast<std::size_t>(elements * element_);
+  }
+  if (beside_) sums_bytes_ = static_cast<std::size_t>(whole_.tiles * rows * whole_.panels * width * element_);
+  may_be_cut_ = rows_.pieces * vectors_.pieces > 1 &&
+                static_cast<double>(p_.m) * static_cast<double>(p_.n) * static_cast<double>(p_.k) >= 2.0 * worth_a_part;
+}
+
+void Scheme::find_code() {
+  TileShape shape{set_, single_, p_.transpose_a, false, 1, 1};
+  for (const int higher : {0, 1}) {
+    if (higher == 1 && rows_.larger == 0) continue;
+    shape.rows = static_cast<int>(rows_.size + higher);
+    shape.masked = false;
+    for (const int wider : {0, 1}) {
+      const std::int64_t smaller = vectors_.pieces - vectors_.larger - (bits_ != 0 ? 1 : 0);
+      if ((wider == 1 ? vectors_.larger : smaller) == 0) continue;
+      shape.vectors = static_cast<int>(vectors_.size + wider);
+      code_[higher][wider] = tile(shape);
+    }
+    if (bits_ == 0) continue;
+    shape.masked = true;
+    shape.vectors = static_cast<int>(vectors_.size);
+    shape.gathered = gathers_b_ ? static_cast<int>(p_.n) : 0;
+    last_[higher] = tile(shape);
+  }
+}
+
+// ---- parts
+
+std::string Scheme::describe() const {
+  return fmt::format("tiles of {} x {}{}{}{}", rows_.largest(), vectors_.largest() * lanes_,
+                     packs_a_ ? ", A packed" : "", packs_b_ ? ", B packed" : "", swapped_ ? ", swapped" : "");
+}
+
+Scheme::Grid Scheme::cut(int threads) const {
+  Grid grid = whole_;
+  for (;;) {
+    const std::int64_t rows = grid.tiles * rows_.largest();
+    const std::int64_t columns = grid.panels * vectors_.largest() * lanes_;
+    if (grid.parts() >= std::int64_t{parts_of_thread} * threads || rows * columns * p_.k < 2 * worth_a_part)
+      return grid;
+    // What is packed is packed for each part that is above another one.
+    const bool rather_columns = packs_b_ ? rows <= 4 * columns : rows <= columns;
+    if (grid.panels > 1 && (rather_columns || grid.tiles == 1)) {
+      grid.panels = (grid.panels + 1) / 2;
+    } else if (grid.tiles > 1) {
+      grid.tiles = (grid.tiles + 1) / 2;
+    } else {
+      return grid;
+    }
+    grid.down = (rows_.pieces - 1) / grid.tiles + 1;
+    grid.across = (vectors_.pieces - 1) / grid.panels + 1;
+  }
+}
+
+Scheme::Operands Scheme::operands(const void* a, const void* b, void* c, void* workspace) const {
+  const auto* left = static_cast<const char*>(a);
+  const auto* right = static_cast<const char*>(b);
+  return {swapped_ ? right : left, swapped_ ? left : right, static_cast<char*>(c), static_cast<char*>(workspace)};
+}
+
+void Scheme::run(const void* a, const void* b, void* c, void* workspace) const {
+  if (!may_be_cut_ || num_threads() == 1) return run_alone(a, b, c, workspace);
+  const Grid grid = cut(num_threads());
+  detail::parallel_for(static_cast<std::size_t>(grid.parts()), [&](std::size_t part, void* own) {
+    run_grid_part(grid, static_cast<std::int64_t>(part), operands(a, b, c, own ? own : workspace));
+  });
+}
+
+void Scheme::run_alone(const void* a, const void* b, void* c, void* workspace) const {
+  const Operands at = operands(a, b, c, workspace);
+  if (whole_.parts() == 1) return run_part({0, rows_.pieces}, {0, vectors_.pieces}, at);
+  for (std::int64_t part = 0; part < whole_.parts(); ++part) run_grid_part(whole_, part, at);
+}
+
+// Parts that are below each other follow each other.
+void Scheme::run_grid_part(const Grid& grid, std::int64_t part, const Operands& at) const {
+  const std::int64_t tile = part % grid.down * grid.tiles;
+  const std::int64_t panel = part / grid.down * grid.panels;
+  run_part({tile, std::min(tile + grid.tiles, rows_.pieces)}, {panel, std::min(panel + grid.panels, vectors_.pieces)},
+           at);
+}
+
+void Scheme::run_part(Range tiles, Range panels, const Operands& at) const {
+  const std::int64_t row = rows_.begin(tiles.begin);
+  const std::int64_t first_column = vectors_.begin(panels.begin) * lanes_;
+  TileCall call{};
+  call.c_stride = p_.ldc * element_;
+  call.sums_stride = beside_ ? vectors_.begin(panels.end) * lanes_ * element_ - first_column * element_ : call.c_stride;
+  call.mask = mask_;
+  call.bits = bits_;
+  call.alpha = &alpha_;
+  for (std::int64_t begin = 0; begin < p_.k; begin += block_terms) {
+    const Range terms{begin, std::min(begin + block_terms, p_.k)};
+    call.terms = terms.end - terms.begin;
+    call.flags = (p_.adds ? tile_adds : 0U) | (begin > 0 ? tile_continues : 0U) |
+                 (terms.end == p_.k && !swapped_ ? tile_ends : 0U);
+    set_a(tiles, terms, at, call);
+    const void* a = call.a;
+    for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
+      const std::int64_t column = vectors_.begin(panel) * lanes_;
+      call.a = a;
+      call.c = at.c + (row * p_.ldc + column) * element_;
+      call.sums = beside_ ? at.workspace + b_bytes_ + (column - first_column) * element_ : call.c;
+      set_b(panel, terms, at, call);
+      run_tiles(panel, tiles, call);
+    }
+  }
+  if (swapped_) put(tiles, panels, call, at);
+}
+
+// Where the part's rows of A lie; what is packed is packed here.
+void Scheme::set_a(Range tiles, Range terms, const Operands& at, TileCall& call) const {
+  const std::int64_t row = rows_.begin(tiles.begin);
+  const char* from = at.a + (p_.transpose_a ? terms.begin * p_.lda + row : row * p_.lda + terms.begin) * element_;
+  call.a = from;
+  call.a_stride = p_.lda * element_;
+  if (!packs_a_) return;
+  const std::int64_t rows = rows_.begin(tiles.end) - row;
+  const std::int64_t lines = p_.transpose_a ? call.terms : rows;
+  const std::int64_t length = p_.transpose_a ? rows : call.terms;
+  char* to = at.workspace + b_bytes_ + sums_bytes_;
+  call.a = to;
+  call.a_stride = (length + gap_of_a) * element_;
+  const auto pack = [&]<class T>(T) {
+    pack_rows(reinterpret_cast<const T*>(from), p_.lda, lines, length, length + gap_of_a, reinterpret_cast<T*>(to));
+  };
+  single_ ? pack(float{}) : pack(double{});
+}
+
+// The same for the panel's part of B.
+void Scheme::set_b(std::int64_t panel, Range terms, const Operands& at, TileCall& call) const {
+  const std::int64_t column = vectors_.begin(panel) * lanes_;
+  const char* from = at.b + (p_.transpose_b ? column * p_.ldb + terms.begin : terms.begin * p_.ldb + column) * element_;
+  call.b = packs_b_ ? at.workspace : from;
+  call.b_stride = p_.ldb * element_;
+  if (!packs_b_) return;
+  const std::int64_t width = (vectors_.size + (vectors_.is_larger(panel) ? 1 : 0)) * lanes_;
+  const std::int64_t columns = std::min(width, p_.n - column);
+  call.b_stride = width * element_;
+  const auto pack = [&]<class T>(T) {
+    const T* source = reinterpret_cast<const T*>(from);
+    T* to = reinterpret_cast<T*>(at.workspace);
+    if (p_.transpose_b) {
+      pack_transposed(source, p_.ldb, call.terms, columns, width, to);
+    } else {
+      pack_rows(source, p_.ldb, call.terms, columns, width, to);
+    }
+  };
+  single_ ? pack(float{}) : pack(double{});
+}
+
+void Scheme::run_tiles(std::int64_t panel, Range tiles, TileCall& call) const {
+  const bool last = panel == vectors_.pieces - 1;
+  const std::int64_t middle = std::clamp(rows_.larger, tiles.begin, tiles.end);
+  for (const int higher : {1, 0}) {
+    call.tiles = higher == 1 ? middle - tiles.begin : tiles.end - middle;
+    if (call.tiles == 0) continue;
+    const TileRun code = last && bits_ != 0 ? last_[higher] : code_[higher][vectors_.is_larger(panel) ? 1 : 0];
+    code(&call);
+  }
+}
+
+// The sums of a swapped product into C.
+void Scheme::put(Range tiles, Range panels, const TileCall& call, const Operands& at) const {
+  const std::int64_t row = rows_.begin(tiles.begin);
+  const std::int64_t column = vectors_.begin(panels.begin) * lanes_;
+  const std::int64_t rows = rows_.begin(tiles.end) - row;
+  const std::int64_t columns = std::min(vectors_.begin(panels.end) * lanes_, p_.n) - column;
+  const auto put = [&]<class T>(T) {
+    T alpha;
+    std::memcpy(&alpha, &alpha_, sizeof alpha);
+    put_transposed(reinterpret_cast<const T*>(at.workspace + b_bytes_), call.sums_stride / element_, rows, columns,
+                   alpha, p_.adds, reinterpret_cast<T*>(at.c) + column * p_.ldc + row, p_.ldc);
+  };
+  single_ ? put(float{}) : put(double{});
+}
+
+}  // namespace chainrule::products
