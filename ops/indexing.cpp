@@ -7,6 +7,7 @@
 
 #include <chainrule/framework/graph/attempt.hpp>
 #include <chainrule/framework/graph/op_family.hpp>
+#include <chainrule/framework/kernels/lines.hpp>
 #include <chainrule/ops/layout.hpp>
 
 CHAINRULE_OP_FAMILY(indexing)
@@ -15,28 +16,22 @@ namespace chainrule {
 
 namespace {
 
-std::size_t axis_of(const Attributes& attributes) {
-  return static_cast<std::size_t>(attributes.get<std::int64_t>("axis"));
-}
+using kernels::axis_of;
 
 // Calls f(element of the indices, element of the other array) for all indices in row-major order. The other array is of
 // the same shape but for the axis, where it has `extent`; throws Error for an index beyond that.
 class Places {
  public:
   Places(const KernelCall& call, const Dims& indices, std::int64_t extent)
-      : extent_(extent), at_(call.at), op_(call.op) {
-    const std::size_t axis = axis_of(call.attributes);
-    n_ = indices[axis];
-    for (std::size_t i = 0; i < axis; ++i) outer_ *= indices[i];
-    for (std::size_t i = axis + 1; i < indices.rank(); ++i) inner_ *= indices[i];
-  }
+      : lines_(indices, axis_of(call.attributes)), extent_(extent), at_(call.at), op_(call.op) {}
 
   template <class F>
   void for_each(const std::int64_t* indices, F f) const {
     std::int64_t from = 0;
-    for (std::int64_t o = 0; o < outer_; ++o)
-      for (std::int64_t i = 0; i < n_; ++i)
-        for (std::int64_t k = 0; k < inner_; ++k, ++from) f(from, (o * extent_ + in_range(indices[from])) * inner_ + k);
+    for (std::int64_t o = 0; o < lines_.outer; ++o)
+      for (std::int64_t i = 0; i < lines_.n; ++i)
+        for (std::int64_t k = 0; k < lines_.inner; ++k, ++from)
+          f(from, (o * extent_ + in_range(indices[from])) * lines_.inner + k);
   }
 
  private:
@@ -46,9 +41,7 @@ class Places {
     return index < 0 ? index + extent_ : index;
   }
 
-  std::int64_t outer_ = 1;
-  std::int64_t n_ = 1;
-  std::int64_t inner_ = 1;
+  kernels::Lines lines_;
   std::int64_t extent_;
   Location at_;
   std::string op_;

@@ -9,6 +9,7 @@
 #include <chainrule/framework/graph/graph_data.hpp>
 #include <chainrule/framework/graph/op_family.hpp>
 #include <chainrule/framework/kernels/copy.hpp>
+#include <chainrule/framework/kernels/lines.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 
 CHAINRULE_OP_FAMILY(layout)
@@ -120,9 +121,7 @@ CHAINRULE_EARLY const BuiltinOp broadcast_to_op = register_op({
 
 Dimension dimension_of(const Attributes& attributes, std::string_view name) { return attributes.get<Shape>(name)[0]; }
 
-std::size_t axis_of(const Attributes& attributes) {
-  return static_cast<std::size_t>(attributes.get<std::int64_t>("axis"));
-}
+using kernels::axis_of;
 
 Attributes slice_attributes(std::size_t axis, Dimension start, Dimension size, std::int64_t step) {
   return {{"axis", axis}, {"start", Shape{start}}, {"size", Shape{size}}, {"step", step}};

@@ -7,6 +7,7 @@
 #include <chainrule/framework/graph/attempt.hpp>
 #include <chainrule/framework/graph/graph_data.hpp>
 #include <chainrule/framework/graph/op_family.hpp>
+#include <chainrule/framework/kernels/lines.hpp>
 #include <chainrule/framework/kernels/reduce.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/compare.hpp>
@@ -120,16 +121,12 @@ Forward argmax_kernel() {
   Forward forward;
   forward.kernel = [](KernelCall& call) -> KernelRun {
     const Dims& shape = call.inputs[0].shape;
-    const auto axis = static_cast<std::size_t>(call.attributes.get<std::int64_t>("axis"));
-    std::int64_t outer = 1;
-    std::int64_t inner = 1;
-    for (std::size_t i = 0; i < axis; ++i) outer *= shape[i];
-    for (std::size_t i = axis + 1; i < shape.rank(); ++i) inner *= shape[i];
-    const std::int64_t n = shape[axis];
-    if (n == 0) throw Error(call.at, call.op, fmt::format("requires at least one element, got {}", to_string(shape)));
+    const kernels::Lines lines(shape, kernels::axis_of(call.attributes));
+    if (lines.n == 0)
+      throw Error(call.at, call.op, fmt::format("requires at least one element, got {}", to_string(shape)));
     return visit_dtype(call.inputs[0].dtype, [&](auto t) -> KernelRun {
       using T = decltype(t);
-      return [outer, inner, n](const KernelBuffers& buffers) {
+      return [outer = lines.outer, inner = lines.inner, n = lines.n](const KernelBuffers& buffers) {
         const auto* x = static_cast<const T*>(buffers.inputs[0]);
         auto* y = static_cast<std::int64_t*>(buffers.output);
         if (inner == 1) return first_greatest(x, outer, n, n, 1, y);

@@ -8,6 +8,7 @@
 #include <fmt/core.h>
 
 #include <chainrule/framework/graph/op_family.hpp>
+#include <chainrule/framework/kernels/lines.hpp>
 #include <chainrule/ops/indexing.hpp>
 
 CHAINRULE_OP_FAMILY(sorting)
@@ -16,17 +17,8 @@ namespace chainrule {
 
 namespace {
 
-// An array as lines along an axis: element i of line (o, k) lies at (o * n + i) * inner + k.
-struct Lines {
-  std::int64_t outer = 1;
-  std::int64_t n = 1;
-  std::int64_t inner = 1;
-
-  Lines(const Dims& shape, std::size_t axis) : n(shape[axis]) {
-    for (std::size_t i = 0; i < axis; ++i) outer *= shape[i];
-    for (std::size_t i = axis + 1; i < shape.rank(); ++i) inner *= shape[i];
-  }
-};
+using kernels::axis_of;
+using kernels::Lines;
 
 template <class T>
 struct Place {
@@ -74,10 +66,6 @@ struct FirstInOrder {
     for (std::int64_t i = 0; indices && i < k; ++i) indices[first + i * lines.inner] = places[i].index;
   }
 };
-
-std::size_t axis_of(const Attributes& attributes) {
-  return static_cast<std::size_t>(attributes.get<std::int64_t>("axis"));
-}
 
 // `descending`: the name of the attribute that says so. An op without "k" takes all.
 Forward first_in_order(std::string descending) {

@@ -13,9 +13,6 @@ DType compute_dtype(const GraphData& graph, const NodeData& node) {
   return float32;
 }
 
-namespace {
-
-// Those whose result is one of the operands, but for its sign, or a whole number.
 bool rounds_nothing(Micro micro) {
   switch (micro) {
     case Micro::copy:
@@ -35,8 +32,6 @@ bool rounds_nothing(Micro micro) {
     default: return false;
   }
 }
-
-}  // namespace
 
 bool rounds_nothing(const GraphData& graph, const NodeData& node) {
   const Forward& forward = node.op->forward;

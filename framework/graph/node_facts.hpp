@@ -16,6 +16,8 @@ inline DType compute_dtype(const GraphData& graph, NodeId id) { return compute_d
 // number or an attribute's. (An elementwise node that only moves, chooses or counts; a conversion to another dtype is
 // none.)
 bool rounds_nothing(const GraphData& graph, const NodeData& node);
+// Of a micro-operation: whether its result is one of the operands, but for its sign, or a whole number.
+bool rounds_nothing(Micro micro);
 
 // What a sum in a fused group runs over: all elements, each row (the last axis), or each column (all axes but the
 // last).

@@ -54,14 +54,19 @@ class Pipeline {
   const Log& log_;
 };
 
-}  // namespace
-
-Computation optimize(const Computation& c, Mode mode, const Log& log, const std::vector<Pass>& own) {
-  Pipeline p(c, log);
+// Those without which nothing runs, after the user's own.
+void make_runnable(Pipeline& p, Mode mode, const std::vector<Pass>& own) {
   p.after("remove_dead", remove_dead(p.now()));
   for (const Pass& pass : own) p.run(pass);
   p.after("expand_composites", expand_composites(p.now()));
   p.after("select_mode", select_mode(p.now(), mode));
+}
+
+}  // namespace
+
+Computation optimize(const Computation& c, Mode mode, const Log& log, const std::vector<Pass>& own) {
+  Pipeline p(c, log);
+  make_runnable(p, mode, own);
   p.after("fold_transposes", fold_transposes(p.now()));
   p.after("fold_constants", fold_constants(p.now()));
   p.after("simplify_algebra", simplify_algebra(p.now()));
@@ -77,10 +82,7 @@ Computation optimize(const Computation& c, Mode mode, const Log& log, const std:
 
 Computation as_built(const Computation& c, Mode mode, const Log& log, const std::vector<Pass>& own) {
   Pipeline p(c, log);
-  p.after("remove_dead", remove_dead(p.now()));
-  for (const Pass& pass : own) p.run(pass);
-  p.after("expand_composites", expand_composites(p.now()));
-  p.after("select_mode", select_mode(p.now(), mode));
+  make_runnable(p, mode, own);
   return p.finish();
 }
 

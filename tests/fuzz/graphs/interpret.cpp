@@ -80,27 +80,6 @@ bool is_approximate(Micro micro, double b) {
   }
 }
 
-// Those whose result is one of the operands, or a whole number.
-bool never_rounds(Micro micro) {
-  switch (micro) {
-    case Micro::copy:
-    case Micro::neg:
-    case Micro::abs:
-    case Micro::sign:
-    case Micro::floor:
-    case Micro::ceil:
-    case Micro::logical_not:
-    case Micro::maximum:
-    case Micro::minimum:
-    case Micro::less:
-    case Micro::less_equal:
-    case Micro::equal:
-    case Micro::not_equal:
-    case Micro::select: return true;
-    default: return false;
-  }
-}
-
 double floating(Micro micro, double a, double b, double c) {
   switch (micro) {
     case Micro::copy: return a;
@@ -345,7 +324,7 @@ void Interpreter::evaluate_micro(const Node& node, Array& out, bool& exact) {
                                                    : floats[operand.index];
         }
         double result = rounded(floating(instruction.micro, x[0], x[1], x[2]), dtype);
-        if (!never_rounds(instruction.micro)) {
+        if (!detail::rounds_nothing(instruction.micro)) {
           const bool safe = exact_inputs && !is_approximate(instruction.micro, x[1]) && is_coarse(result);
           exact = exact && safe;
           if (!safe) result = rounded(moved(result, dtype), dtype);
