@@ -37,6 +37,8 @@ constexpr std::int64_t chunk_elements = 16'384;
 // Sums over columns add so many rows one after the other; fewer would make the partial sums large.
 constexpr std::int64_t most_rows_of_chunk = 64;
 constexpr std::int64_t fewest_rows_of_chunk = 8;
+// Up to so many tiles have their addresses kept in a table.
+constexpr std::int64_t most_kept_tiles = 8;
 // Elements times operations from which waking a thread pays.
 constexpr std::int64_t worth_a_thread = 200'000;
 
@@ -60,12 +62,31 @@ class FusedStep {
       choose_chunks();
     }
     for (const FlatSum& sum : flat.sums) add_sum(sum);
+    const auto& operations = tape_.operations;
+    if (operations.size() == 1 && operations[0].kind == Operation::Kind::code && tiles_of_row_ == 1)
+      only_code_ = operations[0].code;
     if (parallel_) reserve_scratch(scratch_bytes());
   }
 
   [[nodiscard]] std::size_t workspace() const { return size_ == 0 ? 0 : scratch_bytes() + partial_bytes_; }
 
   [[nodiscard]] std::int64_t tile() const { return tile_; }
+
+  // Pointers: the slots of all tiles, or none.
+  [[nodiscard]] std::size_t table() const {
+    const std::int64_t tiles = rows_ * tiles_of_row_;
+    return size_ > 0 && chunks_ == 1 && tiles <= most_kept_tiles ? static_cast<std::size_t>(tiles) * tape_.slots : 0;
+  }
+
+  void prepare(const StepBuffers& buffers) const {
+    char* scratch = static_cast<char*>(buffers.workspace);
+    auto** at = reinterpret_cast<char**>(buffers.table);
+    for_each_tile(0, [&](const Place& place, const Dims& row_index) {
+      set_own_slots(at, scratch + tape_.slots * sizeof(char*));
+      set_slots(at, buffers, place, row_index);
+      at += tape_.slots;
+    });
+  }
 
   [[nodiscard]] std::string describe() const {
     const std::int64_t tiles = rows_ * tiles_of_row_;
@@ -92,13 +113,29 @@ class FusedStep {
     } else {
       for (std::int64_t chunk = 0; chunk < chunks_; ++chunk) run_chunk(buffers, chunk, scratch, partials);
     }
-    for (const Sum& sum : sums_) {
-      if (dtype_ == float32) {
-        finish<float>(sum, buffers, partials);
-      } else {
-        finish<double>(sum, buffers, partials);
-      }
+    finish_sums(buffers, partials);
+  }
+
+  // The same from a table.
+  void run_kept(const StepBuffers& buffers) const {
+    auto** at = reinterpret_cast<char**>(buffers.table);
+    if (only_code_) {
+      for (std::int64_t row = 0; row < rows_; ++row, at += tape_.slots) only_code_(at, static_cast<std::size_t>(row_));
+      return;
     }
+    char* scratch = static_cast<char*>(buffers.workspace);
+    const Sums sums{scratch + tape_.slots * sizeof(char*) + tape_.registers * register_bytes_,
+                    scratch + scratch_bytes()};
+    begin_sums(0, sums.partials);
+    Place place;
+    for (; place.row < rows_; ++place.row)
+      for (place.begin = 0; place.begin < row_; place.begin += tile_) {
+        place.n = static_cast<std::size_t>(std::min(row_ - place.begin, tile_));
+        run_operations(at, buffers, place, sums);
+        at += tape_.slots;
+        ++place.tile;
+      }
+    finish_sums(buffers, sums.partials);
   }
 
  private:
@@ -235,19 +272,18 @@ class FusedStep {
     std::int64_t row = 0;
     std::int64_t begin = 0;  // in the row
     std::size_t n = 0;
-    char* column_sums = nullptr;
-    char* partials = nullptr;
+  };
+  // Where sums are gathered: those of a tile's columns, and all partial ones.
+  struct Sums {
+    char* columns;
+    char* partials;
   };
 
-  void run_chunk(const StepBuffers& buffers, std::int64_t chunk, char* scratch, char* partials) const {
-    auto** at = reinterpret_cast<char**>(scratch);
-    char* tiles = scratch + tape_.slots * sizeof(char*);
-    begin_chunk(at, tiles, chunk, partials);
-
+  // Calls f(place, row_index) for the tiles of a chunk; the index is that of the row, without the last axis.
+  template <class F>
+  void for_each_tile(std::int64_t chunk, F f) const {
     Place place;
     place.chunk = chunk;
-    place.column_sums = tiles + tape_.registers * register_bytes_;
-    place.partials = partials;
     place.tile = chunk * tiles_of_chunk_;
     const std::int64_t end = std::min(place.tile + tiles_of_chunk_, rows_ * tiles_of_row_);
     Dims row_index = Dims::filled(row_shape_.rank(), 0);
@@ -258,20 +294,9 @@ class FusedStep {
       for (std::size_t axis = row_shape_.rank(); axis-- > 0; rest /= row_shape_[axis])
         row_index[axis] = rest % row_shape_[axis];
     }
-
     for (; place.tile < end; ++place.tile) {
       place.n = static_cast<std::size_t>(std::min(row_ - place.begin, tile_));
-      for (const DirectOperand& d : tape_.direct) {
-        std::int64_t offset = d.scalar ? 0 : place.begin;
-        const Dims& strides = row_strides_[d.external];
-        for (std::size_t i = 0; i < strides.rank(); ++i) offset += strides[i] * row_index[i];
-        at[d.slot] = static_cast<char*>(const_cast<void*>(buffers.inputs[d.input])) +
-                     offset * static_cast<std::int64_t>(element_);
-      }
-      for (const TapeOutput& o : tape_.outputs)
-        at[o.slot] = static_cast<char*>(buffers.outputs[o.output]) +
-                     (place.row * row_ + place.begin) * static_cast<std::int64_t>(o.element);
-      run_operations(at, buffers, place);
+      f(place, row_index);
       place.begin += tile_;
       if (place.begin < row_) continue;
       place.begin = 0;
@@ -283,17 +308,47 @@ class FusedStep {
     }
   }
 
-  // The addresses of all slots, then the registers' tiles: a run allocates nothing.
-  void begin_chunk(char** at, char* tiles, std::int64_t chunk, char* partials) const {
+  // A run allocates nothing: the addresses of all slots lie before the registers' tiles.
+  void run_chunk(const StepBuffers& buffers, std::int64_t chunk, char* scratch, char* partials) const {
+    auto** at = reinterpret_cast<char**>(scratch);
+    char* tiles = scratch + tape_.slots * sizeof(char*);
+    set_own_slots(at, tiles);
+    begin_sums(chunk, partials);
+    const Sums sums{tiles + tape_.registers * register_bytes_, partials};
+    for_each_tile(chunk, [&](const Place& place, const Dims& row_index) {
+      set_slots(at, buffers, place, row_index);
+      run_operations(at, buffers, place, sums);
+    });
+  }
+
+  // Of registers and numbers.
+  void set_own_slots(char** at, char* tiles) const {
     for (std::size_t r = 0; r < tape_.registers; ++r) at[r] = tiles + r * register_bytes_;
     for (std::size_t i = 0; i < tape_.numbers; ++i)
       at[tape_.registers + i] = const_cast<char*>(numbers_.data() + i * element_);
+  }
+
+  // Of operands that are read where they lie, and of outputs.
+  void set_slots(char** at, const StepBuffers& buffers, const Place& place, const Dims& row_index) const {
+    for (const DirectOperand& d : tape_.direct) {
+      std::int64_t offset = d.scalar ? 0 : place.begin;
+      const Dims& strides = row_strides_[d.external];
+      for (std::size_t i = 0; i < strides.rank(); ++i) offset += strides[i] * row_index[i];
+      at[d.slot] =
+          static_cast<char*>(const_cast<void*>(buffers.inputs[d.input])) + offset * static_cast<std::int64_t>(element_);
+    }
+    for (const TapeOutput& o : tape_.outputs)
+      at[o.slot] = static_cast<char*>(buffers.outputs[o.output]) +
+                   (place.row * row_ + place.begin) * static_cast<std::int64_t>(o.element);
+  }
+
+  void begin_sums(std::int64_t chunk, char* partials) const {
     for (const Sum& sum : sums_)
       if (sum.over == SumOver::columns)
         std::memset(partials + sum.partials + static_cast<std::size_t>(chunk) * sum.bytes, 0, sum.bytes);
   }
 
-  void run_operations(char** at, const StepBuffers& buffers, const Place& place) const {
+  void run_operations(char** at, const StepBuffers& buffers, const Place& place, const Sums& sums) const {
     for (const Operation& op : tape_.operations) {
       if (op.kind == Operation::Kind::micro) {
         op.run(at[op.out], at[op.a], at[op.b], at[op.c],
@@ -301,12 +356,13 @@ class FusedStep {
       } else if (op.kind == Operation::Kind::code) {
         op.code(at, place.n);
       } else {
-        run_other(op, at, buffers, place);
+        run_other(op, at, buffers, place, sums);
       }
     }
   }
 
-  void run_other(const Operation& op, char** at, const StepBuffers& buffers, const Place& place) const {
+  void run_other(const Operation& op, char** at, const StepBuffers& buffers, const Place& place,
+                 const Sums& sums) const {
     const std::int64_t begin = place.row * row_ + place.begin;
     const auto n = static_cast<std::int64_t>(place.n);
     switch (op.kind) {
@@ -332,20 +388,21 @@ class FusedStep {
       }
       case Operation::Kind::sum:
         if (dtype_ == float32) {
-          add_tile<float>(sums_[op.index], at[op.a], buffers, place);
+          add_tile<float>(sums_[op.index], at[op.a], buffers, place, sums);
         } else {
-          add_tile<double>(sums_[op.index], at[op.a], buffers, place);
+          add_tile<double>(sums_[op.index], at[op.a], buffers, place, sums);
         }
         return;
     }
   }
 
   template <class T>
-  void add_tile(const Sum& sum, const char* tile, const StepBuffers& buffers, const Place& place) const {
+  void add_tile(const Sum& sum, const char* tile, const StepBuffers& buffers, const Place& place,
+                const Sums& sums) const {
     const auto& table = kernels::table<T>();
     const T* x = reinterpret_cast<const T*>(tile);
     T* out = static_cast<T*>(buffers.outputs[sum.output]);
-    T* partials = reinterpret_cast<T*>(place.partials + sum.partials);
+    T* partials = reinterpret_cast<T*>(sums.partials + sum.partials);
     const auto columns = static_cast<std::size_t>(columns_);
     const std::size_t lines = by_row_ ? 1 : place.n / columns;
     switch (sum.over) {
@@ -365,10 +422,20 @@ class FusedStep {
           sum.add(held, held, x, x, place.n);
           return;
         }
-        T* own = reinterpret_cast<T*>(place.column_sums);
+        T* own = reinterpret_cast<T*>(sums.columns);
         table.sum_rows(x, lines, columns, own);
         sum.add(held, held, own, own, columns);
         return;
+      }
+    }
+  }
+
+  void finish_sums(const StepBuffers& buffers, const char* partials) const {
+    for (const Sum& sum : sums_) {
+      if (dtype_ == float32) {
+        finish<float>(sum, buffers, partials);
+      } else {
+        finish<double>(sum, buffers, partials);
       }
     }
   }
@@ -416,13 +483,19 @@ class FusedStep {
   std::vector<char> numbers_;
   Tape tape_;
   std::vector<Sum> sums_;
+  GeneratedRun only_code_ = nullptr;  // all that there is to do for a row
 };
 
 }  // namespace
 
 Step make_fused_step(const GraphData& graph, const FusedGroup& group, const Sizes& sizes) {
   auto step = std::make_shared<const FusedStep>(flatten(graph, group, sizes), group);
-  return {[step](const StepBuffers& buffers) { step->run(buffers); }, step->workspace(), 0, step->tile()};
+  Step out{StepRun::of<&FusedStep::run>(step), step->workspace(), 0, step->tile(), step->table()};
+  if (out.table > 0) {
+    out.prepare = StepRun::of<&FusedStep::prepare>(step);
+    out.run_kept = StepRun::of<&FusedStep::run_kept>(step);
+  }
+  return out;
 }
 
 std::string describe_fused_step(const GraphData& graph, const FusedGroup& group, const Sizes& sizes) {

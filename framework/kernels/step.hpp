@@ -15,6 +15,7 @@ struct StepBuffers {
   const void* const* inputs;
   void* const* outputs;
   void* workspace;
+  void** table = nullptr;  // of Step::table pointers, for Step::prepare and Step::run_kept
 };
 
 // A callable, which copies of this share: steps that are alike run one and the same.
@@ -28,6 +29,14 @@ class StepRun {
         call_([](const void* self, const StepBuffers& buffers) {
           (*static_cast<const std::remove_cvref_t<F>*>(self))(buffers);
         }) {}
+  // (self->*member)(buffers)
+  template <auto member, class T>
+  static StepRun of(std::shared_ptr<const T> self) {
+    StepRun out;
+    out.self_ = std::move(self);
+    out.call_ = [](const void* of, const StepBuffers& buffers) { (static_cast<const T*>(of)->*member)(buffers); };
+    return out;
+  }
   void operator()(const StepBuffers& buffers) const { call_(self_.get(), buffers); }
 
  private:
@@ -41,6 +50,11 @@ struct Step {
   std::size_t workspace = 0;
   double flops = 0;       // 0: not known
   std::int64_t tile = 0;  // elements of a tile of a fused group
+  // A step that is so small that finding its addresses takes as long as what it computes may keep them, in a table of
+  // so many pointers: `prepare` fills it in whenever one of the buffers is another one, and then run_kept is the step.
+  std::size_t table = 0;
+  StepRun prepare = {};
+  StepRun run_kept = {};
 };
 
 // What a kernel's or generator's maker is told of a node; it refers to the attributes, which must outlive it.

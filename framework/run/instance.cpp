@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstring>
 #include <iterator>
+#include <numeric>
 
 #include <fmt/core.h>
 
@@ -28,7 +29,7 @@ void Instance::take_over(char* arena) {
 }
 
 void Instance::run(const std::vector<const void*>& feeds) {
-  for (const Patch& patch : patches_) pointers_[patch.pointer] = const_cast<void*>(feeds[patch.input]);
+  set_feeds(feeds);
   if (seconds_.empty()) {
     for (const ReadyStep& step : steps_) step.run(step.buffers);
   } else {
@@ -36,6 +37,19 @@ void Instance::run(const std::vector<const void*>& feeds) {
   }
   for (const ReadyCopy& copy : copies_)
     std::memcpy(copy.to, copy.storage.kind == Storage::Kind::feed ? feeds[copy.storage.index] : copy.from, copy.bytes);
+}
+
+// Most runs are fed what the one before was.
+void Instance::set_feeds(const std::vector<const void*>& feeds) {
+  for (const Patch& patch : patches_) {
+    void* feed = const_cast<void*>(feeds[patch.input]);
+    if (pointers_[patch.pointer] == feed) continue;
+    pointers_[patch.pointer] = feed;
+    tables_of_fed_stand_ = false;
+  }
+  if (tables_of_fed_stand_) return;
+  for (const std::size_t step : fed_) steps_[step].prepare(steps_[step].buffers);
+  tables_of_fed_stand_ = true;
 }
 
 bool Instance::writes(const void* data, std::size_t bytes) const {
@@ -107,17 +121,36 @@ void Instance::resolve_steps(const StateData& state) {
   std::size_t count = 0;
   for (const PlannedStep& step : plan_.steps) count += step.inputs.size() + step.outputs.size();
   pointers_.reserve(count);  // their addresses are kept below
+  std::vector<std::size_t> tables;
   for (PlannedStep& step : plan_.steps) {
     const std::size_t inputs = pointers_.size();
+    bool fed = false;
     for (const Storage& s : step.inputs) {
       if (s.kind == Storage::Kind::feed) patches_.push_back({s.index, pointers_.size()});
+      fed = fed || s.kind == Storage::Kind::feed;
       pointers_.push_back(resolve(s, state));
     }
     const std::size_t outputs = pointers_.size();
     for (const Storage& s : step.outputs) pointers_.push_back(resolve(s, state));
+    const bool kept = !step.once && step.step.table > 0;
+    if (!step.once) {
+      if (fed && kept) fed_.push_back(steps_.size());
+      tables.push_back(step.step.table);
+    }
     (step.once ? once_ : steps_)
-        .push_back({std::move(step.step.run),
-                    {const_cast<const void* const*>(pointers_.data() + inputs), pointers_.data() + outputs, nullptr}});
+        .push_back({std::move(kept ? step.step.run_kept : step.step.run),
+                    {const_cast<const void* const*>(pointers_.data() + inputs), pointers_.data() + outputs, nullptr},
+                    std::move(step.step.prepare)});
+  }
+  make_tables(tables);
+}
+
+void Instance::make_tables(const std::vector<std::size_t>& sizes) {
+  tables_.resize(std::accumulate(sizes.begin(), sizes.end(), std::size_t{0}));
+  void** table = tables_.data();
+  for (std::size_t i = 0; i < sizes.size(); ++i) {
+    if (sizes[i] > 0) steps_[i].buffers.table = table;
+    table += sizes[i];
   }
 }
 
@@ -140,6 +173,15 @@ void Instance::place_in(char* arena) {
     place(planned.to, copy->to);
     ++copy;
   }
+  auto fed = fed_.begin();
+  for (std::size_t i = 0; i < steps_.size(); ++i) {
+    if (fed != fed_.end() && *fed == i) {
+      ++fed;
+    } else if (steps_[i].buffers.table) {
+      steps_[i].prepare(steps_[i].buffers);
+    }
+  }
+  tables_of_fed_stand_ = false;
   arena_ = arena;
 }
 

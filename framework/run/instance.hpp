@@ -57,6 +57,7 @@ class Instance {
   struct ReadyStep {
     StepRun run;
     StepBuffers buffers;
+    StepRun prepare;  // of its table
   };
   struct ReadyCopy {
     Storage storage;
@@ -81,6 +82,10 @@ class Instance {
 
   void resolve_steps(const StateData& state);
 
+  void make_tables(const std::vector<std::size_t>& sizes);
+
+  void set_feeds(const std::vector<const void*>& feeds);
+
   void place_in(char* arena);
 
   void list_feeds();
@@ -98,6 +103,9 @@ class Instance {
   std::vector<ReadyStep> steps_;  // what each run does
   std::vector<ReadyCopy> copies_;
   std::vector<Patch> patches_;
+  std::vector<void*> tables_;         // of steps_
+  std::vector<std::size_t> fed_;      // the steps that have a table and read feeds
+  bool tables_of_fed_stand_ = false;  // with the feeds that pointers_ has
   std::vector<Fed> feeds_;
   std::vector<Written> written_;  // disjoint, by address
   std::vector<double> seconds_;   // by step; empty where nobody asked
