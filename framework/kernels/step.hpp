@@ -41,6 +41,9 @@ struct Step {
   std::size_t workspace = 0;
   double flops = 0;       // 0: not known
   std::int64_t tile = 0;  // elements of a tile of a fused group
+  // About how long it takes one thread, and how many threads it can keep busy; 0: not known.
+  double nanoseconds = 0;
+  std::int64_t parts = 0;
 };
 
 // What a kernel's or generator's maker is told of a node; it refers to the attributes, which must outlive it.
