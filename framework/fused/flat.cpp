@@ -126,10 +126,46 @@ class Flattener {
   std::map<NodeId, std::size_t> slot_of_;
 };
 
+// Of a float, in vectors.
+double cost_of(Micro micro) {
+  switch (micro) {
+    case Micro::sqrt:
+    case Micro::div: return 0.1;
+    case Micro::exp:
+    case Micro::expm1:
+    case Micro::log:
+    case Micro::log1p:
+    case Micro::tanh:
+    case Micro::sigmoid:
+    case Micro::erf: return 0.4;
+    case Micro::sin:
+    case Micro::cos:
+    case Micro::pow: return 1;
+    default: return 0.04;
+  }
+}
+
 }  // namespace
 
 Flat flatten(const GraphData& graph, const FusedGroup& group, const Sizes& sizes) {
   return Flattener(graph, group, sizes).make();
+}
+
+double cost_of_element(const Flat& flat) {
+  constexpr double byte = 0.025;
+  constexpr double generated = 0.8;
+  const double width = flat.dtype == float32 ? 1 : 2;  // of vectors, in elements: half as many
+  double cost = 0;
+  for (const Instruction& instruction : flat.instructions) cost += width * cost_of(instruction.micro);
+  for (const External& e : flat.externals) {
+    if (e.generator) {
+      cost += width * generated;
+    } else if (count(e.type.shape) == count(flat.shape)) {
+      cost += byte * static_cast<double>(size_of(e.type.dtype));
+    }
+  }
+  for (const FlatOutput& output : flat.outputs) cost += byte * static_cast<double>(size_of(output.dtype));
+  return cost + 0.04 * width * static_cast<double>(flat.sums.size());
 }
 
 }  // namespace chainrule::detail

@@ -32,15 +32,20 @@ constexpr std::int64_t longest_generated_tile = 2048;
 constexpr std::int64_t shortest_tile = 128;
 constexpr std::int64_t long_row_of_kernels = 128;
 constexpr std::int64_t long_generated_row = 32;
-// Elements of a chunk, about: some microseconds of work.
-constexpr std::int64_t chunk_elements = 16'384;
+// So many chunks, but for the bounds below: of some microseconds of work; where there are sums over columns, whose bits
+// depend on them, of some elements, so that a group that makes more on the way has the same ones.
+constexpr std::int64_t wished_chunks = 64;
+constexpr double shortest_chunk = 4'000;  // nanoseconds
+constexpr double longest_chunk = 16'000;
+constexpr std::int64_t fewest_elements_of_chunk = 2048;
+constexpr std::int64_t most_elements_of_chunk = 16'384;
 // Sums over columns add so many rows one after the other; fewer would make the partial sums large.
 constexpr std::int64_t most_rows_of_chunk = 64;
 constexpr std::int64_t fewest_rows_of_chunk = 8;
 // Up to so many tiles have their addresses kept in a table.
 constexpr std::int64_t most_kept_tiles = 8;
-// Elements times operations from which waking a thread pays.
-constexpr std::int64_t worth_a_thread = 200'000;
+// Nanoseconds from which waking a thread pays.
+constexpr double worth_a_thread = 10'000;
 
 class FusedStep {
  public:
@@ -52,7 +57,11 @@ class FusedStep {
         tile_(group.tile) {
     columns_ = flat.shape.empty() ? 1 : flat.shape.back();
     for (std::size_t axis = 0; axis + 1 < flat.shape.rank(); ++axis) lines_ *= flat.shape[axis];
-    for (const FlatSum& sum : flat.sums) line_sums_ = line_sums_ || sum.over != SumOver::all;
+    for (const FlatSum& sum : flat.sums) {
+      line_sums_ = line_sums_ || sum.over != SumOver::all;
+      column_sums_ = column_sums_ || sum.over == SumOver::columns;
+    }
+    cost_ = cost_of_element(flat);
     const std::vector<Way> ways = choose_ways(flat);
     tape_ = assemble(flat, ways, group.in_place);
     keep_numbers(flat.numbers);
@@ -71,6 +80,8 @@ class FusedStep {
   [[nodiscard]] std::size_t workspace() const { return size_ == 0 ? 0 : scratch_bytes() + partial_bytes_; }
 
   [[nodiscard]] std::int64_t tile() const { return tile_; }
+  [[nodiscard]] double nanoseconds() const { return static_cast<double>(size_) * cost_; }
+  [[nodiscard]] std::int64_t parts() const { return parallel_ ? chunks_ : 1; }
 
   // Pointers: the slots of all tiles, or none.
   [[nodiscard]] std::size_t table() const {
@@ -107,9 +118,15 @@ class FusedStep {
     char* scratch = static_cast<char*>(buffers.workspace);
     char* partials = scratch + scratch_bytes();
     if (parallel_) {
-      parallel_for(static_cast<std::size_t>(chunks_), [&](std::size_t chunk, void* own) {
-        run_chunk(buffers, static_cast<std::int64_t>(chunk), own ? static_cast<char*>(own) : scratch, partials);
-      });
+      parallel_for(
+          static_cast<std::size_t>(chunks_),
+          [&](std::size_t chunk, void* own) {
+            run_chunk(buffers, static_cast<std::int64_t>(chunk), own ? static_cast<char*>(own) : scratch, partials);
+          },
+          [this](std::size_t chunk) {  // in tiles
+            return std::min(tiles_of_chunk_,
+                            rows_ * tiles_of_row_ - static_cast<std::int64_t>(chunk) * tiles_of_chunk_);
+          });
     } else {
       for (std::int64_t chunk = 0; chunk < chunks_; ++chunk) run_chunk(buffers, chunk, scratch, partials);
     }
@@ -222,17 +239,21 @@ class FusedStep {
 
   void choose_chunks() {
     const std::int64_t tiles = rows_ * tiles_of_row_;
-    std::int64_t of_chunk = std::max<std::int64_t>(1, chunk_elements / tile_);
-    if (line_sums_) {  // whole rows
+    const auto within = [&](double least, double most) {
+      return static_cast<std::int64_t>(std::clamp(static_cast<double>(size_) / wished_chunks, least, most));
+    };
+    const std::int64_t wished = column_sums_ ? within(fewest_elements_of_chunk, most_elements_of_chunk)
+                                             : within(shortest_chunk / cost_, longest_chunk / cost_);
+    std::int64_t of_chunk = std::max<std::int64_t>(1, wished / tile_);
+    if (column_sums_) {  // whole rows
       const std::int64_t rows_of_tile = by_row_ ? 1 : tile_ / columns_;
-      const std::int64_t wished = chunk_elements / columns_;
-      const std::int64_t rows = by_row_ ? std::clamp(wished, fewest_rows_of_chunk, most_rows_of_chunk)
-                                        : std::max(wished, fewest_rows_of_chunk);
+      const std::int64_t rows = by_row_ ? std::clamp(wished / columns_, fewest_rows_of_chunk, most_rows_of_chunk)
+                                        : std::max(wished / columns_, fewest_rows_of_chunk);
       of_chunk = by_row_ ? rows * tiles_of_row_ : (rows + rows_of_tile - 1) / rows_of_tile;
     }
     tiles_of_chunk_ = of_chunk;
     chunks_ = (tiles + of_chunk - 1) / of_chunk;
-    parallel_ = chunks_ > 1 && size_ * static_cast<std::int64_t>(tape_.operations.size()) >= worth_a_thread;
+    parallel_ = chunks_ > 1 && nanoseconds() >= worth_a_thread;
   }
 
   void add_sum(const FlatSum& flat) {
@@ -465,6 +486,8 @@ class FusedStep {
   std::int64_t lines_ = 1;    // all extents but the last
   std::int64_t columns_ = 1;  // the last one
   bool line_sums_ = false;    // along rows or columns
+  bool column_sums_ = false;
+  double cost_ = 0;  // of an element
   bool by_row_ = false;
   std::int64_t rows_ = 1;
   std::int64_t row_ = 0;
@@ -490,7 +513,13 @@ class FusedStep {
 
 Step make_fused_step(const GraphData& graph, const FusedGroup& group, const Sizes& sizes) {
   auto step = std::make_shared<const FusedStep>(flatten(graph, group, sizes), group);
-  Step out{StepRun::of<&FusedStep::run>(step), step->workspace(), 0, step->tile(), step->table()};
+  Step out{StepRun::of<&FusedStep::run>(step),
+           step->workspace(),
+           0,
+           step->tile(),
+           step->nanoseconds(),
+           step->parts(),
+           step->table()};
   if (out.table > 0) {
     out.prepare = StepRun::of<&FusedStep::prepare>(step);
     out.run_kept = StepRun::of<&FusedStep::run_kept>(step);

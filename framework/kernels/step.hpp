@@ -50,6 +50,9 @@ struct Step {
   std::size_t workspace = 0;
   double flops = 0;       // 0: not known
   std::int64_t tile = 0;  // elements of a tile of a fused group
+  // About how long it takes one thread, and how many threads it can keep busy; 0: not known.
+  double nanoseconds = 0;
+  std::int64_t parts = 0;
   // A step that is so small that finding its addresses takes as long as what it computes may keep them, in a table of
   // so many pointers: `prepare` fills it in whenever one of the buffers is another one, and then run_kept is the step.
   std::size_t table = 0;

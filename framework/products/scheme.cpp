@@ -34,6 +34,7 @@ constexpr std::int64_t gap_of_a = 16;
 // Multiplications that are worth another thread's while: some microseconds.
 constexpr std::int64_t worth_a_part = 1'000'000;
 constexpr int parts_of_thread = 3;
+constexpr std::int64_t long_part = 4'000'000;  // multiplications
 
 // Cycles that a tile takes, about, for its terms and to begin and end. Two multiplications or two loads fit in one (a
 // vector that lies on two lines of the cache counts twice), and a multiplication has to wait four for the one before
@@ -196,15 +197,22 @@ std::string Scheme::describe() const {
                      packs_a_ ? ", A packed" : "", packs_b_ ? ", B packed" : "", swapped_ ? ", swapped" : "");
 }
 
+// In more parts than there are threads, so that one that is late does not hold up the others by much; but short parts,
+// whose beginnings would cost more than that, in about as many as there are. Rather columns than rows: a panel of B is
+// read, or packed, for each part that is above another one, while A's rows are read for each panel anyway - unless they
+// are packed for each part.
 Scheme::Grid Scheme::cut(int threads) const {
   Grid grid = whole_;
   for (;;) {
     const std::int64_t rows = grid.tiles * rows_.largest();
     const std::int64_t columns = grid.panels * vectors_.largest() * lanes_;
-    if (grid.parts() >= std::int64_t{parts_of_thread} * threads || rows * columns * p_.k < 2 * worth_a_part)
+    const std::int64_t work = rows * columns * p_.k;
+    const std::int64_t rounds = (grid.parts() - 1) / threads + 1;
+    const bool even = 8 * grid.parts() >= 7 * rounds * threads;
+    if (grid.parts() >= std::int64_t{parts_of_thread} * threads || work < 2 * worth_a_part ||
+        (even && work < 2 * long_part))
       return grid;
-    // What is packed is packed for each part that is above another one.
-    const bool rather_columns = packs_b_ ? rows <= 4 * columns : rows <= columns;
+    const bool rather_columns = !packs_a_ || rows <= (packs_b_ ? 4 : 1) * columns;
     if (grid.panels > 1 && (rather_columns || grid.tiles == 1)) {
       grid.panels = (grid.panels + 1) / 2;
     } else if (grid.tiles > 1) {
@@ -226,9 +234,16 @@ Scheme::Operands Scheme::operands(const void* a, const void* b, void* c, void* w
 void Scheme::run(const void* a, const void* b, void* c, void* workspace) const {
   if (!may_be_cut_ || num_threads() == 1) return run_alone(a, b, c, workspace);
   const Grid grid = cut(num_threads());
-  detail::parallel_for(static_cast<std::size_t>(grid.parts()), [&](std::size_t part, void* own) {
-    run_grid_part(grid, static_cast<std::int64_t>(part), operands(a, b, c, own ? own : workspace));
-  });
+  detail::parallel_for(
+      static_cast<std::size_t>(grid.parts()),
+      [&](std::size_t part, void* own) {
+        run_grid_part(grid, static_cast<std::int64_t>(part), operands(a, b, c, own ? own : workspace));
+      },
+      [&](std::size_t part) {  // its size, in tiles and panels
+        const auto of = static_cast<std::int64_t>(part);
+        return std::min(grid.tiles, rows_.pieces - of % grid.down * grid.tiles) *
+               std::min(grid.panels, vectors_.pieces - of / grid.down * grid.panels);
+      });
 }
 
 void Scheme::run_alone(const void* a, const void* b, void* c, void* workspace) const {
