@@ -47,9 +47,9 @@ constexpr std::int64_t most_kept_tiles = 8;
 // Nanoseconds from which waking a thread pays.
 constexpr double worth_a_thread = 10'000;
 
-class FusedStep {
+class FusedStep final : public ChunkedGroup {
  public:
-  FusedStep(Flat flat, const FusedGroup& group)
+  FusedStep(Flat flat, const FusedGroup& group, bool whole_lines = false)
       : dtype_(flat.dtype),
         element_(size_of(flat.dtype)),
         size_(count(flat.shape)),
@@ -67,7 +67,7 @@ class FusedStep {
     keep_numbers(flat.numbers);
     externals_ = std::move(flat.externals);
     if (size_ > 0) {
-      choose_tiles();
+      choose_tiles(whole_lines);
       choose_chunks();
     }
     for (const FlatSum& sum : flat.sums) add_sum(sum);
@@ -79,7 +79,12 @@ class FusedStep {
 
   [[nodiscard]] std::size_t workspace() const { return size_ == 0 ? 0 : scratch_bytes() + partial_bytes_; }
 
-  [[nodiscard]] std::int64_t tile() const { return tile_; }
+  [[nodiscard]] std::int64_t tile() const override { return tile_; }
+  [[nodiscard]] std::int64_t chunks() const override { return chunks_; }
+  [[nodiscard]] std::int64_t elements_of_chunk() const override {
+    if (!by_row_) return tiles_of_chunk_ * tile_;
+    return tiles_of_chunk_ % tiles_of_row_ == 0 ? tiles_of_chunk_ / tiles_of_row_ * row_ : size_;
+  }
   [[nodiscard]] double nanoseconds() const { return static_cast<double>(size_) * cost_; }
   [[nodiscard]] std::int64_t parts() const { return parallel_ ? chunks_ : 1; }
 
@@ -130,7 +135,7 @@ class FusedStep {
     } else {
       for (std::int64_t chunk = 0; chunk < chunks_; ++chunk) run_chunk(buffers, chunk, scratch, partials);
     }
-    finish_sums(buffers, partials);
+    finish(buffers, partials);
   }
 
   // The same from a table.
@@ -152,7 +157,35 @@ class FusedStep {
         at += tape_.slots;
         ++place.tile;
       }
-    finish_sums(buffers, sums.partials);
+    finish(buffers, sums.partials);
+  }
+
+  [[nodiscard]] std::size_t scratch_bytes() const override {
+    return tape_.slots * sizeof(char*) + (tape_.registers + (line_sums_ ? 1 : 0)) * register_bytes_;
+  }
+  [[nodiscard]] std::size_t partial_bytes() const override { return partial_bytes_; }
+
+  // A run allocates nothing: the addresses of all slots lie before the registers' tiles.
+  void run_chunk(const StepBuffers& buffers, std::int64_t chunk, char* scratch, char* partials) const override {
+    auto** at = reinterpret_cast<char**>(scratch);
+    char* tiles = scratch + tape_.slots * sizeof(char*);
+    set_own_slots(at, tiles);
+    begin_sums(chunk, partials);
+    const Sums sums{tiles + tape_.registers * register_bytes_, partials};
+    for_each_tile(chunk, [&](const Place& place, const Dims& row_index) {
+      set_slots(at, buffers, place, row_index);
+      run_operations(at, buffers, place, sums);
+    });
+  }
+
+  void finish(const StepBuffers& buffers, const char* partials) const override {
+    for (const Sum& sum : sums_) {
+      if (dtype_ == float32) {
+        finish_sum<float>(sum, buffers, partials);
+      } else {
+        finish_sum<double>(sum, buffers, partials);
+      }
+    }
   }
 
  private:
@@ -222,14 +255,16 @@ class FusedStep {
   }
 
   // One that is given was chosen here for the same group in another plan.
-  void choose_tiles() {
+  void choose_tiles(bool whole_lines) {
     // Generated code keeps the registers that it can in the processor's, and what it reads and writes passes by.
     const bool generated = !tape_.codes.empty();
     const std::size_t live = tape_.registers + (generated ? 0 : tape_.direct.size() + tape_.outputs.size());
     const std::size_t fitting = level1_bytes / 4 * 3 / std::max<std::size_t>(1, live) / element_ / 64 * 64;
-    if (tile_ == 0)
+    if (tile_ == 0) {
       tile_ = std::clamp(static_cast<std::int64_t>(fitting), shortest_tile,
                          generated ? longest_generated_tile : longest_tile);
+      if (whole_lines && !by_row_ && columns_ <= tile_) tile_ = tile_ / columns_ * columns_;
+    }
     if (line_sums_ && !by_row_) tile_ = tile_ / columns_ * columns_;
     tile_ = std::min(tile_, row_);
     tiles_of_row_ = (row_ + tile_ - 1) / tile_;
@@ -280,10 +315,6 @@ class FusedStep {
     sums_.push_back(sum);
   }
 
-  [[nodiscard]] std::size_t scratch_bytes() const {
-    return tape_.slots * sizeof(char*) + (tape_.registers + (line_sums_ ? 1 : 0)) * register_bytes_;
-  }
-
   // ---- run
 
   // The tile that runs.
@@ -327,19 +358,6 @@ class FusedStep {
         row_index[axis] = 0;
       }
     }
-  }
-
-  // A run allocates nothing: the addresses of all slots lie before the registers' tiles.
-  void run_chunk(const StepBuffers& buffers, std::int64_t chunk, char* scratch, char* partials) const {
-    auto** at = reinterpret_cast<char**>(scratch);
-    char* tiles = scratch + tape_.slots * sizeof(char*);
-    set_own_slots(at, tiles);
-    begin_sums(chunk, partials);
-    const Sums sums{tiles + tape_.registers * register_bytes_, partials};
-    for_each_tile(chunk, [&](const Place& place, const Dims& row_index) {
-      set_slots(at, buffers, place, row_index);
-      run_operations(at, buffers, place, sums);
-    });
   }
 
   // Of registers and numbers.
@@ -451,19 +469,9 @@ class FusedStep {
     }
   }
 
-  void finish_sums(const StepBuffers& buffers, const char* partials) const {
-    for (const Sum& sum : sums_) {
-      if (dtype_ == float32) {
-        finish<float>(sum, buffers, partials);
-      } else {
-        finish<double>(sum, buffers, partials);
-      }
-    }
-  }
-
   // From the partial sums to the sum.
   template <class T>
-  void finish(const Sum& sum, const StepBuffers& buffers, const char* partials_of_all) const {
+  void finish_sum(const Sum& sum, const StepBuffers& buffers, const char* partials_of_all) const {
     if (sum.direct) return;
     const auto& table = kernels::table<T>();
     T* out = static_cast<T*>(buffers.outputs[sum.output]);
@@ -525,6 +533,11 @@ Step make_fused_step(const GraphData& graph, const FusedGroup& group, const Size
     out.run_kept = StepRun::of<&FusedStep::run_kept>(step);
   }
   return out;
+}
+
+std::shared_ptr<const ChunkedGroup> make_chunked_group(const GraphData& graph, const FusedGroup& group,
+                                                       const Sizes& sizes) {
+  return std::make_shared<const FusedStep>(flatten(graph, group, sizes), group, true);
 }
 
 std::string describe_fused_step(const GraphData& graph, const FusedGroup& group, const Sizes& sizes) {

@@ -17,9 +17,10 @@ inline constexpr Unit no_unit = ~Unit{0};
 struct UnitData {
   FusedGroup group;
   bool fused = false;
+  std::optional<NodeId> product;  // of which the group reads the rows as they are made: one of its inputs
   bool may_throw = false;
   bool once = false;             // needs nothing but sizes
-  std::vector<NodeId> inputs;    // values read, through reshapes: the nodes whose memory it is
+  std::vector<NodeId> inputs;    // values read, through reshapes: the nodes whose memory it is; the product's come last
   std::uint32_t waits = 0;       // for units whose values it reads
   bool overwrites = false;       // writes variables in place
   std::uint32_t anti_waits = 0;  // for units that have to read them first

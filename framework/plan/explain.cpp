@@ -1,6 +1,7 @@
 // A plan in words.
 #include <fmt/core.h>
 
+#include <chainrule/framework/fused/riding.hpp>
 #include <chainrule/framework/graph/node_facts.hpp>
 #include <chainrule/framework/plan/plan.hpp>
 
@@ -26,9 +27,10 @@ std::string print(const Storage& s, const Plan& plan, const GraphData& graph) {
 std::string Plan::title(const PlannedStep& step, const passes::Computation& c, const Sizes& sizes) const {
   const GraphData& graph = *c.graph.data();
   const NodeData& first = graph.node(step.group.nodes.front());
-  std::string ops;
+  std::string ops = step.product ? graph.node(*step.product).op->name + " with " : std::string();
+  if (step.fused) ops += "fused";
   for (const NodeId id : step.group.nodes) ops += fmt::format("{}{}", ops.empty() ? "" : " ", graph.node(id).op->name);
-  return fmt::format("{}{}  {} {}", step.fused ? "fused " : "", ops,
+  return fmt::format("{}  {} {}", ops,
                      name(step.fused ? compute_dtype(graph, step.group.nodes.front()) : first.type.dtype),
                      to_string(evaluate(first.type.shape, sizes)));
 }
@@ -38,12 +40,14 @@ std::string Plan::explain(const passes::Computation& c, const Sizes& sizes) cons
   std::string out = fmt::format("plan for {}\n", sizes.all().empty() ? "fixed sizes" : sizes.to_string());
   const auto list = [&](const auto& all) {
     std::string text;
-    for (const Storage& s : all) text += fmt::format("{}{}", text.empty() ? "" : ", ", print(s, *this, graph));
+    for (const Storage& s : all)
+      if (s.kind != Storage::Kind::none) text += fmt::format("{}{}", text.empty() ? "" : ", ", print(s, *this, graph));
     return text;
   };
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const PlannedStep& step = steps[i];
     out += fmt::format("step {}{}: {}\n", i, step.once ? ", once" : "", title(step, c, sizes));
+    if (step.product) out += fmt::format("    {}\n", describe_riding_step(graph, *step.product, step.group, sizes));
     if (step.fused) out += fmt::format("    {}\n", describe_fused_step(graph, step.group, sizes));
     out += fmt::format("    reads {}\n    writes {}\n", list(step.inputs), list(step.outputs));
     if (step.workspace != PlannedStep::none)

@@ -39,7 +39,7 @@ class MemoryPlanner {
       taken_.clear();
       if (!unit.fused) continue;
       for (std::size_t o = 0; o < unit.group.outputs.size(); ++o)
-        for (std::size_t i = 0; i < unit.inputs.size(); ++i)
+        for (std::size_t i = 0; i < unit.group.inputs.size(); ++i)
           if (a_.storage[unit.group.outputs[o]] == a_.storage[unit.inputs[i]]) unit.group.in_place.emplace_back(o, i);
     }
   }
@@ -62,7 +62,7 @@ class MemoryPlanner {
     const NodeData& first = a_.graph.node(unit.group.nodes.front());
     const DType dtype = compute_dtype(a_.graph, unit.group.nodes.front());
     if (a_.graph.node(output).type.dtype != dtype || !a_.graph.node(output).op->forward.micro) return no_input;
-    for (std::size_t i = 0; i < unit.inputs.size(); ++i) {
+    for (std::size_t i = 0; i < unit.group.inputs.size(); ++i) {
       const NodeId from = unit.inputs[i];
       const NodeData& read = a_.graph.node(unit.group.inputs[i]);
       if (a_.storage[from].kind != Storage::Kind::arena || last_read[from] != step || a_.read_by_generator[from])

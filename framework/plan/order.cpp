@@ -191,7 +191,8 @@ class Scheduler {
         return true;
       Unit latest = no_unit;
       for (const NodeId from : a_.units[unit].inputs)
-        if (const Unit u = a_.unit_of[from]; u != no_unit && (latest == no_unit || place[u] > place[latest]))
+        if (const Unit u = a_.unit_of[from];
+            u != no_unit && u != unit && (latest == no_unit || place[u] > place[latest]))
           latest = u;
       if (latest == no_unit) return false;
       unit = latest;
@@ -240,7 +241,8 @@ class Scheduler {
     const auto collect = [&](Unit u) {
       inputs.clear();
       for (const NodeId id : a_.units[u].inputs)
-        if (a_.unit_of[id] != no_unit) inputs.emplace_back(passing[a_.unit_of[id]], a_.unit_of[id]);
+        if (a_.unit_of[id] != no_unit && a_.unit_of[id] != u)
+          inputs.emplace_back(passing[a_.unit_of[id]], a_.unit_of[id]);
       std::sort(inputs.begin(), inputs.end(), [](const auto& a, const auto& b) {
         return a.first != b.first ? a.first > b.first : a.second < b.second;
       });

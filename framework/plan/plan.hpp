@@ -1,6 +1,7 @@
 // Plan: for given sizes, what runs in which order and where in memory each value lies. Not installed.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,7 @@ struct PlannedStep {
   // A fused group, or with a single node and `fused` false a kernel.
   FusedGroup group;
   bool fused = false;
+  std::optional<NodeId> product;  // of which the group reads the rows as they are made (fused/riding.hpp)
   SmallVector<Storage, 4> inputs;
   SmallVector<Storage, 2> outputs;
   std::size_t workspace = none;  // a buffer

@@ -101,6 +101,7 @@ class ResultPlacer {
     for (std::size_t i = 0; i < a_.units[u].inputs.size(); ++i) {
       const NodeId from = a_.units[u].inputs[i];
       if (!(a_.storage[from] == Storage{Storage::Kind::variable, variable})) continue;
+      if (i >= a_.units[u].group.inputs.size()) return false;  // the product reads it
       const NodeData& read = a_.graph.node(a_.units[u].group.inputs[i]);
       if (!(read.type.shape == first.type.shape) || read.type.dtype != dtype || a_.read_by_generator[from])
         return false;

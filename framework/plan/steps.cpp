@@ -3,6 +3,7 @@
 #include <bit>
 #include <unordered_map>
 
+#include <chainrule/framework/fused/riding.hpp>
 #include <chainrule/framework/graph/node_facts.hpp>
 
 namespace chainrule::detail {
@@ -20,10 +21,12 @@ class StepMaker {
       UnitData& unit = a_.units[a_.order[step]];
       PlannedStep planned;
       planned.fused = unit.fused;
+      planned.product = unit.product;
       planned.step = make_step(a_.order[step], step);
       for (const NodeId from : unit.inputs) planned.inputs.push_back(a_.storage[from]);
       for (const NodeId id : unit.group.outputs) planned.outputs.push_back(a_.storage[id]);
-      for (const NodeId id : unit.group.inputs) planned.bytes += a_.bytes_of(id);
+      for (const NodeId id : unit.inputs)
+        if (id != unit.product) planned.bytes += a_.bytes_of(id);
       for (const NodeId id : unit.group.outputs) planned.bytes += a_.bytes_of(id);
       planned.once = unit.once;
       if (planned.step.workspace > 0) {
@@ -54,6 +57,12 @@ class StepMaker {
     recipe_ = {unit.fused ? 1U : 0U, unit.group.nodes.size(), unit.group.inputs.size(), unit.group.outputs.size(),
                static_cast<std::uint64_t>(unit.group.tile)};
     unit.fused ? add_group(u) : add_single(unit.group);
+    if (unit.product) {
+      const NodeData& product = a_.graph.node(*unit.product);
+      add_use(product);
+      for (const NodeId input : product.inputs) add_type(a_.graph.node(input));
+      recipe_.push_back(place_[*unit.product]);
+    }
     return recipe_;
   }
 
@@ -125,6 +134,7 @@ class StepMaker {
     const auto [it, added] = made_.try_emplace(recipe(u), step);
     if (!added) return steps_[it->second].step;
     const FusedGroup& group = a_.units[u].group;
+    if (a_.units[u].product) return make_riding_step(a_.graph, *a_.units[u].product, group, a_.sizes);
     return a_.units[u].fused ? make_fused_step(a_.graph, group, a_.sizes)
                              : make_kernel_step(a_.graph, group.nodes.front(), a_.sizes);
   }

@@ -1,6 +1,7 @@
 #include <chainrule/framework/plan/arrangement.hpp>
 
 #include <chainrule/framework/fused/flat.hpp>
+#include <chainrule/framework/fused/riding.hpp>
 #include <chainrule/framework/graph/node_facts.hpp>
 
 namespace chainrule::detail {
@@ -19,11 +20,15 @@ class UnitMaker {
       if (a_.unit_of[id] == no_unit) continue;
       if (a_.graph.node(id).further_output) continue;
       UnitData& unit = a_.units[a_.unit_of[id]];
+      unit.may_throw = unit.may_throw || a_.graph.node(id).op->forward.may_throw;
+      if (rides_on_[id] != 0) {
+        unit.product = id;
+        continue;
+      }
       unit.fused = a_.compiled.groups[id] != 0;
       if (a_.compiled.groups[id] < a_.compiled.tiles.size())
         unit.group.tile = a_.compiled.tiles[a_.compiled.groups[id]];
       unit.group.nodes.push_back(id);
-      unit.may_throw = unit.may_throw || a_.graph.node(id).op->forward.may_throw;
     }
     std::vector<Unit> seen_by(n, no_unit);
     a_.read_by_generator.assign(n, 0);
@@ -66,9 +71,39 @@ class UnitMaker {
            node.type.dtype == compute_dtype(a_.graph, reader);
   }
 
+  // By node, the group that reads a product's rows as they are made: the only one that reads it, element by element. Of
+  // several such products the last.
+  void find_riders() {
+    const std::size_t n = a_.graph.nodes.size();
+    constexpr std::uint32_t several = ~std::uint32_t{0};
+    rides_on_.assign(n, 0);
+    std::vector<std::uint32_t> reader(n, 0);  // the group, 0 for none, or several
+    for (NodeId id = 0; id < n; ++id)
+      for (const NodeId input : a_.graph.node(id).inputs) {
+        const std::uint32_t group = a_.compiled.groups[id];
+        const bool plainly = group != 0 && a_.graph.node(id).op->forward.micro &&
+                             a_.graph.node(input).type.shape == a_.graph.node(id).type.shape &&
+                             a_.graph.node(input).type.dtype == compute_dtype(a_.graph, id);
+        reader[input] = plainly && (reader[input] == 0 || reader[input] == group) ? group : several;
+      }
+    for (const Value result : a_.compiled.computation.results) reader[result.id()] = several;
+    std::vector<NodeId> product_of_group;
+    for (NodeId id = 0; id < n; ++id) {
+      const std::uint32_t group = reader[id];
+      if (group == 0 || group == several || a_.compiled.groups[id] != 0 || is_leaf(id) ||
+          !worth_riding(a_.graph, id, a_.sizes))
+        continue;
+      if (product_of_group.size() <= group) product_of_group.resize(group + 1, no_node);
+      if (product_of_group[group] != no_node) rides_on_[product_of_group[group]] = 0;
+      product_of_group[group] = id;
+      rides_on_[id] = group;
+    }
+  }
+
   // Numbered first, then made: they are too large to be moved about.
   void number_units() {
     const std::vector<char> stored = find_bases();
+    find_riders();
     const std::size_t n = a_.graph.nodes.size();
     a_.unit_of.assign(n, no_unit);
     std::vector<Unit> unit_of_group;
@@ -80,7 +115,7 @@ class UnitMaker {
         continue;
       }
       if (node.op->forward.generator && !stored[id]) continue;  // made inside of the groups that read it
-      const std::uint32_t group = a_.compiled.groups[id];
+      const std::uint32_t group = rides_on_[id] != 0 ? rides_on_[id] : a_.compiled.groups[id];
       if (group == 0) {
         a_.unit_of[id] = count_++;
         continue;
@@ -112,11 +147,13 @@ class UnitMaker {
         if (!unit.fused) {  // a kernel reads by position, repeated inputs included
           unit.group.inputs.push_back(input);
           unit.inputs.push_back(a_.base[input]);
-        } else if (a_.unit_of[a_.base[input]] != u || a_.base[input] != input) {
+        } else if (a_.unit_of[a_.base[input]] != u || a_.base[input] != input || input == unit.product) {
           list(input, false, list);
         }
       }
     }
+    if (unit.product)
+      for (const NodeId input : a_.graph.node(*unit.product).inputs) unit.inputs.push_back(a_.base[input]);
   }
 
   void list_outputs() {
@@ -146,6 +183,9 @@ class UnitMaker {
       }
   }
 
+  static constexpr NodeId no_node = ~NodeId{0};
+
+  std::vector<std::uint32_t> rides_on_;  // by node: 0 or a group
   Unit count_ = 0;
   Arrangement& a_;
 };

@@ -218,6 +218,14 @@ const Op& accumulate_op() {
   return op;
 }
 
+std::optional<Product> generated_product(const KernelCall& call) {
+  Product p = product_of(call);
+  Batch batch = batch_of(call);
+  fold(p, batch);
+  if (count(batch.shape) != 1 || count(call.output.shape) == 0 || p.k == 0 || !kernels::generated_set()) return {};
+  return p;
+}
+
 Forward matmul() {
   Forward forward;
   forward.dtypes = Forward::Dtypes::one_floating;
