@@ -163,8 +163,11 @@ class Pool {
     threads_ = threads;
   }
 
+  [[nodiscard]] bool has_scratch(std::size_t bytes) const {
+    return bytes <= scratch_bytes_.load(std::memory_order_relaxed);
+  }
   void reserve(std::size_t bytes) {
-    if (bytes <= scratch_bytes_.load(std::memory_order_relaxed)) return;
+    if (has_scratch(bytes)) return;
     const Closed closed(*this);
     if (bytes <= scratch_bytes_) return;
     std::vector<Scratch> larger;
@@ -204,6 +207,7 @@ class Pool {
   [[nodiscard]] Pool* in_the_child() const {
     auto* made = new Pool(threads_, scratch_bytes_);  // NOLINT(cppcoreguidelines-owning-memory): see ThePool
     made->assumed_processors_ = assumed_processors_.load();
+    made->processors_ = processors_.load();
     made->inherited_ = this;
     return made;
   }
@@ -235,10 +239,6 @@ class Pool {
   class Closed {
    public:
     explicit Closed(Pool& pool) : pool_(pool) {
-      if (here.depth > 0)
-        throw Error("threads",
-                    "requires that programs are made ready and the number of threads is set outside of what "
-                    "threads share, got a call in a range of parallel_for()");
       pool_.mutex_.lock();
       pool_.closed_.store(true, std::memory_order_seq_cst);
       for (int now = 0; (now = pool_.visitors_.load(std::memory_order_seq_cst)) != 0;) pool_.visitors_.wait(now);
@@ -533,6 +533,11 @@ class ThePool {
 
 Pool& pool() { return *ThePool::get(); }
 
+// Of what waits for all chunks that are under way.
+void require_no_chunk(std::string_view what, Location at) {
+  if (here.depth > 0) throw Error(at, what, "requires a call from outside of parallel_for(), got one in a range of it");
+}
+
 }  // namespace
 
 void run_chunks(std::size_t chunks, ChunkRun run, const void* context, ChunkWork work) {
@@ -580,7 +585,10 @@ Cut CutRecorder::take() {
   return cut;
 }
 
-void reserve_scratch(std::size_t bytes) { pool().reserve(bytes); }
+void reserve_scratch(std::size_t bytes) {
+  if (!pool().has_scratch(bytes)) require_no_chunk("program", Location{});
+  pool().reserve(bytes);
+}
 
 AssumedProcessors::AssumedProcessors(int processors) { pool().assume_processors(processors); }
 AssumedProcessors::~AssumedProcessors() { pool().assume_processors(0); }
@@ -593,6 +601,7 @@ void set_num_threads(int threads, Location at) {
   if (threads < 1 || threads > detail::most_threads)
     throw Error(at, "set_num_threads",
                 fmt::format("requires a number from 1 to {}, got {}", detail::most_threads, threads));
+  detail::require_no_chunk("set_num_threads", at);
   detail::pool().set_threads(threads);
 }
 

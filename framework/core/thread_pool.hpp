@@ -14,6 +14,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <exception>
+#include <mutex>
 
 namespace chainrule::detail {
 
@@ -54,6 +56,37 @@ void parallel_for(std::size_t chunks, const F& f, const W& work) {
 // Calls run(context, i, ...) for each i below `count`, on several threads where there are any, and returns when all
 // have ended: a few things that start jobs of their own, with which a thread that has nothing else to do helps.
 void run_side_by_side(std::size_t count, ChunkRun run, const void* context);
+
+template <class F>
+void side_by_side(std::size_t count, const F& f) {
+  run_side_by_side(
+      count, [](const void* context, std::size_t i, void*) { (*static_cast<const F*>(context))(i); }, &f);
+}
+
+// Of what chunks throw, what the first of them does.
+class FirstError {
+ public:
+  // f(), of this chunk.
+  template <class F>
+  void keep(std::size_t chunk, const F& f) {
+    try {
+      f();
+    } catch (...) {
+      const std::lock_guard lock(mutex_);
+      if (chunk >= first_) return;
+      first_ = chunk;
+      error_ = std::current_exception();
+    }
+  }
+  void rethrow() const {
+    if (error_) std::rethrow_exception(error_);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::size_t first_ = ~std::size_t{0};
+  std::exception_ptr error_;
+};
 
 // While one lives, what this thread starts stays on it, and chunks run in order, or from the last to the first: the
 // checker's way of finding a kernel that minds.

@@ -1,8 +1,6 @@
 #include <chainrule/framework/core/threads.hpp>
 
 #include <algorithm>
-#include <exception>
-#include <mutex>
 
 #include <fmt/core.h>
 
@@ -19,34 +17,22 @@ void run_ranges(std::int64_t count, std::int64_t grain, RangeRun run, const void
     std::int64_t grain;
     RangeRun run;
     const void* context;
-    std::mutex mutex;
-    std::size_t first_failed = ~std::size_t{0};
-    std::exception_ptr error;
+    FirstError error;
 
     [[nodiscard]] std::int64_t begin(std::size_t chunk) const { return static_cast<std::int64_t>(chunk) * grain; }
-    [[nodiscard]] std::int64_t end(std::size_t chunk) const {
-      return begin(chunk) + std::min(grain, count - begin(chunk));
-    }
-  } work{count, grain, run, context, {}, ~std::size_t{0}, {}};
+    [[nodiscard]] std::int64_t size(std::size_t chunk) const { return std::min(grain, count - begin(chunk)); }
+  } work{count, grain, run, context, {}};
   run_chunks(
       static_cast<std::size_t>((count - 1) / grain + 1),
       [](const void* all, std::size_t chunk, void* /*scratch*/) {
         auto& w = *static_cast<Work*>(const_cast<void*>(all));
-        try {
-          w.run(w.context, w.begin(chunk), w.end(chunk));
-        } catch (...) {
-          const std::lock_guard lock(w.mutex);
-          if (chunk >= w.first_failed) return;
-          w.first_failed = chunk;
-          w.error = std::current_exception();
-        }
+        w.error.keep(chunk, [&] { w.run(w.context, w.begin(chunk), w.begin(chunk) + w.size(chunk)); });
       },
       &work,
       [](const void* all, std::size_t chunk) {
-        const auto& w = *static_cast<const Work*>(all);
-        return static_cast<double>(w.end(chunk) - w.begin(chunk));
+        return static_cast<double>(static_cast<const Work*>(all)->size(chunk));
       });
-  if (work.error) std::rethrow_exception(work.error);
+  work.error.rethrow();
 }
 
 }  // namespace chainrule::detail

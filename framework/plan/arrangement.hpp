@@ -82,6 +82,21 @@ struct Arrangement {
   // Of order_units():
   std::vector<Unit> order;
 
+  // Of put_side_by_side(): the steps that run beside each other, by step; `last` is 0 where one runs alone, and what
+  // is missing does.
+  struct Beside {
+    std::uint32_t first = 0;
+    std::uint32_t last = 0;
+  };
+  std::vector<Beside> beside;
+  // Of those that run at the same time as a step, itself included.
+  [[nodiscard]] std::size_t first_beside(std::size_t step) const {
+    return step < beside.size() && beside[step].last != 0 ? beside[step].first : step;
+  }
+  [[nodiscard]] std::size_t last_beside(std::size_t step) const {
+    return step < beside.size() && beside[step].last != 0 ? beside[step].last : step;
+  }
+
   [[nodiscard]] std::size_t bytes_of(NodeId id) const {
     const NodeType& type = graph.node(id).type;
     return static_cast<std::size_t>(count(evaluate(type.shape, sizes))) * size_of(type.dtype);
@@ -112,6 +127,8 @@ void assign_results(Arrangement& a);
 // When each unit runs: by the graph, unless another order needs less memory; updates as soon as their variables have
 // been read (order.cpp).
 void order_units(Arrangement& a);
+// Which of them run at the same time, on several threads, and so next to each other (side_by_side.cpp).
+void put_side_by_side(Arrangement& a);
 // Where the other values lie: in buffers, which values that live one after the other share (memory.cpp).
 void assign_memory(Arrangement& a);
 // The steps in their order, those that are alike made once, and buffers for their scratch memory (steps.cpp).

@@ -46,7 +46,11 @@ std::string Plan::explain(const passes::Computation& c, const Sizes& sizes) cons
   };
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const PlannedStep& step = steps[i];
-    out += fmt::format("step {}{}: {}\n", i, step.once ? ", once" : "", title(step, c, sizes));
+    out += fmt::format("step {}{}: {}\n", i,
+                       step.once     ? std::string(", once")
+                       : step.beside ? fmt::format(", beside step {}", i - 1)
+                                     : std::string(),
+                       title(step, c, sizes));
     if (step.product) out += fmt::format("    {}\n", describe_riding_step(graph, *step.product, step.group, sizes));
     if (step.fused) out += fmt::format("    {}\n", describe_fused_step(graph, step.group, sizes));
     out += fmt::format("    reads {}\n    writes {}\n", list(step.inputs), list(step.outputs));

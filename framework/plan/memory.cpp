@@ -16,7 +16,7 @@ class MemoryPlanner {
     const std::size_t n = a_.graph.nodes.size();
     std::vector<std::size_t> last_read(n, 0);
     for (std::size_t step = 0; step < a_.order.size(); ++step)
-      for (const NodeId from : a_.units[a_.order[step]].inputs) last_read[from] = step;
+      for (const NodeId from : a_.units[a_.order[step]].inputs) last_read[from] = a_.last_beside(step);
     // Final copies read at the very end.
     for (const Value result : a_.compiled.computation.results) last_read[a_.base[result.id()]] = a_.order.size();
 
@@ -25,7 +25,7 @@ class MemoryPlanner {
       for (std::size_t o = 0; o < unit.group.outputs.size(); ++o) {
         const NodeId id = unit.group.outputs[o];
         if (a_.storage[id].kind != Storage::Kind::none) continue;
-        const std::size_t last = unit.once ? a_.order.size() : std::max(step, last_read[id]);
+        const std::size_t last = unit.once ? a_.order.size() : std::max(a_.last_beside(step), last_read[id]);
         const std::size_t reused = unit.fused ? dying_input(unit, id, step, last_read) : dying_sum(step, last_read);
         if (reused != no_input) {
           a_.storage[id] = a_.storage[unit.inputs[reused]];
@@ -33,7 +33,7 @@ class MemoryPlanner {
           a_.buffers[a_.storage[id].index].last = last;
         } else {
           a_.storage[id] = {Storage::Kind::arena, a_.buffers.size()};
-          a_.buffers.push_back({rounded(a_.bytes_of(id)), unit.once ? 0 : step, last, 0});
+          a_.buffers.push_back({rounded(a_.bytes_of(id)), unit.once ? 0 : a_.first_beside(step), last, 0});
         }
       }
       taken_.clear();
@@ -45,13 +45,23 @@ class MemoryPlanner {
   }
 
  private:
+  // Whether a step is the last to read a value, and none beside it does.
+  [[nodiscard]] bool dies(NodeId value, std::size_t step, const std::vector<std::size_t>& last_read) const {
+    if (last_read[value] != a_.last_beside(step)) return false;
+    for (std::size_t other = a_.first_beside(step); other <= a_.last_beside(step); ++other) {
+      const std::vector<NodeId>& read = a_.units[a_.order[other]].inputs;
+      if (other != step && std::find(read.begin(), read.end(), value) != read.end()) return false;
+    }
+    return true;
+  }
+
   // What a kernel adds to, where that is read for the last time here.
   [[nodiscard]] std::size_t dying_sum(std::size_t step, const std::vector<std::size_t>& last_read) const {
     const Unit u = a_.order[step];
     const std::optional<std::size_t> i = a_.adds_to(u);
     if (!i) return no_input;
     const NodeId to = a_.units[u].inputs[*i];
-    if (a_.storage[to].kind != Storage::Kind::arena || last_read[to] != step) return no_input;
+    if (a_.storage[to].kind != Storage::Kind::arena || !dies(to, step, last_read)) return no_input;
     if (a_.units[a_.unit_of[to]].once && !a_.units[u].once) return no_input;  // the next run reads it again
     return a_.accumulates_in(u, a_.storage[to]) ? *i : no_input;
   }
@@ -65,7 +75,7 @@ class MemoryPlanner {
     for (std::size_t i = 0; i < unit.group.inputs.size(); ++i) {
       const NodeId from = unit.inputs[i];
       const NodeData& read = a_.graph.node(unit.group.inputs[i]);
-      if (a_.storage[from].kind != Storage::Kind::arena || last_read[from] != step || a_.read_by_generator[from])
+      if (a_.storage[from].kind != Storage::Kind::arena || !dies(from, step, last_read) || a_.read_by_generator[from])
         continue;
       if (a_.units[a_.unit_of[from]].once) continue;
       if (std::find(taken_.begin(), taken_.end(), from) != taken_.end()) continue;

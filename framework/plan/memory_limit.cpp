@@ -258,6 +258,8 @@ Error not_within(std::size_t limit, const Plan& plan, const Compiled& compiled, 
 LimitedPlan make_plan_within(std::size_t limit, const Compiled& compiled, const Sizes& sizes) {
   LimitedPlan best{make_plan(compiled, sizes), nullptr};
   if (limit == 0 || best.plan.arena_bytes <= limit) return best;
+  best.plan = make_plan(compiled, sizes, false);
+  if (best.plan.arena_bytes <= limit) return best;
   Variant start{compiled, make_execution(compiled, sizes)};
   start.compiled.tiles = tiles_of(best.plan, compiled);
   // Workspaces and gaps come on top of what a variant is known to need: so each attempt aims lower, the last as low as
@@ -268,7 +270,7 @@ LimitedPlan make_plan_within(std::size_t limit, const Compiled& compiled, const 
     if (attempt + 1 == most_attempts) target = 0;
     Variant found = lowered(start, sizes, target);
     const std::size_t needed = found.execution.peak_bytes;
-    LimitedPlan made{make_plan(found.compiled, sizes), nullptr};
+    LimitedPlan made{make_plan(found.compiled, sizes, false), nullptr};
     const std::size_t bytes = made.plan.arena_bytes;
     if (bytes < best.plan.arena_bytes) {
       best = std::move(made);

@@ -10,11 +10,12 @@ namespace chainrule::detail {
 namespace {
 
 // All but the steps' code and the buffers' offsets.
-Arrangement arrange(const Compiled& compiled, const Sizes& sizes) {
+Arrangement arrange(const Compiled& compiled, const Sizes& sizes, bool beside) {
   Arrangement a(compiled, sizes);
   make_units(a);
   assign_results(a);
   order_units(a);
+  if (beside) put_side_by_side(a);
   assign_memory(a);
   return a;
 }
@@ -63,16 +64,16 @@ Plan finish(Arrangement a) {
 
 }  // namespace
 
-Plan make_plan(const Compiled& compiled, const Sizes& sizes) {
+Plan make_plan(const Compiled& compiled, const Sizes& sizes, bool beside) {
   try {
-    return finish(arrange(compiled, sizes));
+    return finish(arrange(compiled, sizes, beside));
   } catch (const Error& error) {
     rethrow_at_node(error, *compiled.computation.graph.data(), sizes);
   }
 }
 
 passes::Execution make_execution(const Compiled& compiled, const Sizes& sizes) {
-  Arrangement a = arrange(compiled, sizes);
+  Arrangement a = arrange(compiled, sizes, false);
   make_copies(a);
   const std::size_t n = a.graph.nodes.size();
   passes::Execution out;

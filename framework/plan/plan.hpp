@@ -38,6 +38,7 @@ struct PlannedStep {
   SmallVector<Storage, 2> outputs;
   std::size_t workspace = none;  // a buffer
   bool once = false;             // depends on sizes alone: runs when the plan is made ready, not in every run
+  bool beside = false;           // runs at the same time as the step before it
   std::size_t bytes = 0;         // read and written
   Step step;
   static constexpr std::size_t none = ~std::size_t{0};
@@ -76,7 +77,8 @@ struct Compiled {
   std::vector<std::int64_t> tiles = {};
 };
 
-Plan make_plan(const Compiled& compiled, const Sizes& sizes);
+// Steps run side by side where that pays on the number of threads that there are now, and where `beside` lets them.
+Plan make_plan(const Compiled& compiled, const Sizes& sizes, bool beside = true);
 // The same without steps and offsets: when each node runs and what memory it takes, steps' workspaces not counted.
 passes::Execution make_execution(const Compiled& compiled, const Sizes& sizes);
 

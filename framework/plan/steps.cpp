@@ -29,9 +29,10 @@ class StepMaker {
         if (id != unit.product) planned.bytes += a_.bytes_of(id);
       for (const NodeId id : unit.group.outputs) planned.bytes += a_.bytes_of(id);
       planned.once = unit.once;
+      planned.beside = a_.first_beside(step) != step;
       if (planned.step.workspace > 0) {
         planned.workspace = a_.buffers.size();
-        a_.buffers.push_back({rounded(planned.step.workspace), step, step, 0});
+        a_.buffers.push_back({rounded(planned.step.workspace), a_.first_beside(step), a_.last_beside(step), 0});
       }
       planned.group = std::move(unit.group);
       steps_.push_back(std::move(planned));

@@ -35,6 +35,7 @@ constexpr std::int64_t gap_of_a = 16;
 constexpr std::int64_t worth_a_part = 1'000'000;
 constexpr int parts_of_thread = 3;
 constexpr std::int64_t long_part = 4'000'000;  // multiplications
+constexpr std::int64_t fewest_tiles = 4;       // of a part, for B's sake
 
 // Cycles that a tile takes, about, for its terms and to begin and end. Two multiplications or two loads fit in one (a
 // vector that lies on two lines of the cache counts twice), and a multiplication has to wait four for the one before
@@ -198,9 +199,11 @@ std::string Scheme::describe() const {
 }
 
 // In more parts than there are threads, so that one that is late does not hold up the others by much; but short parts,
-// whose beginnings would cost more than that, in about as many as there are. Rather columns than rows: a panel of B is
-// read, or packed, for each part that is above another one, while A's rows are read for each panel anyway - unless they
-// are packed for each part.
+// whose beginnings would cost more than that, in about as many as there are.
+//
+// Where C has more rows than columns, in rows: so they lie together, and whoever reads C next, range by range, mostly
+// finds what the same thread made. But not in a few tiles each, for a panel of B is read for each part. Where that is
+// packed, columns rather than rows; where A is packed, in parts as square as can be.
 Scheme::Grid Scheme::cut(int threads) const {
   Grid grid = whole_;
   for (;;) {
@@ -212,7 +215,8 @@ Scheme::Grid Scheme::cut(int threads) const {
     if (grid.parts() >= std::int64_t{parts_of_thread} * threads || work < 2 * worth_a_part ||
         (even && work < 2 * long_part))
       return grid;
-    const bool rather_columns = !packs_a_ || rows <= (packs_b_ ? 4 : 1) * columns;
+    const bool rather_columns =
+        packs_a_ || packs_b_ ? rows <= (packs_b_ ? 4 : 1) * columns : p_.m < p_.n || grid.tiles < 2 * fewest_tiles;
     if (grid.panels > 1 && (rather_columns || grid.tiles == 1)) {
       grid.panels = (grid.panels + 1) / 2;
     } else if (grid.tiles > 1) {

@@ -5,8 +5,11 @@
 #include <cstring>
 #include <iterator>
 #include <numeric>
+#include <optional>
 
 #include <fmt/core.h>
+
+#include <chainrule/framework/core/threads.hpp>
 
 namespace chainrule::detail {
 
@@ -30,10 +33,12 @@ void Instance::take_over(char* arena) {
 
 void Instance::run(const std::vector<const void*>& feeds) {
   set_feeds(feeds);
-  if (seconds_.empty()) {
-    for (const ReadyStep& step : steps_) step.run(step.buffers);
-  } else {
+  if (!seconds_.empty()) {
     run_timed();
+  } else if (!begins_.empty()) {
+    run_beside();
+  } else {
+    for (const ReadyStep& step : steps_) step.run(step.buffers);
   }
   for (const ReadyCopy& copy : copies_)
     std::memcpy(copy.to, copy.storage.kind == Storage::Kind::feed ? feeds[copy.storage.index] : copy.from, copy.bytes);
@@ -68,6 +73,8 @@ std::size_t Instance::bytes() const {
 
 void Instance::start_profile() {
   seconds_.assign(steps_.size(), 0);
+  cuts_.assign(steps_.size(), {});
+  threads_of_cuts_ = 0;
   timed_runs_ = 0;
 }
 
@@ -78,8 +85,10 @@ void Instance::add_profile(std::vector<Profile::Step>& out) const {
     if (step.once) continue;
     if (ready >= seconds_.size()) return;
     const NodeData& first = computation.graph.data()->node(step.group.nodes.front());
-    out.push_back({plan_.title(step, computation, sizes_), first.at, timed_runs_, seconds_[ready++], step.step.flops,
-                   static_cast<double>(step.bytes)});
+    out.push_back({plan_.title(step, computation, sizes_), first.at, timed_runs_, seconds_[ready], step.step.flops,
+                   static_cast<double>(step.bytes), static_cast<std::int64_t>(cuts_[ready].parts),
+                   cuts_[ready].longest});
+    ++ready;
   }
 }
 
@@ -94,14 +103,40 @@ std::string Instance::explain() const {
 
 void Instance::run_timed() {
   using Clock = std::chrono::steady_clock;
+  const int threads = num_threads();
+  std::optional<CutRecorder> recorder;
+  if (threads_of_cuts_ != threads) recorder.emplace();
   Clock::time_point before = Clock::now();
   for (std::size_t i = 0; i < steps_.size(); ++i) {
     steps_[i].run(steps_[i].buffers);
+    if (recorder) cuts_[i] = recorder->take();
     const Clock::time_point after = Clock::now();
     seconds_[i] += std::chrono::duration<double>(after - before).count();
     before = after;
   }
   ++timed_runs_;
+  threads_of_cuts_ = threads;
+}
+
+void Instance::run_beside() {
+  for (std::size_t i = 0; i + 1 < begins_.size(); ++i) {
+    const std::size_t begin = begins_[i];
+    if (begins_[i + 1] == begin + 1) {
+      steps_[begin].run(steps_[begin].buffers);
+    } else {
+      run_beside(begin, begins_[i + 1]);
+    }
+  }
+}
+
+// What steps throw, that of the first is thrown.
+void Instance::run_beside(std::size_t begin, std::size_t end) {
+  FirstError error;
+  side_by_side(end - begin, [&](std::size_t i) {
+    const ReadyStep& step = steps_[begin + i];
+    error.keep(i, [&] { step.run(step.buffers); });
+  });
+  error.rethrow();
 }
 
 void* Instance::resolve(const Storage& s, const StateData& state) {
@@ -130,6 +165,7 @@ void Instance::resolve_steps(const StateData& state) {
       fed = fed || s.kind == Storage::Kind::feed;
       pointers_.push_back(resolve(s, state));
     }
+    if (!step.once && !step.beside) begins_.push_back(steps_.size());
     const std::size_t outputs = pointers_.size();
     for (const Storage& s : step.outputs) pointers_.push_back(resolve(s, state));
     const bool kept = !step.once && step.step.table > 0;
@@ -143,6 +179,11 @@ void Instance::resolve_steps(const StateData& state) {
                     std::move(step.step.prepare)});
   }
   make_tables(tables);
+  if (begins_.size() == steps_.size()) {
+    begins_.clear();
+  } else {
+    begins_.push_back(steps_.size());
+  }
 }
 
 void Instance::make_tables(const std::vector<std::size_t>& sizes) {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include <chainrule/framework/core/thread_pool.hpp>
 #include <chainrule/framework/plan/memory_limit.hpp>
 #include <chainrule/framework/run/program.hpp>
 #include <chainrule/framework/run/state_data.hpp>
@@ -51,6 +52,8 @@ class Instance {
 
  private:
   void run_timed();
+  void run_beside();
+  void run_beside(std::size_t begin, std::size_t end);
 
   static constexpr std::size_t bytes_of_a_step = 4096;  // closures and lists, about
 
@@ -108,7 +111,11 @@ class Instance {
   bool tables_of_fed_stand_ = false;  // with the feeds that pointers_ has
   std::vector<Fed> feeds_;
   std::vector<Written> written_;  // disjoint, by address
-  std::vector<double> seconds_;   // by step; empty where nobody asked
+  // Of each run the steps by when they begin; those that run side by side are one. Empty where none do.
+  std::vector<std::size_t> begins_;
+  std::vector<double> seconds_;  // by step; empty where nobody asked
+  std::vector<Cut> cuts_;        // by step, where they are timed
+  int threads_of_cuts_ = 0;
   std::int64_t timed_runs_ = 0;
 };
 

@@ -110,11 +110,16 @@ struct Profile {
     double seconds = 0;  // of all calls
     double flops = 0;    // of one call: multiplications and additions of a product; 0 where none are counted
     double bytes = 0;    // of one call: operands read and results written, each once
+    // In how many parts the step was cut for the number of threads that there were, and what share of its work is in
+    // the longest one: no number of threads makes the step faster than that. Follows from sizes, not from time.
+    std::int64_t parts = 1;
+    double longest = 1;
   };
   std::vector<Step> steps;  // in the order in which they run, for each set of sizes that ran
 
   [[nodiscard]] double seconds() const;
-  // A table, the step with the greatest share first: share, calls, time of a call, GFLOP/s, GB/s, step and line.
+  // A table, the step with the greatest share first: share, calls, time of a call, GFLOP/s, GB/s, parts, longest part,
+  // step and line.
   [[nodiscard]] std::string to_string() const;
 };
 
@@ -178,7 +183,7 @@ class Program {
   void clear(Location at = Location::here());
 
   // From here on runs are timed, step by step (some 25 ns a step), and profile() says where the time went since, for
-  // the plans that are kept.
+  // the plans that are kept. Steps that run side by side are timed one after the other.
   void start_profile();
   [[nodiscard]] Profile profile() const;
 

@@ -47,16 +47,17 @@ std::string Profile::to_string() const {
   std::vector<Step> sorted = steps;
   std::stable_sort(sorted.begin(), sorted.end(), [](const Step& a, const Step& b) { return a.seconds > b.seconds; });
   const double total = seconds();
-  std::string out =
-      fmt::format("{:>6} {:>9} {:>12} {:>8} {:>8}  step\n", "share", "calls", "us / call", "GFLOP/s", "GB/s");
+  std::string out = fmt::format("{:>6} {:>9} {:>12} {:>8} {:>8} {:>6} {:>8}  step\n", "share", "calls", "us / call",
+                                "GFLOP/s", "GB/s", "parts", "longest");
   for (const Step& step : sorted) {
     const double calls = std::max(1.0, static_cast<double>(step.calls));
     const auto rate = [&](double work) {
       return work > 0 && step.seconds > 0 ? fmt::format("{:.1f}", work * calls / step.seconds * 1e-9)
                                           : std::string("-");
     };
-    out += fmt::format("{:>5.1f}% {:>9} {:>12.3f} {:>8} {:>8}  {}{}\n", total > 0 ? 100 * step.seconds / total : 0.0,
-                       step.calls, step.seconds / calls * 1e6, rate(step.flops), rate(step.bytes), step.title,
+    out += fmt::format("{:>5.1f}% {:>9} {:>12.3f} {:>8} {:>8} {:>6} {:>7.1f}%  {}{}\n",
+                       total > 0 ? 100 * step.seconds / total : 0.0, step.calls, step.seconds / calls * 1e6,
+                       rate(step.flops), rate(step.bytes), step.parts, 100 * step.longest, step.title,
                        step.location.known() ? fmt::format("  ({})", step.location.to_string()) : "");
   }
   return out;
