@@ -67,10 +67,41 @@ CHAINRULE_AVX2 void transpose_block(const double* const* from, std::int64_t at, 
 }  // namespace
 
 template <class T>
-void pack_rows(const T* from, std::ptrdiff_t stride, std::int64_t terms, std::int64_t columns, std::int64_t width,
-               T* to) {
-  for (std::int64_t p = 0; p < terms; ++p)
-    std::memcpy(to + p * width, from + p * stride, static_cast<std::size_t>(columns) * sizeof(T));
+CHAINRULE_AVX2 void pack_rows(const T* from, std::ptrdiff_t stride, std::int64_t terms, std::int64_t columns,
+                              std::int64_t width, T* to) {
+  using V = typename Lanes<T>::Type;
+  constexpr std::int64_t lanes = Lanes<T>::count;
+  const std::int64_t whole = columns / lanes * lanes;
+  for (std::int64_t p = 0; p < terms; ++p, from += stride, to += width) {
+    std::int64_t j = 0;
+    for (; j < whole; j += lanes) *reinterpret_cast<V*>(to + j) = *reinterpret_cast<const V*>(from + j);
+    for (; j < columns; ++j) to[j] = from[j];
+  }
+}
+
+// n elements; pieces of it twice.
+template <class T>
+CHAINRULE_AVX2 void copy_few(const T* from, std::int64_t n, T* to) {
+  using V = typename Lanes<T>::Type;
+  constexpr std::int64_t lanes = Lanes<T>::count;
+  if (n >= lanes) {
+    for (std::int64_t i = 0; i + lanes < n; i += lanes)
+      *reinterpret_cast<V*>(to + i) = *reinterpret_cast<const V*>(from + i);
+    *reinterpret_cast<V*>(to + n - lanes) = *reinterpret_cast<const V*>(from + n - lanes);
+  } else {
+    for (std::int64_t i = 0; i < n; ++i) to[i] = from[i];
+  }
+}
+
+template <class T>
+CHAINRULE_AVX2 void pack_tiles(const T* from, std::ptrdiff_t stride, std::int64_t terms, std::int64_t tiles,
+                               std::int64_t rows, T* to) {
+  // So many lines that lie on the same sets of the first cache stay in it.
+  constexpr std::int64_t few = 8;
+  for (std::int64_t begin = 0; begin < terms; begin += few)
+    for (std::int64_t tile = 0; tile < tiles; ++tile)
+      for (std::int64_t p = begin; p < std::min(begin + few, terms); ++p)
+        copy_few(from + p * stride + tile * rows, rows, to + (tile * terms + p) * rows);
 }
 
 template <class T>
@@ -123,6 +154,8 @@ CHAINRULE_AVX2 void put_transposed(const T* from, std::ptrdiff_t stride, std::in
 
 template void pack_rows(const float*, std::ptrdiff_t, std::int64_t, std::int64_t, std::int64_t, float*);
 template void pack_rows(const double*, std::ptrdiff_t, std::int64_t, std::int64_t, std::int64_t, double*);
+template void pack_tiles(const float*, std::ptrdiff_t, std::int64_t, std::int64_t, std::int64_t, float*);
+template void pack_tiles(const double*, std::ptrdiff_t, std::int64_t, std::int64_t, std::int64_t, double*);
 template void pack_transposed(const float*, std::ptrdiff_t, std::int64_t, std::int64_t, std::int64_t, float*);
 template void pack_transposed(const double*, std::ptrdiff_t, std::int64_t, std::int64_t, std::int64_t, double*);
 template void put_transposed(const float*, std::ptrdiff_t, std::int64_t, std::int64_t, float, bool, float*,

@@ -13,6 +13,10 @@ template <class T>
 void pack_rows(const T* from, std::ptrdiff_t stride, std::int64_t terms, std::int64_t columns, std::int64_t width,
                T* to);
 
+// to[(t * terms + p) * rows + i] = from[p * stride + t * rows + i] for t < tiles, p < terms and i < rows.
+template <class T>
+void pack_tiles(const T* from, std::ptrdiff_t stride, std::int64_t terms, std::int64_t tiles, std::int64_t rows, T* to);
+
 // to[p * width + j] = from[j * stride + p] for p < terms and j < columns. Width is a multiple of the elements of 32
 // bytes; what is behind a line's columns, up to such a multiple, is overwritten.
 template <class T>

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include <fmt/core.h>
+#include <unistd.h>
 
 #include <chainrule/framework/core/thread_pool.hpp>
 #include <chainrule/framework/core/threads.hpp>
@@ -14,14 +16,14 @@ namespace chainrule::products {
 
 namespace {
 
-// Bytes of a row of A's block of terms times rows of a part: it stays in the second-level cache while panels pass by.
-// And bytes of a row of C.
+// Bytes of a row of A's block of terms times rows of a part, where the second-level cache has a megabyte or more: it
+// stays there while panels pass by. And bytes of a row of C.
 constexpr std::int64_t part_rows_bytes = 2080;
-constexpr std::int64_t part_columns_bytes = 4096;
+constexpr std::int64_t part_columns_bytes = 16'384;
 // The most memory for sums that cannot be kept in C, about.
 constexpr std::int64_t sums_bytes = 196'608;
 // What a panel of B may take of the first-level cache.
-constexpr double first_cache = 32'768;
+constexpr std::int64_t first_cache = 32'768;
 // Rows that are multiples of this apart fall on the same sets of the first-level cache.
 constexpr std::int64_t set_stride = 4096;
 // B is packed from this size, for it is read once for each row of tiles.
@@ -29,6 +31,8 @@ constexpr std::int64_t large_b = 4'000'000;
 // A is packed for so many columns of C, B for so many rows.
 constexpr std::int64_t columns_worth_packing = 128;
 constexpr std::int64_t rows_worth_packing = 48;
+// The least terms of a panel that are packed at a time.
+constexpr std::int64_t least_packed_terms = 32;
 // Elements between the rows of A that are packed: some lines of the cache, so that they fall on different sets.
 constexpr std::int64_t gap_of_a = 16;
 // Multiplications that are worth another thread's while: some microseconds.
@@ -45,6 +49,15 @@ double cycles_of_tile(std::int64_t rows, std::int64_t vectors, std::int64_t term
   const auto v = static_cast<double>(vectors);
   const double term = std::max({r * v / 2, (r + 2 * v) / 2, 4.0});
   return term * static_cast<double>(terms) + 12 + r * (v + 3);
+}
+
+// Bytes of the second-level cache, a megabyte at most.
+std::int64_t second_cache() {
+  static const std::int64_t bytes = [] {
+    const long known = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    return known > 0 ? std::clamp<std::int64_t>(known, 262'144, 1'048'576) : 1'048'576;
+  }();
+  return bytes;
 }
 
 // For each element that is transposed, to pack it or to put it into C.
@@ -85,7 +98,7 @@ Tiling best_tiling(const Product& p, kernels::X86 set, bool single) {
     if (!p.transpose_a && shares_sets(p.lda * element) && !worth_packing_a(p, element))
       cycles *= 1 + 0.02 * std::max(0, most - 6);
     const auto panel = static_cast<double>(width * lanes * element * std::min(p.k, block_terms));
-    cycles *= 1 + 0.03 * std::max(0.0, panel / first_cache - 1);
+    cycles *= 1 + 0.03 * std::max(0.0, panel / static_cast<double>(first_cache) - 1);
     if (best.cycles > 0 && cycles >= best.cycles) continue;
     best = {rows, panels, cycles};
   }
@@ -145,14 +158,15 @@ void Scheme::choose_packing() {
                  ? !gathers_b_
                  : (p_.m >= rows_worth_packing && p_.n > width && (shares_sets(row) || p_.k * row >= large_b));
   packs_a_ = worth_packing_a(p_, element_);
-  if (packs_b_) b_bytes_ = static_cast<std::size_t>(std::min(p_.k, block_terms) * width * element_);
+  if (packs_b_) b_bytes_ = static_cast<std::size_t>(2 * panel_bytes());
 }
 
 void Scheme::choose_parts() {
   const std::int64_t rows = rows_.largest();
   const std::int64_t width = vectors_.largest() * lanes_;
   beside_ = swapped_ || (p_.adds && p_.k > block_terms);
-  const std::int64_t row_bytes = beside_ ? part_rows_bytes / 2 : part_rows_bytes;
+  fetches_ = p_.m * p_.n * element_ > first_cache / 2;
+  const std::int64_t row_bytes = beside_ ? part_rows_bytes / 2 : part_rows_bytes * second_cache() / 1'048'576;
   const std::int64_t most_tiles = std::clamp<std::int64_t>(row_bytes / element_ / rows, 1, rows_.pieces);
   const std::int64_t column_bytes = beside_ ? sums_bytes / (most_tiles * rows) : part_columns_bytes;
   const std::int64_t most_panels = std::clamp<std::int64_t>(column_bytes / element_ / width, 1, vectors_.pieces);
@@ -163,7 +177,7 @@ void Scheme::choose_parts() {
   if (packs_a_) {
     const std::int64_t terms = std::min(p_.k, block_terms);
     const std::int64_t most_rows = whole_.tiles * rows;
-    const std::int64_t elements = p_.transpose_a ? terms * (most_rows + gap_of_a) : most_rows * (terms + gap_of_a);
+    const std::int64_t elements = p_.transpose_a ? terms * most_rows : most_rows * (terms + gap_of_a);
     a_bytes_ = static_cast<std::size_t>(elements * element_);
   }
   if (beside_) sums_bytes_ = static_cast<std::size_t>(whole_.tiles * rows * whole_.panels * width * element_);
@@ -264,6 +278,10 @@ void Scheme::run_grid_part(const Grid& grid, std::int64_t part, const Operands& 
            at);
 }
 
+std::int64_t Scheme::panel_bytes() const {
+  return std::min(p_.k, block_terms) * vectors_.largest() * lanes_ * element_;
+}
+
 void Scheme::run_part(Range tiles, Range panels, const Operands& at) const {
   const std::int64_t row = rows_.begin(tiles.begin);
   const std::int64_t first_column = vectors_.begin(panels.begin) * lanes_;
@@ -273,8 +291,13 @@ void Scheme::run_part(Range tiles, Range panels, const Operands& at) const {
   call.mask = mask_;
   call.bits = bits_;
   call.alpha = &alpha_;
+  // While a panel is used the next one is packed, beside it.
+  char* packed = at.workspace;
+  char* next_packed = at.workspace + panel_bytes();
+  const auto terms_from = [&](std::int64_t begin) { return Range{begin, std::min(begin + block_terms, p_.k)}; };
+  if (packs_b_) pack_b({panels.begin, terms_from(0), at.b, packed}, terms_from(0));
   for (std::int64_t begin = 0; begin < p_.k; begin += block_terms) {
-    const Range terms{begin, std::min(begin + block_terms, p_.k)};
+    const Range terms = terms_from(begin);
     call.terms = terms.end - terms.begin;
     call.flags = (p_.adds ? tile_adds : 0U) | (begin > 0 ? tile_continues : 0U) |
                  (terms.end == p_.k && !swapped_ ? tile_ends : 0U);
@@ -285,8 +308,17 @@ void Scheme::run_part(Range tiles, Range panels, const Operands& at) const {
       call.a = a;
       call.c = at.c + (row * p_.ldc + column) * element_;
       call.sums = beside_ ? at.workspace + b_bytes_ + (column - first_column) * element_ : call.c;
-      set_b(panel, terms, at, call);
-      run_tiles(panel, tiles, call);
+      call.b = packs_b_ ? packed : at.b + (terms.begin * p_.ldb + column) * element_;
+      call.b_stride = packs_b_ ? width_of(panel) * element_ : p_.ldb * element_;
+      if (gathers_b_) call.b = at.b + (column * p_.ldb + terms.begin) * element_;
+      std::optional<Panel> next;
+      if (packs_b_ && panel + 1 < panels.end) {
+        next = {panel + 1, terms, at.b, next_packed};
+      } else if (packs_b_ && terms.end < p_.k) {
+        next = {panels.begin, terms_from(terms.end), at.b, next_packed};
+      }
+      run_tiles(panel, tiles, call, next ? &*next : nullptr);
+      std::swap(packed, next_packed);
     }
   }
   if (swapped_) put(tiles, panels, call, at);
@@ -299,48 +331,82 @@ void Scheme::set_a(Range tiles, Range terms, const Operands& at, TileCall& call)
   call.a = from;
   call.a_stride = p_.lda * element_;
   if (!packs_a_) return;
-  const std::int64_t rows = rows_.begin(tiles.end) - row;
-  const std::int64_t lines = p_.transpose_a ? call.terms : rows;
-  const std::int64_t length = p_.transpose_a ? rows : call.terms;
   char* to = at.workspace + b_bytes_ + sums_bytes_;
   call.a = to;
-  call.a_stride = (length + gap_of_a) * element_;
-  const auto pack = [&]<class T>(T) {
-    pack_rows(reinterpret_cast<const T*>(from), p_.lda, lines, length, length + gap_of_a, reinterpret_cast<T*>(to));
-  };
-  single_ ? pack(float{}) : pack(double{});
-}
-
-// The same for the panel's part of B.
-void Scheme::set_b(std::int64_t panel, Range terms, const Operands& at, TileCall& call) const {
-  const std::int64_t column = vectors_.begin(panel) * lanes_;
-  const char* from = at.b + (p_.transpose_b ? column * p_.ldb + terms.begin : terms.begin * p_.ldb + column) * element_;
-  call.b = packs_b_ ? at.workspace : from;
-  call.b_stride = p_.ldb * element_;
-  if (!packs_b_) return;
-  const std::int64_t width = (vectors_.size + (vectors_.is_larger(panel) ? 1 : 0)) * lanes_;
-  const std::int64_t columns = std::min(width, p_.n - column);
-  call.b_stride = width * element_;
   const auto pack = [&]<class T>(T) {
     const T* source = reinterpret_cast<const T*>(from);
-    T* to = reinterpret_cast<T*>(at.workspace);
-    if (p_.transpose_b) {
-      pack_transposed(source, p_.ldb, call.terms, columns, width, to);
+    T* packed = reinterpret_cast<T*>(to);
+    if (p_.transpose_a) {
+      const std::int64_t middle = std::clamp(rows_.larger, tiles.begin, tiles.end);
+      pack_tiles(source, p_.lda, call.terms, middle - tiles.begin, rows_.size + 1, packed);
+      const std::int64_t larger = (middle - tiles.begin) * (rows_.size + 1);
+      pack_tiles(source + larger, p_.lda, call.terms, tiles.end - middle, rows_.size, packed + larger * call.terms);
     } else {
-      pack_rows(source, p_.ldb, call.terms, columns, width, to);
+      call.a_stride = (call.terms + gap_of_a) * element_;
+      pack_rows(source, p_.lda, rows_.begin(tiles.end) - row, call.terms, call.terms + gap_of_a, packed);
     }
   };
   single_ ? pack(float{}) : pack(double{});
 }
 
-void Scheme::run_tiles(std::int64_t panel, Range tiles, TileCall& call) const {
+std::int64_t Scheme::width_of(std::int64_t panel) const {
+  return (vectors_.size + (vectors_.is_larger(panel) ? 1 : 0)) * lanes_;
+}
+
+// Of the panel's block of terms those in `terms`.
+void Scheme::pack_b(const Panel& panel, Range terms) const {
+  const std::int64_t column = vectors_.begin(panel.index) * lanes_;
+  const std::int64_t width = width_of(panel.index);
+  const std::int64_t columns = std::min(width, p_.n - column);
+  const auto pack = [&]<class T>(T) {
+    const T* b = reinterpret_cast<const T*>(panel.b);
+    T* to = reinterpret_cast<T*>(panel.packed) + (terms.begin - panel.terms.begin) * width;
+    if (p_.transpose_b) {
+      pack_transposed(b + column * p_.ldb + terms.begin, p_.ldb, terms.end - terms.begin, columns, width, to);
+    } else {
+      pack_rows(b + terms.begin * p_.ldb + column, p_.ldb, terms.end - terms.begin, columns, width, to);
+    }
+  };
+  single_ ? pack(float{}) : pack(double{});
+}
+
+// Lets the tile's code fetch into the cache what of the next panel is packed after it.
+void Scheme::set_fetch(const Panel& next, Range terms, TileCall& call) const {
+  const std::int64_t column = vectors_.begin(next.index) * lanes_;
+  call.fetch = next.b + (p_.transpose_b ? column * p_.ldb + terms.begin : terms.begin * p_.ldb + column) * element_;
+  call.fetch_stride = p_.ldb * element_;
+  call.fetch_rows = p_.transpose_b ? std::min(width_of(next.index), p_.n - column) : terms.end - terms.begin;
+}
+
+void Scheme::run_tiles(std::int64_t panel, Range tiles, TileCall& call, const Panel* next) const {
   const bool last = panel == vectors_.pieces - 1;
-  const std::int64_t middle = std::clamp(rows_.larger, tiles.begin, tiles.end);
-  for (const int higher : {1, 0}) {
-    call.tiles = higher == 1 ? middle - tiles.begin : tiles.end - middle;
-    if (call.tiles == 0) continue;
-    const TileRun code = last && bits_ != 0 ? last_[higher] : code_[higher][vectors_.is_larger(panel) ? 1 : 0];
+  // The next panel is packed in as many pieces as there are tiles, but not in less than a few lines of memory each.
+  const std::int64_t to_pack = next ? next->terms.end - next->terms.begin : 0;
+  const std::int64_t piece =
+      std::max(least_packed_terms, (to_pack + tiles.end - tiles.begin - 1) / (tiles.end - tiles.begin));
+  std::int64_t packed = 0;
+  for (std::int64_t tile = tiles.begin; tile < tiles.end;) {
+    const bool higher = tile < rows_.larger;
+    const std::int64_t rows = rows_.size + (higher ? 1 : 0);
+    const bool packs = packed < to_pack;
+    const std::int64_t end = packs ? tile + 1 : higher ? std::min(rows_.larger, tiles.end) : tiles.end;
+    Range terms{};
+    call.fetch_rows = 0;
+    if (packs) {
+      terms = {next->terms.begin + packed, next->terms.begin + std::min(packed + piece, to_pack)};
+      if (fetches_) set_fetch(*next, terms, call);
+      if (call.fetch_rows + rows >= call.terms) call.fetch_rows = 0;
+    }
+    call.flags = fetches_ && call.terms > rows ? call.flags | tile_fetches : call.flags & ~std::uint64_t{tile_fetches};
+    if (packs_a_ && p_.transpose_a) call.a_stride = rows * element_;
+    call.a_tile = !p_.transpose_a ? rows * call.a_stride : packs_a_ ? rows * call.terms * element_ : rows * element_;
+    call.tiles = end - tile;
+    const TileRun code =
+        last && bits_ != 0 ? last_[higher ? 1 : 0] : code_[higher ? 1 : 0][vectors_.is_larger(panel) ? 1 : 0];
     code(&call);
+    if (packs) pack_b(*next, terms);
+    packed += piece;
+    tile = end;
   }
 }
 

@@ -55,6 +55,14 @@ class Scheme {
     std::int64_t end;
   };
 
+  // What of B is packed for a panel of C and a block of terms, and where to.
+  struct Panel {
+    std::int64_t index;
+    Range terms;
+    const char* b;
+    char* packed;
+  };
+
   void choose_tiles(const Product& product);
   void choose_packing();
   void choose_parts();
@@ -65,8 +73,11 @@ class Scheme {
   void run_grid_part(const Grid& grid, std::int64_t part, const Operands& at) const;
   void run_part(Range tiles, Range panels, const Operands& at) const;
   void set_a(Range tiles, Range terms, const Operands& at, TileCall& call) const;
-  void set_b(std::int64_t panel, Range terms, const Operands& at, TileCall& call) const;
-  void run_tiles(std::int64_t panel, Range tiles, TileCall& call) const;
+  [[nodiscard]] std::int64_t panel_bytes() const;
+  [[nodiscard]] std::int64_t width_of(std::int64_t panel) const;
+  void pack_b(const Panel& panel, Range terms) const;
+  void set_fetch(const Panel& next, Range terms, TileCall& call) const;
+  void run_tiles(std::int64_t panel, Range tiles, TileCall& call, const Panel* next) const;
   void put(Range tiles, Range panels, const TileCall& call, const Operands& at) const;
 
   Product p_;  // what is computed: that of the transposes where swapped
@@ -80,10 +91,11 @@ class Scheme {
   bool gathers_b_ = false;
   bool beside_ = false;  // the sums of blocks are kept in the workspace, not in C
   bool may_be_cut_ = false;
-  Split rows_;     // in tiles
-  Split vectors_;  // in panels
-  Grid whole_;     // as one thread cuts it, for the caches
-  // The workspace: packed B, sums, packed A.
+  bool fetches_ = false;  // lines into the caches ahead of their use
+  Split rows_;            // in tiles
+  Split vectors_;         // in panels
+  Grid whole_;            // as one thread cuts it, for the caches
+  // The workspace: packed B (the panel in use and the next one), sums, packed A.
   std::size_t b_bytes_ = 0;
   std::size_t sums_bytes_ = 0;
   std::size_t a_bytes_ = 0;

@@ -51,6 +51,7 @@ using Xbyak::Xmm;
 // Below so many multiplications a term, a loop of one term would be bound by its own instructions.
 constexpr int short_term = 12;
 constexpr std::uint32_t unrolled = 4;
+constexpr std::uint32_t line = 64;
 
 class Generator final : private Xbyak::CodeGenerator {
  public:
@@ -82,6 +83,10 @@ class Generator final : private Xbyak::CodeGenerator {
   const Reg64 stride5_ = r11;
   const Reg64 stride7_ = rax;
   const Reg64 a_[3] = {r8, rbx, rbp};
+  // While lines are fetched.
+  const Reg64 fetch_ = r12;
+  const Reg64 fetch_stride_ = r13;
+  const Reg64 fetch_count_ = r14;
   // Once all is summed.
   const Reg64 flags_ = rax;
   const Reg64 to_ = r8;
@@ -107,6 +112,11 @@ class Generator final : private Xbyak::CodeGenerator {
   void generate() {
     if (bases_ > 1) push(rbx);
     if (bases_ > 2) push(rbp);
+    if (may_fetch()) {
+      push(r12);
+      push(r13);
+      push(r14);
+    }
     if (shape_.masked) {
       mov(rax, argument(avx512_ ? offsetof(TileCall, bits) : offsetof(TileCall, mask)));
       avx512_ ? kmovw(k1, eax) : vmovups(mask(), ptr[rax]);
@@ -120,6 +130,11 @@ class Generator final : private Xbyak::CodeGenerator {
     advance();
     sub(argument(offsetof(TileCall, tiles)), 1);
     jnz(next, T_NEAR);
+    if (may_fetch()) {
+      pop(r14);
+      pop(r13);
+      pop(r12);
+    }
     if (bases_ > 2) pop(rbp);
     if (bases_ > 1) pop(rbx);
     vzeroupper();
@@ -143,6 +158,7 @@ class Generator final : private Xbyak::CodeGenerator {
     }
     for (int i = 0; i < shape_.rows; ++i)
       for (int j = 0; j < shape_.vectors; ++j) vxorps(low(sum(i, j)), low(sum(i, j)), low(sum(i, j)));
+    if (may_fetch()) fetch_while_summing();
     const std::uint32_t several = shape_.rows * shape_.vectors < short_term ? unrolled : 1;
     Xbyak::Label loop;
     Xbyak::Label rest;
@@ -167,6 +183,41 @@ class Generator final : private Xbyak::CodeGenerator {
     sub(count_, 1);
     jnz(rest_loop, T_NEAR);
     L(end);
+  }
+
+  [[nodiscard]] bool may_fetch() const { return shape_.rows * shape_.vectors >= short_term; }
+
+  void fetch_while_summing() {
+    Xbyak::Label none;
+    test(argument(offsetof(TileCall, flags)), tile_fetches);
+    jz(none, T_NEAR);
+    mov(fetch_, argument(offsetof(TileCall, sums)));
+    mov(fetch_stride_, argument(offsetof(TileCall, sums_stride)));
+    mov(fetch_count_, shape_.rows);
+    sub(count_, shape_.rows);
+    Xbyak::Label loop;
+    align(32);
+    L(loop);
+    for (std::uint32_t at = 0; at < shape_.vectors * vector_bytes_; at += line) prefetchw(ptr[fetch_ + at]);
+    add(fetch_, fetch_stride_);
+    term();
+    sub(fetch_count_, 1);
+    jnz(loop, T_NEAR);
+    mov(fetch_count_, argument(offsetof(TileCall, fetch_rows)));
+    test(fetch_count_, fetch_count_);
+    jz(none, T_NEAR);
+    mov(fetch_, argument(offsetof(TileCall, fetch)));
+    mov(fetch_stride_, argument(offsetof(TileCall, fetch_stride)));
+    sub(count_, fetch_count_);
+    Xbyak::Label others;
+    align(32);
+    L(others);
+    for (std::uint32_t at = 0; at < shape_.vectors * vector_bytes_; at += line) prefetcht1(ptr[fetch_ + at]);
+    add(fetch_, fetch_stride_);
+    term();
+    sub(fetch_count_, 1);
+    jnz(others, T_NEAR);
+    L(none);
   }
 
   // To clear those 128 bits clears the register. (Registers from 16 need AVX-512's own instruction.)
@@ -278,12 +329,8 @@ class Generator final : private Xbyak::CodeGenerator {
   }
 
   void advance() {
-    if (shape_.transpose_a) {
-      add(argument(offsetof(TileCall, a)), of_elements(shape_.rows));
-    } else {
-      imul(rax, argument(offsetof(TileCall, a_stride)), shape_.rows);
-      add(argument(offsetof(TileCall, a)), rax);
-    }
+    mov(rax, argument(offsetof(TileCall, a_tile)));
+    add(argument(offsetof(TileCall, a)), rax);
     for (const std::size_t matrix : {offsetof(TileCall, c), offsetof(TileCall, sums)}) {
       imul(rax, argument(matrix + sizeof(void*)), shape_.rows);
       add(argument(matrix), rax);

@@ -35,6 +35,9 @@ enum TileFlags : std::uint32_t {
   tile_continues = 1,  // the sums of the blocks before it are in `sums`
   tile_ends = 2,       // c becomes alpha times the sum; else the sum goes to `sums`
   tile_adds = 4,       // and c is added
+  // While it is summed, lines are fetched into the caches: those of the sums and, into the second-level one, others. Of
+  // terms there are more than rows and fetch_rows.
+  tile_fetches = 8,
 };
 
 // One call computes `tiles` tiles, one below the other. Strides are in bytes. The code advances a, c and sums to the
@@ -42,6 +45,7 @@ enum TileFlags : std::uint32_t {
 struct TileCall {
   const void* a;
   std::ptrdiff_t a_stride;  // from one row in memory to the next
+  std::ptrdiff_t a_tile;    // from one tile's rows to the next's
   const void* b;
   std::ptrdiff_t b_stride;
   void* c;
@@ -54,6 +58,10 @@ struct TileCall {
   std::uint64_t bits;  // AVX-512: a bit for each of those elements
   const void* alpha;   // a number of the product's dtype
   std::uint64_t flags;
+  // For tile_fetches: rows of as many lines as the tile is wide, the same ones for each tile.
+  const void* fetch;
+  std::ptrdiff_t fetch_stride;
+  std::int64_t fetch_rows;
 };
 
 using TileRun = void (*)(TileCall*);
