@@ -39,6 +39,9 @@ class ChunkScope {
   ChunkOrder outer_;
 };
 
+// How many processors this process may use.
+int processors();
+
 // Sees to it that each thread's scratch memory has at least so many bytes, now and after set_num_threads().
 void reserve_scratch(std::size_t bytes);
 

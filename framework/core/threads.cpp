@@ -23,6 +23,14 @@ namespace chainrule {
 
 namespace detail {
 
+int processors() {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+#endif
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
 namespace {
 
 constexpr int most_threads = 1024;
@@ -42,14 +50,6 @@ struct Free {
   void operator()(char* memory) const { ::operator delete (memory, std::align_val_t{alignment}); }
 };
 using Scratch = std::unique_ptr<char, Free>;
-
-int processors() {
-#if defined(__linux__)
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
-#endif
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-}
 
 int threads_asked_for() {
   const char* text = std::getenv("CHAINRULE_NUM_THREADS");
