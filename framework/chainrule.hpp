@@ -16,6 +16,7 @@
 #include <chainrule/framework/graph/initial.hpp>
 #include <chainrule/framework/graph/initializers.hpp>
 #include <chainrule/framework/graph/op.hpp>
+#include <chainrule/framework/run/build_info.hpp>
 #include <chainrule/framework/run/jacobian.hpp>
 #include <chainrule/framework/run/program.hpp>
 #include <chainrule/framework/run/state.hpp>

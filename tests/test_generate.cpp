@@ -3,6 +3,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -13,6 +15,7 @@
 #include <vector>
 
 #include <chainrule/framework/fused/generate.hpp>
+#include <chainrule/framework/fused/schedule.hpp>
 #include <chainrule/framework/kernels/vector_table.hpp>
 
 #include "catch.hpp"
@@ -300,4 +303,142 @@ TEST_CASE("common parts are computed once") {
   const std::uint32_t chosen = code.micro(Micro::select, less, x, s);
   code.store(chosen, 1, false);
   CHECK(code.needed()[less] == 0);
+}
+
+namespace {
+
+// How many instructions are computed that are not reads.
+std::size_t computed(const VectorCode& code) {
+  const std::vector<char> needed = code.needed();
+  std::size_t out = 0;
+  for (std::size_t i = 0; i < needed.size(); ++i)
+    if (needed[i] && !is_read(code.instructions()[i].op)) ++out;
+  return out;
+}
+
+// The most values that are alive at once, reads of elements among them.
+std::size_t alive(const VectorCode& code) {
+  const std::vector<VectorInstruction>& all = code.instructions();
+  std::vector<std::size_t> last(all.size(), 0);
+  const auto counts = [&](std::uint32_t i) { return !is_read(all[i].op) || all[i].op == VectorOp::stream; };
+  for (std::uint32_t i = 0; i < all.size(); ++i)
+    for (int k = 0; k < arity(all[i].op); ++k) last[all[i].operands[k]] = i;
+  std::size_t most = 0;
+  for (std::uint32_t i = 0; i < all.size(); ++i) {
+    std::size_t now = 0;
+    for (std::uint32_t j = 0; j <= i; ++j) now += counts(j) && last[j] > i ? 1 : 0;
+    most = std::max(most, now);
+  }
+  return most;
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("signs and bounds that need no instruction have none", "", float, double) {
+  if (skipped()) return;
+  using T = TestType;
+  using M = Micro;
+  // Micro-operations with their operands: 0 for x, 1 for y, 2 for the first result, ...; and how many instructions
+  // fewer there are than if each stood alone.
+  const auto of = [](M m, int a, int b = 0) { return std::array{static_cast<int>(m), a, b}; };
+  const auto make = [](VectorCode& code, const std::vector<std::array<int, 3>>& kernels, std::uint32_t x,
+                       std::uint32_t y) {
+    std::vector<std::uint32_t> values{x, y};
+    for (const auto& [micro, a, b] : kernels) {
+      const auto at = [&](int k) { return values[static_cast<std::size_t>(k)]; };
+      values.push_back(code.micro(static_cast<M>(micro), at(a), at(b), x));
+    }
+    return values.back();
+  };
+  const struct {
+    const char* name;
+    std::vector<std::array<int, 3>> steps;
+    std::size_t fewer;
+  } cases[] = {
+      {"x + -y", {of(M::neg, 1), of(M::add, 0, 2)}, 1},
+      {"-y + x", {of(M::neg, 1), of(M::add, 2, 0)}, 1},
+      {"x - -y", {of(M::neg, 1), of(M::sub, 0, 2)}, 1},
+      {"-(-x)", {of(M::neg, 0), of(M::neg, 2), of(M::add, 1, 3)}, 2},
+      {"-|x|", {of(M::abs, 0), of(M::neg, 2)}, 1},
+      // The product is there; the change of sign becomes part of the sum.
+      {"x y + -x y", {of(M::mul, 0, 1), of(M::neg, 0), of(M::mul, 3, 1), of(M::add, 2, 4)}, 2},
+      {"exp(-|x|)", {of(M::abs, 0), of(M::neg, 2), of(M::exp, 3)}, 2},
+      {"exp(-x^2)", {of(M::square, 0), of(M::neg, 2), of(M::exp, 3)}, 1},
+      {"exp(-x x)", {of(M::neg, 0), of(M::mul, 2, 0), of(M::exp, 3)}, 1},
+      {"exp(x |x|)", {of(M::abs, 0), of(M::mul, 2, 0), of(M::exp, 3)}, 0},
+  };
+  std::mt19937_64 random(5);
+  for (const auto& c : cases) {
+    INFO(c.name);
+    // Each step by itself.
+    std::size_t separately = 0;
+    for (const auto& [micro, a, b] : c.steps) {
+      VectorCode alone(dtype_t<T>);
+      const std::uint32_t x = alone.stream(0);
+      alone.store(alone.micro(static_cast<M>(micro), x, alone.stream(1), x), 2, false);
+      separately += computed(alone);
+    }
+    VectorCode code(dtype_t<T>);
+    code.store(make(code, c.steps, code.stream(0), code.stream(1)), 2, false);
+    CHECK(computed(code) + c.fewer == separately);
+
+    constexpr std::size_t n = 500;
+    std::vector<std::vector<T>> values{random_numbers<T>(n, random), random_numbers<T>(n, random)};
+    for (const auto& [micro, a, b] : c.steps) {
+      std::vector<T> out(n);
+      kernel<T>(static_cast<M>(micro), 0)(out.data(), values[static_cast<std::size_t>(a)].data(),
+                                          values[static_cast<std::size_t>(b)].data(), nullptr, n);
+      values.push_back(std::move(out));
+    }
+    std::vector<T> out(n);
+    char* const slots[] = {reinterpret_cast<char*>(values[0].data()), reinterpret_cast<char*>(values[1].data()),
+                           reinterpret_cast<char*>(out.data())};
+    generate(code)->run()(slots, n);
+    for (std::size_t i = 0; i < n; ++i) {
+      CAPTURE(i, values[0][i], values[1][i], out[i], values.back()[i]);
+      if (!same(out[i], values.back()[i])) FAIL("differs");
+    }
+  }
+}
+
+TEST_CASE("chains of instructions alternate, as far as there are registers") {
+  VectorCode code(float32);
+  std::vector<std::uint32_t> results;
+  for (Slot s = 0; s < 3; ++s) {
+    const std::uint32_t x = code.stream(s);
+    results.push_back(code.micro(Micro::exp, x, x, x));
+  }
+  const std::uint32_t product =
+      code.micro(Micro::mul, code.micro(Micro::mul, results[0], results[1], 0), results[2], 0);
+  code.store(product, 3, false);
+  const auto first_of_last_chain = [](const VectorCode& c) {
+    std::size_t computed_before = 0;
+    for (const VectorInstruction& i : c.instructions()) {
+      if (i.op == VectorOp::stream && i.index == 2) break;
+      if (!is_read(i.op)) ++computed_before;
+    }
+    return computed_before;
+  };
+  const VectorCode alternating = scheduled(code, {32, 6});
+  CHECK(alternating.instructions().size() == code.instructions().size());
+  CHECK(computed(alternating) == computed(code));
+  CHECK(first_of_last_chain(code) >= 20);
+  CHECK(first_of_last_chain(alternating) <= 4);
+  REQUIRE(alternating.stores().size() == 1);
+  CHECK(alternating.stores()[0].slot == 3);
+  CHECK(alternating.instructions()[alternating.stores()[0].value].op == VectorOp::mul);
+
+  // Forty at once would take more registers than there are.
+  VectorCode wide(float32);
+  std::uint32_t sum = wide.stream(0);
+  for (Slot s = 1; s < 41; ++s) {
+    const std::uint32_t x = wide.stream(s);
+    sum = wide.micro(Micro::add, sum, wide.micro(Micro::exp, x, x, x), 0);
+  }
+  wide.store(sum, 41, false);
+  for (const int registers : {16, 32}) {
+    const std::size_t most = alive(scheduled(wide, {registers, 0}));
+    CHECK(most <= static_cast<std::size_t>(registers));
+    CHECK(most > 8);
+  }
 }

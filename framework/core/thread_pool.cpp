@@ -26,6 +26,14 @@ namespace chainrule {
 
 namespace detail {
 
+int processors_of([[maybe_unused]] int thread) {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(thread, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+#endif
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
 namespace {
 
 constexpr int most_threads = 1024;
@@ -70,15 +78,6 @@ using Scratch = std::unique_ptr<char, Free>;
 
 Scratch make_scratch(std::size_t bytes) {
   return Scratch(static_cast<char*>(::operator new (bytes, std::align_val_t{alignment})));
-}
-
-// Those that a thread may use; 0: the calling one.
-int processors_of([[maybe_unused]] int thread) {
-#if defined(__linux__)
-  cpu_set_t set;
-  if (sched_getaffinity(thread, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
-#endif
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
 int threads_asked_for() {

@@ -130,6 +130,9 @@ class CutRecorder {
   double all_ = 0;
 };
 
+// How many processors a thread may use; 0: the calling one.
+int processors_of(int thread = 0);
+
 // Sees to it that each thread's scratch memory has at least so many bytes, now and after set_num_threads(). Waits for
 // the jobs that are under way. Throws Error where that would be for ever, in a chunk.
 void reserve_scratch(std::size_t bytes);

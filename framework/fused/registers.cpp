@@ -98,7 +98,10 @@ int Registers::take(File& file) {
   for (int r = 0; r < static_cast<int>(file.size()); ++r) {
     if (is_locked(file, r)) continue;
     const std::uint32_t held = file[static_cast<std::size_t>(r)];
-    if (held == nothing) return r;
+    if (held == nothing) {
+      if (&file == &vectors_) most_vectors_ = std::max(most_vectors_, r + 1);
+      return r;
+    }
     const std::uint32_t next = next_use(held);
     if (victim < 0 || next > farthest) {
       victim = r;

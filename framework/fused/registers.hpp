@@ -41,6 +41,8 @@ class Registers {
   [[nodiscard]] int slot(std::uint32_t value) const { return slot_[value]; }
   // How many values are saved at the same time, at most.
   [[nodiscard]] int slots() const { return slots_; }
+  // How many registers for vectors have been used, at most.
+  [[nodiscard]] int most_vectors() const { return most_vectors_; }
 
   // These registers stay what they are until unlock(), at the end of the instruction at hand: that of a value, if it is
   // in one, a new one for a value, and one for the instruction alone.
@@ -82,6 +84,7 @@ class Registers {
   std::vector<std::size_t> used_;  // how many uses are over
   std::vector<int> free_slots_;
   int slots_ = 0;
+  int most_vectors_ = 0;
   std::vector<Lock> locked_;
 };
 

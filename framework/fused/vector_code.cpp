@@ -2,6 +2,8 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
+#include <optional>
 #include <utility>
 
 #include <chainrule/framework/core/error.hpp>
@@ -21,18 +23,31 @@ class Recorder {
 
   explicit Recorder(VectorCode& code) : code_(code) {}
 
-  V number(double x) {
-    const T rounded = static_cast<T>(x);
-    std::uint64_t bits = 0;
-    std::memcpy(&bits, &rounded, sizeof rounded);
-    return code_.append({VectorOp::constant, 0, {}, bits});
+  V number(double x) { return code_.append(constant_of(x)); }
+  // A change of sign becomes part of a sum.
+  V add(V a, V b) {
+    if (const auto minus = negated(b)) return sub(a, *minus);
+    if (const auto minus = negated(a)) return sub(b, *minus);
+    return commuting(VectorOp::add, a, b);
   }
-  V add(V a, V b) { return commuting(VectorOp::add, a, b); }
-  V sub(V a, V b) { return code_.append({VectorOp::sub, 0, {a, b}}); }
-  V mul(V a, V b) { return commuting(VectorOp::mul, a, b); }
+  V sub(V a, V b) {
+    if (const auto minus = negated(b)) return commuting(VectorOp::add, a, *minus);
+    return code_.append({VectorOp::sub, 0, {a, b}});
+  }
+  // That of a product which is there is no new product.
+  V mul(V a, V b) {
+    for (int k = 0; k < 2; ++k, std::swap(a, b))
+      if (const auto minus = negated(a))
+        if (const auto product = known(VectorOp::mul, *minus, b)) return kernels::negative(*this, *product);
+    return commuting(VectorOp::mul, a, b);
+  }
   V div(V a, V b) { return code_.append({VectorOp::div, 0, {a, b}}); }
   V sqrt(V a) { return code_.append({VectorOp::sqrt, 0, {a}}); }
-  V min(V a, V b) { return code_.append({VectorOp::min, 0, {a, b}}); }
+  // exp(x) cuts its operand from above, which one that is not positive does not need.
+  V min(V a, V b) {
+    if (is_positive(a) && is_never_positive(b)) return b;
+    return code_.append({VectorOp::min, 0, {a, b}});
+  }
   V max(V a, V b) { return code_.append({VectorOp::max, 0, {a, b}}); }
   V fma(V a, V b, V c) { return code_.append({VectorOp::fma, 0, {a, b, c}}); }
   V nfma(V a, V b, V c) { return code_.append({VectorOp::nfma, 0, {a, b, c}}); }
@@ -44,7 +59,15 @@ class Recorder {
   V exponent(V a) { return code_.append({VectorOp::exponent, 0, {a}}); }
   V bit_and(V a, V b) { return commuting(VectorOp::bit_and, a, b); }
   V bit_or(V a, V b) { return commuting(VectorOp::bit_or, a, b); }
-  V bit_xor(V a, V b) { return code_.append({VectorOp::bit_xor, 0, {a, b}}); }
+  // -(-x) = x, and -|x| sets a bit.
+  V bit_xor(V a, V b) {
+    if (is_sign(b)) {
+      const VectorInstruction& inner = code_.instructions()[a];
+      if (inner.op == VectorOp::bit_xor && inner.operands[1] == b) return inner.operands[0];
+      if (inner.op == VectorOp::bit_andnot && inner.operands[0] == b) return bit_or(inner.operands[1], b);
+    }
+    return code_.append({VectorOp::bit_xor, 0, {a, b}});
+  }
   // A magnitude does not know of a change of sign.
   V bit_andnot(V a, V b) {
     const VectorInstruction& inner = code_.instructions()[b];
@@ -53,7 +76,11 @@ class Recorder {
   }
   V select(Mask mask, V a, V b) { return code_.append({VectorOp::select, 0, {mask.value, a, b}}); }
   Mask less(V a, V b) { return {code_.append({VectorOp::less, 0, {a, b}})}; }
-  Mask less_equal(V a, V b) { return {code_.append({VectorOp::less_equal, 0, {a, b}})}; }
+  Mask less_equal(V a, V b) {
+    if (const auto minus = negated(b); minus && code_.instructions()[a] == constant_of(0))
+      return {code_.append({VectorOp::less_equal, 0, {*minus, a}})};
+    return {code_.append({VectorOp::less_equal, 0, {a, b}})};
+  }
   Mask equal(V a, V b) { return {code_.append({VectorOp::equal, 0, {a, b}})}; }
   Mask is_nan(V a) { return {code_.append({VectorOp::is_nan, 0, {a}})}; }
   Mask not_less_equal(V a, V b) { return {code_.append({VectorOp::not_less_equal, 0, {a, b}})}; }
@@ -126,6 +153,60 @@ class Recorder {
     return code_.append({op, 0, {a, b}});
   }
   [[nodiscard]] bool constant(V v) const { return code_.instructions()[v].op == VectorOp::constant; }
+
+  static VectorInstruction constant_of(double x) {
+    const T rounded = static_cast<T>(x);
+    std::uint64_t bits = 0;
+    std::memcpy(&bits, &rounded, sizeof rounded);
+    return {VectorOp::constant, 0, {}, bits};
+  }
+  // A constant's value; NaN of what is none.
+  [[nodiscard]] T value_of(V v) const {
+    T out = std::numeric_limits<T>::quiet_NaN();
+    if (constant(v)) std::memcpy(&out, &code_.instructions()[v].bits, sizeof out);
+    return out;
+  }
+
+  // ---- what is known of a value's sign (numbers that are NaN have any)
+
+  [[nodiscard]] bool is_sign(V v) const { return code_.instructions()[v] == constant_of(-0.0); }
+  // x where v is -x
+  [[nodiscard]] std::optional<V> negated(V v) const {
+    const VectorInstruction& i = code_.instructions()[v];
+    if (i.op == VectorOp::bit_xor && is_sign(i.operands[1])) return i.operands[0];
+    return std::nullopt;
+  }
+  [[nodiscard]] bool is_positive(V v) const { return value_of(v) > 0; }
+  [[nodiscard]] bool is_negative(V v) const { return value_of(v) < 0; }
+  [[nodiscard]] bool is_magnitude(V v) const {
+    const VectorInstruction& i = code_.instructions()[v];
+    return i.op == VectorOp::bit_andnot && is_sign(i.operands[0]);
+  }
+  // -|x|, -c |x|, -x x, and the greater of one of these and -c
+  [[nodiscard]] bool is_never_positive(V v) const {
+    const VectorInstruction& i = code_.instructions()[v];
+    const V a = i.operands[0];
+    const V b = i.operands[1];
+    switch (i.op) {
+      case VectorOp::bit_or: return is_sign(a) || is_sign(b);
+      case VectorOp::bit_xor: return is_sign(b) && is_square(a);
+      case VectorOp::mul:
+        return (is_negative(a) && is_magnitude(b)) || (is_negative(b) && is_magnitude(a)) || negated(a) == b ||
+               negated(b) == a;
+      case VectorOp::max: return is_negative(a) && is_never_positive(b);
+      default: return false;
+    }
+  }
+  [[nodiscard]] bool is_square(V v) const {
+    const VectorInstruction& i = code_.instructions()[v];
+    return i.op == VectorOp::mul && i.operands[0] == i.operands[1];
+  }
+
+  [[nodiscard]] std::optional<V> known(VectorOp op, V a, V b) const {
+    if (a > b) std::swap(a, b);
+    const auto it = code_.known_.find({op, 0, {a, b}});
+    return it == code_.known_.end() ? std::nullopt : std::optional<V>(it->second);
+  }
 
   VectorCode& code_;
 };

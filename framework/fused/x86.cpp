@@ -15,6 +15,7 @@
 
 #include <chainrule/framework/core/error.hpp>
 #include <chainrule/framework/fused/registers.hpp>
+#include <chainrule/framework/fused/schedule.hpp>
 
 namespace chainrule::detail {
 
@@ -30,7 +31,8 @@ constexpr int mask_registers = 6;
 
 class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
  public:
-  Generator(const VectorCode& code, X86 set)
+  // With so many registers that keep what does not change from one turn of the loop to the next.
+  Generator(const VectorCode& code, X86 set, int keeping)
       : Xbyak::CodeGenerator(4096, Xbyak::AutoGrow),
         avx512_(set == X86::avx512),
         vector_bytes_(avx512_ ? 64 : 32),
@@ -39,11 +41,21 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
         single_(code.dtype() == float32),
         uses_(code),
         registers_(code, uses_, [this](std::uint32_t value, int r, int slot) { save(value, r, slot); }) {
+    choose_kept(keeping);
     generate();
+  }
+
+  // When nothing better is found.
+  void finish() {
     ready(Xbyak::CodeArray::PROTECT_RE);
     run_ = getCode<GeneratedRun>();
     bytes_ = getSize();
   }
+
+  // Values that are saved on the stack at the same time.
+  [[nodiscard]] int saves() const { return registers_.slots(); }
+  // How many registers are never used, at most as many as there is to keep in them.
+  [[nodiscard]] int unused() const { return std::clamp(vectors() - registers_.most_vectors(), 0, keepable_); }
 
  private:
   // ---- frame
@@ -58,6 +70,7 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
     const std::size_t at_frame_size = getSize() - 4;
     and_(rsp, static_cast<std::uint32_t>(-vector_bytes_));
     for (const auto& [slot, r] : pointers_) mov(r, qword[rdi + std::size_t{8} * slot]);
+    for (const auto& [value, r] : kept_) read(r, value);
 
     whole_vectors();
     elements_left();
@@ -157,10 +170,30 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
 
   // ---- registers
 
+  // Registers for vectors, in all of the code.
+  [[nodiscard]] int vectors() const { return avx512_ ? 32 : rest_mask_.getIdx(); }
+
+  // Gives the last registers to the numbers that are read most often.
+  void choose_kept(int registers) {
+    std::map<std::uint32_t, int> times;
+    for (std::uint32_t i = 0; i < instructions_.size(); ++i)
+      for (int k = 0; uses_.needed[i] && k < arity(instructions_[i].op); ++k) {
+        const VectorOp op = instructions_[instructions_[i].operands[k]].op;
+        if (is_read(op) && op != VectorOp::stream) ++times[instructions_[i].operands[k]];
+      }
+    keepable_ = static_cast<int>(times.size());
+    std::vector<std::pair<std::uint32_t, int>> by_times(times.begin(), times.end());
+    std::stable_sort(by_times.begin(), by_times.end(),
+                     [](const auto& a, const auto& b) { return a.second > b.second; });
+    for (int k = 0; k < registers; ++k) kept_.emplace(by_times[static_cast<std::size_t>(k)].first, vectors() - 1 - k);
+  }
+
   void body(bool masked) {
     masked_ = masked;
-    const int vectors = masked ? rest_mask_.getIdx() : 16;
-    avx512_ ? registers_.start(32, mask_registers) : registers_.start(vectors, 0);
+    const int left = vectors() - static_cast<int>(kept_.size());
+    // The mask of what is left has a register only where there is one.
+    const int more = !avx512_ && !masked && kept_.empty() ? 1 : 0;
+    registers_.start(left + more, avx512_ ? mask_registers : 0);
     for (now_ = 0; now_ < instructions_.size(); ++now_)
       if (uses_.needed[now_] && !is_read(instructions_[now_].op)) emit(now_);
   }
@@ -184,6 +217,7 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
 
   // The register of a value, into which it is brought where it is not.
   int vector(std::uint32_t value) {
+    if (const auto it = kept_.find(value); it != kept_.end()) return it->second;
     if (const int r = registers_.find(value); r >= 0) return r;
     const int r = registers_.put(value);
     const VectorOp op = instructions_[value].op;
@@ -192,12 +226,19 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
       vmovaps(vec(r), saved_vector(value));
     } else if (op == VectorOp::stream) {
       read_elements(r, instructions_[value].index);
-    } else if (!avx512_ && op == VectorOp::constant) {
+    } else {
+      read(r, value);
+    }
+    return r;
+  }
+
+  // A number to all lanes.
+  void read(int r, std::uint32_t value) {
+    if (!avx512_ && instructions_[value].op == VectorOp::constant) {
       vmovups(vec(r), one(value, false));
     } else {
       broadcast(r, one(value, false));
     }
-    return r;
   }
 
   void read_elements(int r, Slot slot) {
@@ -244,7 +285,7 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
   // An instruction's last operand may be a number in memory.
   [[nodiscard]] bool in_memory(std::uint32_t value) const {
     const VectorOp op = instructions_[value].op;
-    if (registers_.place(value) >= 0) return false;
+    if (registers_.place(value) >= 0 || kept_.contains(value)) return false;
     return avx512_ ? is_read(op) && op != VectorOp::stream : op == VectorOp::constant;
   }
   template <class F>
@@ -491,6 +532,8 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
   const Ymm rest_mask_ = ymm15;
   std::map<Slot, Reg64> pointers_;
   std::vector<Reg64> saved_;
+  std::map<std::uint32_t, int> kept_;  // numbers that have a register from the start to the end
+  int keepable_ = 0;
   std::map<std::uint64_t, Xbyak::Label> constants_;
   Xbyak::Label ones_;
 
@@ -501,8 +544,21 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
 }  // namespace
 
 std::shared_ptr<const GeneratedCode> make_x86(const VectorCode& code, X86 set) {
+  const bool avx512 = set == X86::avx512;
+  const VectorCode alternating = scheduled(code, {avx512 ? 32 : 15, avx512 ? mask_registers : 0});
   try {
-    return std::make_shared<const Generator>(code, set);
+    const VectorCode* order = &alternating;
+    auto made = std::make_shared<Generator>(alternating, set, 0);
+    if (made->saves() > 0) {
+      auto other = std::make_shared<Generator>(code, set, 0);
+      if (other->saves() < made->saves()) {
+        order = &code;
+        made = std::move(other);
+      }
+    }
+    if (made->unused() > 0) made = std::make_shared<Generator>(*order, set, made->unused());
+    made->finish();
+    return made;
   } catch (const Xbyak::Error& error) {
     throw std::runtime_error(std::string("chainrule: no machine code could be made: ") + error.what());
   }

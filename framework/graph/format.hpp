@@ -2,27 +2,9 @@
 // listings). All have to_string(), of which these are made.
 #pragma once
 
-#include <string>
-#include <string_view>
-
-#include <fmt/core.h>
-
 #include <chainrule/framework/core/array.hpp>
+#include <chainrule/framework/core/text_formatter.hpp>
 #include <chainrule/framework/graph/graph.hpp>
-
-namespace chainrule::detail {
-
-// Not derived from a formatter of fmt's, whose definition would need its heavy header.
-struct TextFormatter {
-  static constexpr auto parse(fmt::format_parse_context& context) { return context.begin(); }
-  static auto write(std::string_view text, fmt::format_context& context) {
-    auto out = context.out();
-    for (const char c : text) *out++ = c;
-    return out;
-  }
-};
-
-}  // namespace chainrule::detail
 
 template <>
 struct fmt::formatter<chainrule::Array> : chainrule::detail::TextFormatter {

@@ -15,16 +15,21 @@ namespace chainrule::kernels {
 
 namespace {
 
-std::optional<X86> wanted_set() {
+struct Choice {
+  std::optional<X86> set;
+  std::string_view why_none;
+};
+
+Choice wanted() {
   const char* wish = std::getenv("CHAINRULE_GENERATE");
   const std::string_view asked = wish ? wish : "";
   if (!asked.empty() && asked != "0" && asked != "1")
     throw Error(Location{}, "CHAINRULE_GENERATE", fmt::format("requires 0 or 1, got '{}'", asked));
-  if (asked == "0") return std::nullopt;
+  if (asked == "0") return {std::nullopt, "CHAINRULE_GENERATE is 0"};
   const std::string_view name = tables().name;
-  if (name == "avx512") return X86::avx512;
-  if (name == "avx2") return X86::avx2;
-  return std::nullopt;
+  if (name == "avx512") return {X86::avx512, {}};
+  if (name == "avx2") return {X86::avx2, {}};
+  return {std::nullopt, "it needs AVX2 and FMA, or more"};
 }
 
 // Whether this process may make code, and run it.
@@ -43,15 +48,18 @@ bool can_run() {
   }
 }
 
+const Choice& choice() {
+  static const Choice made = [] {
+    const Choice w = wanted();
+    return !w.set || can_run() ? w : Choice{std::nullopt, "the system lets this process make no code"};
+  }();
+  return made;
+}
+
 }  // namespace
 
-std::optional<X86> generated_set() {
-  static const std::optional<X86> set = [] {
-    const std::optional<X86> wanted = wanted_set();
-    return wanted && can_run() ? wanted : std::nullopt;
-  }();
-  return set;
-}
+std::optional<X86> generated_set() { return choice().set; }
+std::string_view why_none_generated() { return choice().why_none; }
 
 }  // namespace chainrule::kernels
 
@@ -60,6 +68,7 @@ std::optional<X86> generated_set() {
 namespace chainrule::kernels {
 
 std::optional<X86> generated_set() { return std::nullopt; }
+std::string_view why_none_generated() { return "the library was built without"; }
 
 }  // namespace chainrule::kernels
 

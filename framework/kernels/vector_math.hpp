@@ -36,6 +36,7 @@ struct MathConstants;
 //   highest_erf.
 template <>
 struct MathConstants<float> {
+  static constexpr double whole = 0x1.8p23;  // numbers near it are integers
   static constexpr double log2_high = 0x1.62e4p-1;  // so short that its products with integers here are exact
   static constexpr double log2_low = 0x1.7f7d1cf79abcap-20;
   static constexpr double lowest_exp = -104;  // exp of what is less is 0
@@ -58,6 +59,7 @@ struct MathConstants<float> {
 
 template <>
 struct MathConstants<double> {
+  static constexpr double whole = 0x1.8p52;
   static constexpr double log2_high = 0x1.62e42feep-1;
   static constexpr double log2_low = 0x1.a39ef35793c76p-33;
   static constexpr double lowest_exp = -746;
@@ -129,7 +131,9 @@ struct Reduced {
 template <class M>
 Reduced<M> reduce_by_log2(M& m, typename M::V x) {
   using C = MathConstants<typename M::T>;
-  const auto n = m.round(m.mul(x, m.number(1.4426950408889634)));
+  // What is added and taken off again leaves no digits behind the point.
+  const auto whole = m.number(C::whole);
+  const auto n = m.sub(m.fma(x, m.number(1.4426950408889634), whole), whole);
   return {n, m.nfma(n, m.number(C::log2_low), m.nfma(n, m.number(C::log2_high), x))};
 }
 

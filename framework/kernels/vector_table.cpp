@@ -23,8 +23,7 @@ std::string_view most_asked_for() {
   return most;
 }
 
-const VectorTables& choose() {
-  const std::string_view most = most_asked_for();
+const VectorTables& choose(std::string_view most) {
 #ifdef CHAINRULE_HAVE_X86_KERNELS
   __builtin_cpu_init();
   const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
@@ -117,9 +116,11 @@ struct Select {
 }  // namespace
 
 const VectorTables& tables() {
-  static const VectorTables& chosen = choose();
+  static const VectorTables& chosen = choose(most_asked_for());
   return chosen;
 }
+
+const VectorTables& best_tables() { return choose({}); }
 
 MicroRun integer_micro(std::size_t micro, unsigned scalars) {
   switch (static_cast<Micro>(micro)) {

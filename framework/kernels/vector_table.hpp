@@ -59,6 +59,8 @@ const VectorTables& tables();
 
 // The best that this machine runs; the environment variable CHAINRULE_ARCH=baseline|avx2|avx512 asks for a lesser one.
 const VectorTables& tables();
+// The best that this machine runs, whatever the environment asks for.
+const VectorTables& best_tables();
 
 template <class T>
 const VectorTable<T>& table();

@@ -10,6 +10,7 @@
 #include <chainrule/framework/core/threads.hpp>
 #include <chainrule/framework/graph/elementwise.hpp>
 #include <chainrule/framework/kernels/vector_table.hpp>
+#include <chainrule/framework/products/blas_core.hpp>
 
 namespace chainrule::products {
 
@@ -199,6 +200,7 @@ constexpr std::int64_t large_result = 65'536;
 
 template <class T>
 BlasScheme<T>::BlasScheme(const Product& product) : p_(product) {
+  warn_of_slow_core();
   use_one_blas_thread();
   beside_ = p_.adds && p_.k < few_terms && p_.m * p_.n > large_result;
   transposes_first_ = !beside_ && transposes_first(gemm_of(p_), sizeof(T));
