@@ -35,6 +35,10 @@ struct VectorTable {
   void (*sum_rows)(const T* x, std::size_t rows, std::size_t columns, T* out);
   void (*max_rows)(const T* x, std::size_t rows, std::size_t columns, T* out);
   void (*min_rows)(const T* x, std::size_t rows, std::size_t columns, T* out);
+  // to[i * to_stride + j] = from[j * from_stride + i] for i < rows and j < columns; `streams`: where it is aligned `to`
+  // is written past the caches.
+  void (*transpose)(const T* from, std::size_t from_stride, T* to, std::size_t to_stride, std::size_t rows,
+                    std::size_t columns, bool streams);
   // Elements [begin, begin + n) of a random mask: 1 where the upper 24 of an element's 32 Philox bits are below the
   // threshold, else 0. Four elements share a block (framework/core/philox.hpp), wherever the range is cut.
   void (*keep_mask)(T* out, std::uint64_t begin, std::size_t n, std::uint32_t threshold, std::uint64_t seed,
