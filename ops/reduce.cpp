@@ -90,33 +90,6 @@ Forward reduction(kernels::Reduction kind) {
   return forward;
 }
 
-// Of `lines` lines, `apart` elements from each other, the index of the first greatest or NaN of n elements with
-// `stride` between them. Some lines at a time and without a branch: a guess which element is greater would mostly be
-// wrong.
-template <class T>
-void first_greatest(const T* x, std::int64_t lines, std::int64_t apart, std::int64_t n, std::int64_t stride,
-                    std::int64_t* out) {
-  constexpr std::int64_t most = 32;
-  T held[most];
-  for (std::int64_t begin = 0; begin < lines; begin += most) {
-    const std::int64_t count = std::min(most, lines - begin);
-    const T* first = x + begin * apart;
-    std::int64_t* best = out + begin;
-    for (std::int64_t i = 0; i < count; ++i) {
-      held[i] = first[i * apart];
-      best[i] = 0;
-    }
-    for (std::int64_t k = 1; k < n; ++k) {
-      for (std::int64_t i = 0; i < count; ++i) {
-        const T value = first[i * apart + k * stride];
-        const bool better = (value > held[i]) | ((value != value) & (held[i] == held[i]));
-        held[i] = better ? value : held[i];
-        best[i] = better ? k : best[i];
-      }
-    }
-  }
-}
-
 Forward argmax_kernel() {
   Forward forward;
   forward.kernel = [](KernelCall& call) -> KernelRun {
@@ -124,15 +97,7 @@ Forward argmax_kernel() {
     const kernels::Lines lines(shape, kernels::axis_of(call.attributes));
     if (lines.n == 0)
       throw Error(call.at, call.op, fmt::format("requires at least one element, got {}", to_string(shape)));
-    return visit_dtype(call.inputs[0].dtype, [&](auto t) -> KernelRun {
-      using T = decltype(t);
-      return [outer = lines.outer, inner = lines.inner, n = lines.n](const KernelBuffers& buffers) {
-        const auto* x = static_cast<const T*>(buffers.inputs[0]);
-        auto* y = static_cast<std::int64_t*>(buffers.output);
-        if (inner == 1) return first_greatest(x, outer, n, n, 1, y);
-        for (std::int64_t o = 0; o < outer; ++o) first_greatest(x + o * n * inner, inner, 1, n, inner, y + o * inner);
-      };
-    });
+    return kernels::make_argmax(call.inputs[0].dtype, lines, call.workspace);
   };
   return forward;
 }

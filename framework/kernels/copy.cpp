@@ -2,7 +2,11 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 #include <utility>
+
+#include <chainrule/framework/core/threads.hpp>
+#include <chainrule/framework/kernels/vector_table.hpp>
 
 namespace chainrule::kernels {
 
@@ -38,47 +42,172 @@ void collapse(Dims& shape, Dims& a, Dims& b) {
   b = out_b;
 }
 
-// to[i] = from[i], or with `adds` to[i] += from[i], over a shape, each with its own strides.
-template <bool adds = false, class T>
-void move(const Dims& shape, const T* from, const Dims& from_strides, T* to, const Dims& to_strides) {
-  const std::size_t rank = shape.rank();
-  const auto one = [](T& place, T value) { place = adds ? place + value : value; };
-  if (rank == 0) return one(*to, *from);
-  const std::int64_t n = shape[rank - 1];
-  const std::int64_t fs = from_strides[rank - 1];
-  const std::int64_t ts = to_strides[rank - 1];
-  if (rank == 1) {
-    if (fs == 1 && ts == 1) {
-      if constexpr (adds) {
-        for (std::int64_t i = 0; i < n; ++i) to[i] += from[i];
-      } else {
-        std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(T));
-      }
-    } else {
-      for (std::int64_t i = 0; i < n; ++i) one(to[i * ts], from[i * fs]);
-    }
-    return;
-  }
-  if (rank == 2 && fs != 1 && ts == 1 && from_strides[0] == 1) {
-    // A transposition: in blocks, so that both sides are read and written by whole cache lines.
-    constexpr std::int64_t block = 16;
-    for (std::int64_t i0 = 0; i0 < shape[0]; i0 += block)
-      for (std::int64_t j0 = 0; j0 < n; j0 += block)
-        for (std::int64_t i = i0; i < std::min(i0 + block, shape[0]); ++i)
-          for (std::int64_t j = j0; j < std::min(j0 + block, n); ++j) one(to[i * to_strides[0] + j], from[i + j * fs]);
-    return;
-  }
-  Dims rest_shape;
-  Dims rest_from;
-  Dims rest_to;
-  for (std::size_t i = 1; i < rank; ++i) {
-    rest_shape.push_back(shape[i]);
-    rest_from.push_back(from_strides[i]);
-    rest_to.push_back(to_strides[i]);
-  }
-  for (std::int64_t i = 0; i < shape[0]; ++i)
-    move<adds>(rest_shape, from + i * from_strides[0], rest_from, to + i * to_strides[0], rest_to);
+// Elements that a part of the work moves, about.
+constexpr std::int64_t part_elements = 32'768;
+constexpr std::size_t part_bytes = 256 * 1024;
+// Sides of the tiles of a transpose: so many lines and pages of either side that first-level caches hold them.
+constexpr std::int64_t tile_side = 64;
+// From so many bytes on a transpose is written past the caches, which would not keep it to its end.
+constexpr std::size_t streamed_bytes = std::size_t{8} << 20;
+// Below so many elements a transpose by vectors would mostly shuffle nothing.
+constexpr std::int64_t fewest_transposed = 32;
+
+void copy_bytes(void* to, const void* from, std::size_t bytes) {
+  parallel_for(static_cast<std::int64_t>(bytes), part_bytes, [&](std::int64_t begin, std::int64_t end) {
+    std::memcpy(static_cast<char*>(to) + begin, static_cast<const char*>(from) + begin,
+                static_cast<std::size_t>(end - begin));
+  });
 }
+
+void zero_bytes(void* to, std::size_t bytes) {
+  parallel_for(static_cast<std::int64_t>(bytes), part_bytes, [&](std::int64_t begin, std::int64_t end) {
+    std::memset(static_cast<char*>(to) + begin, 0, static_cast<std::size_t>(end - begin));
+  });
+}
+
+struct Axis {
+  std::int64_t extent = 1;
+  std::int64_t from = 0;  // strides
+  std::int64_t to = 0;
+  std::int64_t tile = 1;
+  std::int64_t tiles = 1;
+};
+
+// to[i] = from[i], or with `adds` to[i] += from[i], over a shape, each with its own strides.
+//
+// Two axes are the rows and columns of a matrix, of which each index of the others has one. Matrices are cut into
+// tiles, and these are shared out; no two of them have an element of `to` in common.
+template <class T, bool adds = false>
+class Moves {
+ public:
+  Moves(const Dims& shape, const Dims& from, const Dims& to) {
+    choose_axes(shape, from, to);
+    cut(count(shape));
+  }
+
+  void operator()(const T* from, T* to) const {
+    parallel_for(matrices_ * rows_.tiles * columns_.tiles, grain_,
+                 [&](std::int64_t begin, std::int64_t end) { run(from, to, begin, end); });
+  }
+
+ private:
+  static constexpr std::size_t no_axis = ~std::size_t{0};
+
+  static std::size_t contiguous(const Dims& shape, const Dims& strides) {
+    for (std::size_t i = shape.rank(); i-- > 0;)
+      if (strides[i] == 1 && shape[i] > 1) return i;
+    return no_axis;
+  }
+
+  // Columns are contiguous in `to` where an axis is, and rows of a transpose in `from`.
+  void choose_axes(const Dims& shape, const Dims& from, const Dims& to) {
+    const std::size_t rank = shape.rank();
+    const std::size_t in_from = contiguous(shape, from);
+    const std::size_t in_to = contiguous(shape, to);
+    transposes_ = in_from != no_axis && in_to != no_axis && in_from != in_to && from[in_to] > 0 && to[in_from] > 0 &&
+                  shape[in_from] * shape[in_to] >= fewest_transposed;
+    const std::size_t column = rank == 0 ? no_axis : in_to != no_axis ? in_to : rank - 1;
+    const std::size_t row = transposes_ ? in_from : rank < 2 ? no_axis : column == rank - 1 ? rank - 2 : rank - 1;
+    for (std::size_t i = 0; i < rank; ++i) {
+      if (i == row || i == column) {
+        Axis& axis = i == row ? rows_ : columns_;
+        axis.extent = shape[i];
+        axis.from = from[i];
+        axis.to = to[i];
+      } else {
+        shape_.push_back(shape[i]);
+        from_.push_back(from[i]);
+        to_.push_back(to[i]);
+        matrices_ *= shape[i];
+      }
+    }
+  }
+
+  void cut(std::int64_t size) {
+    if (transposes_) {
+      streams_ = static_cast<std::size_t>(size) * sizeof(T) >= streamed_bytes;
+      rows_.tile = tile_side;
+      columns_.tile = tile_side;
+    } else {
+      columns_.tile = std::min(columns_.extent, part_elements);
+      rows_.tile = std::max<std::int64_t>(1, part_elements / 2 / std::max<std::int64_t>(1, columns_.tile));
+    }
+    std::int64_t elements = 1;
+    for (Axis* axis : {&rows_, &columns_}) {
+      axis->tile = std::clamp<std::int64_t>(axis->tile, 1, std::max<std::int64_t>(1, axis->extent));
+      axis->tiles = (axis->extent + axis->tile - 1) / axis->tile;
+      elements *= axis->tile;
+    }
+    grain_ = std::max<std::int64_t>(1, part_elements / elements);
+  }
+
+  // Tiles [begin, end). What is streamed is read along its lines, all else written along them.
+  void run(const T* from, T* to, std::int64_t begin, std::int64_t end) const {
+    const Axis& outer = streams_ ? columns_ : rows_;
+    const Axis& inner = streams_ ? rows_ : columns_;
+    std::int64_t i = begin % inner.tiles;
+    std::int64_t o = begin / inner.tiles % outer.tiles;
+    Dims index = Dims::filled(shape_.rank(), 0);
+    std::int64_t rest = begin / inner.tiles / outer.tiles;
+    for (std::size_t axis = shape_.rank(); axis-- > 0; rest /= shape_[axis]) {
+      index[axis] = rest % shape_[axis];
+      from += index[axis] * from_[axis];
+      to += index[axis] * to_[axis];
+    }
+    for (std::int64_t tile = begin; tile < end; ++tile) {
+      const std::int64_t row = (streams_ ? i : o) * rows_.tile;
+      const std::int64_t column = (streams_ ? o : i) * columns_.tile;
+      run_tile(from + row * rows_.from + column * columns_.from, to + row * rows_.to + column * columns_.to,
+               std::min(rows_.tile, rows_.extent - row), std::min(columns_.tile, columns_.extent - column));
+      if (++i < inner.tiles) continue;
+      i = 0;
+      if (++o < outer.tiles) continue;
+      o = 0;
+      for (std::size_t axis = shape_.rank(); axis-- > 0;) {
+        from += from_[axis];
+        to += to_[axis];
+        if (++index[axis] < shape_[axis]) break;
+        from -= shape_[axis] * from_[axis];
+        to -= shape_[axis] * to_[axis];
+        index[axis] = 0;
+      }
+    }
+  }
+
+  void run_tile(const T* from, T* to, std::int64_t rows, std::int64_t columns) const {
+    if constexpr (!adds && sizeof(T) >= sizeof(float)) {
+      using Moved = std::conditional_t<sizeof(T) == sizeof(float), float, double>;  // bits pass unchanged
+      if (transposes_) {
+        table<Moved>().transpose(reinterpret_cast<const Moved*>(from), static_cast<std::size_t>(columns_.from),
+                                 reinterpret_cast<Moved*>(to), static_cast<std::size_t>(rows_.to),
+                                 static_cast<std::size_t>(rows), static_cast<std::size_t>(columns), streams_);
+        return;
+      }
+    }
+    for (std::int64_t i = 0; i < rows; ++i, from += rows_.from, to += rows_.to) run_row(from, to, columns);
+  }
+
+  void run_row(const T* from, T* to, std::int64_t n) const {
+    const auto one = [](T& place, T value) { place = adds ? static_cast<T>(place + value) : value; };
+    if (columns_.from != 1 || columns_.to != 1) {
+      for (std::int64_t i = 0; i < n; ++i) one(to[i * columns_.to], from[i * columns_.from]);
+    } else if (adds || n < 16) {
+      for (std::int64_t i = 0; i < n; ++i) one(to[i], from[i]);
+    } else {
+      std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(T));
+    }
+  }
+
+  Axis rows_;
+  Axis columns_;
+  bool transposes_ = false;
+  bool streams_ = false;
+  std::int64_t matrices_ = 1;
+  Dims shape_;  // of the other axes
+  Dims from_;
+  Dims to_;
+  std::int64_t grain_ = 1;
+};
 
 }  // namespace
 
@@ -87,7 +216,7 @@ Forward copy_elements() {
   forward.exact = true;
   forward.kernel = [](KernelCall& call) -> KernelRun {
     const std::size_t bytes = static_cast<std::size_t>(count(call.output.shape)) * size_of(call.output.dtype);
-    return [bytes](const KernelBuffers& buffers) { std::memcpy(buffers.output, buffers.inputs[0], bytes); };
+    return [bytes](const KernelBuffers& buffers) { copy_bytes(buffers.output, buffers.inputs[0], bytes); };
   };
   return forward;
 }
@@ -103,9 +232,8 @@ Forward strided_copy(ViewOf view_of_input) {
     collapse(shape, view.strides, to);
     return by_size(size_of(call.output.dtype), [&](auto t) -> KernelRun {
       using T = decltype(t);
-      return [shape, view, to](const KernelBuffers& buffers) {
-        move(shape, static_cast<const T*>(buffers.inputs[0]) + view.offset, view.strides,
-             static_cast<T*>(buffers.output), to);
+      return [moves = Moves<T>(shape, view.strides, to), offset = view.offset](const KernelBuffers& buffers) {
+        moves(static_cast<const T*>(buffers.inputs[0]) + offset, static_cast<T*>(buffers.output));
       };
     });
   };
@@ -124,11 +252,10 @@ Forward strided_scatter(ViewOf view_of_output) {
     collapse(shape, from, view.strides);
     return by_size(size_of(call.output.dtype), [&](auto t) -> KernelRun {
       using T = decltype(t);
-      return [shape, view, from, bytes, nothing](const KernelBuffers& buffers) {
-        std::memset(buffers.output, 0, bytes);
-        if (!nothing)
-          move(shape, static_cast<const T*>(buffers.inputs[0]), from, static_cast<T*>(buffers.output) + view.offset,
-               view.strides);
+      return [moves = Moves<T>(shape, from, view.strides), offset = view.offset, bytes,
+              nothing](const KernelBuffers& buffers) {
+        zero_bytes(buffers.output, bytes);
+        if (!nothing) moves(static_cast<const T*>(buffers.inputs[0]), static_cast<T*>(buffers.output) + offset);
       };
     });
   };
@@ -148,11 +275,10 @@ Forward strided_add(ViewOf view_of_output) {
     collapse(shape, from, view.strides);
     return visit_floating(call.output.dtype, [&](auto t) -> KernelRun {
       using T = decltype(t);
-      return [shape, view, from, bytes, nothing](const KernelBuffers& buffers) {
-        if (buffers.inputs[0] != buffers.output) std::memcpy(buffers.output, buffers.inputs[0], bytes);
-        if (!nothing)
-          move<true>(shape, static_cast<const T*>(buffers.inputs[1]), from,
-                     static_cast<T*>(buffers.output) + view.offset, view.strides);
+      return [moves = Moves<T, true>(shape, from, view.strides), offset = view.offset, bytes,
+              nothing](const KernelBuffers& buffers) {
+        if (buffers.inputs[0] != buffers.output) copy_bytes(buffers.output, buffers.inputs[0], bytes);
+        if (!nothing) moves(static_cast<const T*>(buffers.inputs[1]), static_cast<T*>(buffers.output) + offset);
       };
     });
   };
@@ -163,16 +289,37 @@ namespace {
 
 // Arrays that lie side by side along attribute "axis" of another.
 struct SideBySide {
-  std::size_t outer = 1;            // runs of each
-  std::vector<std::size_t> widths;  // bytes of a run
+  std::int64_t outer = 1;            // runs of each
+  std::vector<std::int64_t> widths;  // bytes of a run
+  std::int64_t width = 0;            // of all of them together
 
   SideBySide(const KernelCall& call, const std::vector<TensorType>& parts) {
     const auto axis = static_cast<std::size_t>(call.attributes.get<std::int64_t>("axis"));
-    for (std::size_t i = 0; i < axis; ++i) outer *= static_cast<std::size_t>(parts[0].shape[i]);
+    for (std::size_t i = 0; i < axis; ++i) outer *= parts[0].shape[i];
     for (const TensorType& part : parts) {
-      std::size_t bytes = size_of(part.dtype);
-      for (std::size_t i = axis; i < part.shape.rank(); ++i) bytes *= static_cast<std::size_t>(part.shape[i]);
+      auto bytes = static_cast<std::int64_t>(size_of(part.dtype));
+      for (std::size_t i = axis; i < part.shape.rank(); ++i) bytes *= part.shape[i];
       widths.push_back(bytes);
+      width += bytes;
+    }
+  }
+
+  // Calls f(offset, part, offset there, bytes) for bytes [begin, end) of the larger array, run by run.
+  template <class F>
+  void each(std::int64_t begin, std::int64_t end, F f) const {
+    std::int64_t row = begin / width;
+    std::int64_t skip = begin % width;
+    for (std::int64_t at = begin; at < end; ++row) {
+      for (std::size_t i = 0; i < widths.size() && at < end; ++i) {
+        if (skip >= widths[i]) {
+          skip -= widths[i];
+          continue;
+        }
+        const std::int64_t bytes = std::min(widths[i] - skip, end - at);
+        f(at, i, row * widths[i] + skip, static_cast<std::size_t>(bytes));
+        at += bytes;
+        skip = 0;
+      }
     }
   }
 };
@@ -185,12 +332,11 @@ Forward concat() {
   forward.kernel = [](KernelCall& call) -> KernelRun {
     return [s = SideBySide(call, call.inputs)](const KernelBuffers& buffers) {
       auto* to = static_cast<char*>(buffers.output);
-      for (std::size_t o = 0; o < s.outer; ++o) {
-        for (std::size_t i = 0; i < s.widths.size(); ++i) {
-          std::memcpy(to, static_cast<const char*>(buffers.inputs[i]) + o * s.widths[i], s.widths[i]);
-          to += s.widths[i];
-        }
-      }
+      parallel_for(s.outer * s.width, part_bytes, [&](std::int64_t begin, std::int64_t end) {
+        s.each(begin, end, [&](std::int64_t at, std::size_t i, std::int64_t there, std::size_t bytes) {
+          std::memcpy(to + at, static_cast<const char*>(buffers.inputs[i]) + there, bytes);
+        });
+      });
     };
   };
   return forward;
@@ -203,13 +349,11 @@ Forward split() {
   forward.kernel = [](KernelCall& call) -> KernelRun {
     return [s = SideBySide(call, call.outputs)](const KernelBuffers& buffers) {
       const auto* from = static_cast<const char*>(buffers.inputs[0]);
-      for (std::size_t o = 0; o < s.outer; ++o) {
-        for (std::size_t i = 0; i < s.widths.size(); ++i) {
-          if (buffers.outputs[i])
-            std::memcpy(static_cast<char*>(buffers.outputs[i]) + o * s.widths[i], from, s.widths[i]);
-          from += s.widths[i];
-        }
-      }
+      parallel_for(s.outer * s.width, part_bytes, [&](std::int64_t begin, std::int64_t end) {
+        s.each(begin, end, [&](std::int64_t at, std::size_t i, std::int64_t there, std::size_t bytes) {
+          if (buffers.outputs[i]) std::memcpy(static_cast<char*>(buffers.outputs[i]) + there, from + at, bytes);
+        });
+      });
     };
   };
   return forward;

@@ -31,10 +31,20 @@ struct VectorTable {
   void (*min_lines)(const T* x, std::size_t lines, std::size_t columns, T* out);
   // Each x[i] `columns` times.
   void (*repeat)(const T* x, std::size_t lines, std::size_t columns, T* out);
-  // out[j] = the same over rows i of x[i * columns + j].
+  // out[j] = the sum over rows i of x[i * columns + j].
   void (*sum_rows)(const T* x, std::size_t rows, std::size_t columns, T* out);
-  void (*max_rows)(const T* x, std::size_t rows, std::size_t columns, T* out);
-  void (*min_rows)(const T* x, std::size_t rows, std::size_t columns, T* out);
+  // out[j] = the same over rows i of x[i * stride + j].
+  void (*sum_part_of_rows)(const T* x, std::size_t stride, std::size_t rows, std::size_t columns, T* out);
+  void (*max_part_of_rows)(const T* x, std::size_t stride, std::size_t rows, std::size_t columns, T* out);
+  void (*min_part_of_rows)(const T* x, std::size_t stride, std::size_t rows, std::size_t columns, T* out);
+  // out[i] = the index of the first greatest or NaN of line i, x[i * columns] and so on.
+  void (*argmax_lines)(const T* x, std::size_t lines, std::size_t columns, std::int64_t* out);
+  // out[j] = the i of the first greatest or NaN of x[i * stride + j], of fewer than 2^31 rows.
+  void (*argmax_part_of_rows)(const T* x, std::size_t stride, std::size_t rows, std::size_t columns, std::int64_t* out);
+  // to[i * to_stride + j] = from[j * from_stride + i] for i < rows and j < columns; `streams`: where it is aligned `to`
+  // is written past the caches.
+  void (*transpose)(const T* from, std::size_t from_stride, T* to, std::size_t to_stride, std::size_t rows,
+                    std::size_t columns, bool streams);
   // Elements [begin, begin + n) of a random mask: 1 where the upper 24 of an element's 32 Philox bits are below the
   // threshold, else 0. Four elements share a block (framework/core/philox.hpp), wherever the range is cut.
   void (*keep_mask)(T* out, std::uint64_t begin, std::size_t n, std::uint32_t threshold, std::uint64_t seed,

@@ -84,6 +84,38 @@ void store_part(Batch<T> value, T* p, std::size_t count) {
 template <class T>
 constexpr bool single = sizeof(T) == 4;
 
+template <class T>
+struct Interleaved {
+  Batch<T> low;   // a[0], b[0], a[1], b[1], ... of the first halves
+  Batch<T> high;  // and of the second ones
+};
+
+template <class T>
+Interleaved<T> interleave(Batch<T> a, Batch<T> b) {
+#if defined(__AVX512F__)
+  if constexpr (single<T>) {
+    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+    return {_mm512_permutex2var_ps(a, low, b), _mm512_permutex2var_ps(a, high, b)};
+  } else {
+    const __m512i low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+    const __m512i high = _mm512_add_epi64(low, _mm512_set1_epi64(4));
+    return {_mm512_permutex2var_pd(a, low, b), _mm512_permutex2var_pd(a, high, b)};
+  }
+#elif defined(__AVX2__)
+  // In each half of a register
+  const Batch<T> low = xsimd::zip_lo(a, b);
+  const Batch<T> high = xsimd::zip_hi(a, b);
+  if constexpr (single<T>) {
+    return {_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31)};
+  } else {
+    return {_mm256_permute2f128_pd(low, high, 0x20), _mm256_permute2f128_pd(low, high, 0x31)};
+  }
+#else
+  return {xsimd::zip_lo(a, b), xsimd::zip_hi(a, b)};
+#endif
+}
+
 // Either NaN makes NaN: a where a is greater or NaN, else b.
 template <class T>
 Batch<T> maximum(Batch<T> a, Batch<T> b) {

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <limits>
+#include <type_traits>
 
 #include <chainrule/framework/kernels/simd/batch.hpp>
 
@@ -10,114 +11,216 @@ namespace chainrule::kernels::CHAINRULE_ARCH {
 
 namespace {
 
-// Sums are made of blocks of up to 256 elements, and the blocks are added pairwise.
+// Sums are made of blocks of up to 256 elements, and the blocks are added pairwise. Extremes need no blocks: theirs are
+// as long as pays.
 constexpr std::size_t block = 256;
 
+// What is combined. `start` with anything is that. combine() keeps NaNs; take() need not where Beside sees them.
+template <class T>
 struct SumOf {
-  template <class B>
-  static B combine(B a, B b) {
-    return a + b;
-  }
-  template <class T>
-  static T combine_one(T a, T b) {
-    return a + b;
-  }
-  template <class T>
-  static T start() {
-    return T(0);
-  }
-};
-struct MaxOf {
-  template <class B>
-  static B combine(B a, B b) {
-    return maximum(a, b);
-  }
-  template <class T>
-  static T combine_one(T a, T b) {
-    return a > b || a != a ? a : b;
-  }
-  template <class T>
-  static T start() {
-    return -std::numeric_limits<T>::infinity();
-  }
-};
-struct MinOf {
-  template <class B>
-  static B combine(B a, B b) {
-    return minimum(a, b);
-  }
-  template <class T>
-  static T combine_one(T a, T b) {
-    return a < b || a != a ? a : b;
-  }
-  template <class T>
-  static T start() {
-    return std::numeric_limits<T>::infinity();
-  }
+  static constexpr T start = T(0);
+  static Batch<T> combine(Batch<T> a, Batch<T> b) { return a + b; }
+  [[maybe_unused]] static T combine_one(T a, T b) { return a + b; }
+
+  // Nothing beside the sums themselves.
+  struct Beside {
+    void see(Batch<T> /*a*/, Batch<T> /*b*/) {}
+    [[nodiscard]] Batch<T> settle(Batch<T> sum) const { return sum; }
+  };
+  static Batch<T> take(Batch<T> held, Batch<T> x) { return held + x; }
 };
 
-template <class T, class F>
-Batch<T> reduce_block(const T* x, std::size_t n) {
-  constexpr std::size_t w = width<T>;
-  const Batch<T> start(F::template start<T>());
-  Batch<T> acc[4] = {start, start, start, start};
-  std::size_t i = 0;
-  for (; i + 4 * w <= n; i += 4 * w)
-    for (std::size_t k = 0; k < 4; ++k) acc[k] = F::combine(acc[k], load(x + i + k * w));
-  for (; i + w <= n; i += w) acc[0] = F::combine(acc[0], load(x + i));
-  if (i < n) {
-    acc[1] = F::combine(acc[1], load_part(x + i, n - i, F::template start<T>()));
+// Whether a lane has seen a NaN: of two vectors by one comparison, where a maximum that keeps NaNs needs three
+// instructions for each.
+template <class T>
+class AnyNaN {
+ public:
+#if defined(__AVX512F__)
+  void see(Batch<T> a, Batch<T> b) {
+    if constexpr (single<T>) {
+      none_ = _mm512_mask_cmp_ps_mask(none_, a, b, _CMP_ORD_Q);
+    } else {
+      none_ = _mm512_mask_cmp_pd_mask(none_, a, b, _CMP_ORD_Q);
+    }
   }
-  return F::combine(F::combine(acc[0], acc[1]), F::combine(acc[2], acc[3]));
+  [[nodiscard]] Batch<T> settle(Batch<T> x) const {
+    const Batch<T> nan(std::numeric_limits<T>::quiet_NaN());
+    if constexpr (single<T>) {
+      return _mm512_mask_blend_ps(none_, nan, x);
+    } else {
+      return _mm512_mask_blend_pd(none_, nan, x);
+    }
+  }
+
+ private:
+  std::conditional_t<single<T>, __mmask16, __mmask8> none_ = static_cast<decltype(none_)>(~0U);
+#else
+  void see(Batch<T> a, Batch<T> b) {
+#if defined(__AVX2__)
+    if constexpr (single<T>) {
+      any_ = any_ | Batch<T>(_mm256_cmp_ps(a, b, _CMP_UNORD_Q));
+    } else {
+      any_ = any_ | Batch<T>(_mm256_cmp_pd(a, b, _CMP_UNORD_Q));
+    }
+#else
+    const Batch<T> zero(T(0));
+    const Batch<T> nan(std::numeric_limits<T>::quiet_NaN());
+    any_ = any_ | xsimd::select(xsimd::isnan(a) | xsimd::isnan(b), nan, zero);
+#endif
+  }
+  // All bits of a NaN's exponent are set.
+  [[nodiscard]] Batch<T> settle(Batch<T> x) const { return x | any_; }
+
+ private:
+  Batch<T> any_ = Batch<T>(T(0));
+#endif
+};
+
+template <class T>
+struct MaxOf {
+  static constexpr T start = -std::numeric_limits<T>::infinity();
+  static Batch<T> combine(Batch<T> a, Batch<T> b) { return maximum(a, b); }
+  static T combine_one(T a, T b) { return a > b || a != a ? a : b; }
+  using Beside = AnyNaN<T>;
+  static Batch<T> take(Batch<T> held, Batch<T> x) { return xsimd::max(held, x); }
+};
+
+template <class T>
+struct MinOf {
+  static constexpr T start = std::numeric_limits<T>::infinity();
+  static Batch<T> combine(Batch<T> a, Batch<T> b) { return minimum(a, b); }
+  static T combine_one(T a, T b) { return a < b || a != a ? a : b; }
+  using Beside = AnyNaN<T>;
+  static Batch<T> take(Batch<T> held, Batch<T> x) { return xsimd::min(held, x); }
+};
+
+// A run that is being reduced to one vector. No arrays: these would be kept in memory.
+template <class T, class F>
+class Run {
+ public:
+  static constexpr std::size_t step = 4 * width<T>;
+
+  void take(const T* x) {
+    constexpr std::size_t w = width<T>;
+    const Batch<T> v0 = load(x);
+    const Batch<T> v1 = load(x + w);
+    const Batch<T> v2 = load(x + 2 * w);
+    const Batch<T> v3 = load(x + 3 * w);
+    a0_ = F::take(a0_, v0);
+    a1_ = F::take(a1_, v1);
+    a2_ = F::take(a2_, v2);
+    a3_ = F::take(a3_, v3);
+    beside0_.see(v0, v1);
+    beside1_.see(v2, v3);
+  }
+
+  // The last n < step elements.
+  Batch<T> end(const T* x, std::size_t n) {
+    constexpr std::size_t w = width<T>;
+    std::size_t i = 0;
+    for (; i + w <= n; i += w) {
+      const Batch<T> v = load(x + i);
+      a0_ = F::take(a0_, v);
+      beside0_.see(v, v);
+    }
+    if (i < n) {
+      const Batch<T> v = load_part(x + i, n - i, F::start);
+      a1_ = F::take(a1_, v);
+      beside0_.see(v, v);
+    }
+    return F::combine(beside0_.settle(F::combine(a0_, a1_)), beside1_.settle(F::combine(a2_, a3_)));
+  }
+
+ private:
+  Batch<T> a0_ = Batch<T>(F::start);
+  Batch<T> a1_ = Batch<T>(F::start);
+  Batch<T> a2_ = Batch<T>(F::start);
+  Batch<T> a3_ = Batch<T>(F::start);
+  typename F::Beside beside0_;
+  typename F::Beside beside1_;
+};
+
+// `count` runs of n elements, 1 or 2, the first elements of which are `apart` from each other: memory gives two runs at
+// a time faster than one.
+template <class T, class F, std::size_t count>
+void reduce_block(const T* x, std::size_t apart, std::size_t n, Batch<T>* out) {
+  constexpr std::size_t step = Run<T, F>::step;
+  Run<T, F> first;
+  std::size_t i = 0;
+  if constexpr (count == 1) {
+    for (; i + step <= n; i += step) first.take(x + i);
+  } else {
+    Run<T, F> second;
+    for (; i + step <= n; i += step) {
+      first.take(x + i);
+      second.take(x + apart + i);
+    }
+    out[1] = second.end(x + apart + i, n - i);
+  }
+  out[0] = first.end(x + i, n - i);
 }
 
-template <class T, class F>
-Batch<T> reduce_pairwise(const T* x, std::size_t n) {
-  if (n <= block) return reduce_block<T, F>(x, n);
+template <class T, class F, std::size_t count>
+void reduce_pairwise(const T* x, std::size_t apart, std::size_t n, Batch<T>* out) {
+  if (n <= block) return reduce_block<T, F, count>(x, apart, n, out);
   const std::size_t half = (n / 2 + block - 1) / block * block;
-  return F::combine(reduce_pairwise<T, F>(x, half), reduce_pairwise<T, F>(x + half, n - half));
+  Batch<T> other[count];
+  reduce_pairwise<T, F, count>(x, apart, half, out);
+  reduce_pairwise<T, F, count>(x + half, apart, n - half, other);
+  for (std::size_t c = 0; c < count; ++c) out[c] = F::combine(out[c], other[c]);
+}
+
+// Lines of n elements, one after the other, to a vector each.
+template <class T, class F>
+void reduce_some_lines(const T* x, std::size_t lines, std::size_t n, Batch<T>* out) {
+  std::size_t i = 0;
+  if (n >= 2 * block)
+    for (; i + 2 <= lines; i += 2) reduce_pairwise<T, F, 2>(x + i * n, n, n, out + i);
+  for (; i < lines; ++i) reduce_pairwise<T, F, 1>(x + i * n, n, n, out + i);
+}
+
+// The second half of the lanes onto the first, and so on.
+template <class T, class F>
+T across(Batch<T> x) {
+#if defined(__AVX512F__)
+  if constexpr (single<T>) {
+    x = F::combine(x, Batch<T>(_mm512_shuffle_f32x4(x, x, 0x4E)));
+    x = F::combine(x, Batch<T>(_mm512_shuffle_f32x4(x, x, 0xB1)));
+    x = F::combine(x, Batch<T>(_mm512_permute_ps(x, 0x4E)));
+    x = F::combine(x, Batch<T>(_mm512_permute_ps(x, 0xB1)));
+    return _mm512_cvtss_f32(x);
+  } else {
+    x = F::combine(x, Batch<T>(_mm512_shuffle_f64x2(x, x, 0x4E)));
+    x = F::combine(x, Batch<T>(_mm512_shuffle_f64x2(x, x, 0xB1)));
+    x = F::combine(x, Batch<T>(_mm512_permute_pd(x, 0x55)));
+    return _mm512_cvtsd_f64(x);
+  }
+#elif defined(__AVX2__)
+  if constexpr (single<T>) {
+    x = F::combine(x, Batch<T>(_mm256_permute2f128_ps(x, x, 0x01)));
+    x = F::combine(x, Batch<T>(_mm256_permute_ps(x, 0x4E)));
+    x = F::combine(x, Batch<T>(_mm256_permute_ps(x, 0xB1)));
+    return _mm256_cvtss_f32(x);
+  } else {
+    x = F::combine(x, Batch<T>(_mm256_permute2f128_pd(x, x, 0x01)));
+    x = F::combine(x, Batch<T>(_mm256_permute_pd(x, 0x5)));
+    return _mm256_cvtsd_f64(x);
+  }
+#else
+  constexpr std::size_t w = width<T>;
+  T parts[w];
+  x.store_unaligned(parts);
+  for (std::size_t half = w / 2; half > 0; half /= 2)
+    for (std::size_t i = 0; i < half; ++i) parts[i] = F::combine_one(parts[i], parts[i + half]);
+  return parts[0];
+#endif
 }
 
 template <class T, class F>
 T reduce(const T* x, std::size_t n) {
-  constexpr std::size_t w = width<T>;
-  T parts[w];
-  reduce_pairwise<T, F>(x, n).store_unaligned(parts);
-  for (std::size_t half = w / 2; half > 0; half /= 2)
-    for (std::size_t i = 0; i < half; ++i) parts[i] = F::combine_one(parts[i], parts[i + half]);
-  return parts[0];
-}
-
-template <class T>
-struct Interleaved {
-  Batch<T> low;   // a[0], b[0], a[1], b[1], ... of the first halves
-  Batch<T> high;  // and of the second ones
-};
-
-template <class T>
-Interleaved<T> interleave(Batch<T> a, Batch<T> b) {
-#if defined(__AVX512F__)
-  if constexpr (single<T>) {
-    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
-    return {_mm512_permutex2var_ps(a, low, b), _mm512_permutex2var_ps(a, high, b)};
-  } else {
-    const __m512i low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
-    const __m512i high = _mm512_add_epi64(low, _mm512_set1_epi64(4));
-    return {_mm512_permutex2var_pd(a, low, b), _mm512_permutex2var_pd(a, high, b)};
-  }
-#elif defined(__AVX2__)
-  // In each half of a register
-  const Batch<T> low = xsimd::zip_lo(a, b);
-  const Batch<T> high = xsimd::zip_hi(a, b);
-  if constexpr (single<T>) {
-    return {_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31)};
-  } else {
-    return {_mm256_permute2f128_pd(low, high, 0x20), _mm256_permute2f128_pd(low, high, 0x31)};
-  }
-#else
-  return {xsimd::zip_lo(a, b), xsimd::zip_hi(a, b)};
-#endif
+  Batch<T> held;
+  reduce_pairwise<T, F, 1>(x, n, n, &held);
+  return across<T, F>(held);
 }
 
 // As many lines at a time as a vector has lanes: the second halves of their vectors are combined with the first, of two
@@ -125,14 +228,16 @@ Interleaved<T> interleave(Batch<T> a, Batch<T> b) {
 template <class T, class F>
 void reduce_lines(const T* x, std::size_t lines, std::size_t columns, T* out) {
   constexpr std::size_t w = width<T>;
-  const Batch<T> start(F::template start<T>());
+  Batch<T> held[w];
   std::size_t i = 0;
   for (; i + w <= lines; i += w) {
-    Batch<T> held[w];
     const T* line = x + i * columns;
-    for (std::size_t k = 0; k < w; ++k, line += columns)
-      held[k] = columns < w ? F::combine(start, load_part(line, columns, F::template start<T>()))
-                            : reduce_pairwise<T, F>(line, columns);
+    if (columns < w) {
+      for (std::size_t k = 0; k < w; ++k, line += columns)
+        held[k] = F::combine(Batch<T>(F::start), load_part(line, columns, F::start));
+    } else {
+      reduce_some_lines<T, F>(line, w, columns, held);
+    }
     for (std::size_t half = w / 2; half > 0; half /= 2) {
       for (std::size_t k = 0; k < half; ++k) {
         const auto [low, high] = interleave<T>(held[k], held[k + half]);
@@ -141,7 +246,10 @@ void reduce_lines(const T* x, std::size_t lines, std::size_t columns, T* out) {
     }
     held[0].store_unaligned(out + i);
   }
-  for (; i < lines; ++i) out[i] = reduce<T, F>(x + i * columns, columns);
+  const std::size_t left = lines - i;
+  if (left == 0) return;
+  reduce_some_lines<T, F>(x + i * columns, left, columns, held);
+  for (std::size_t k = 0; k < left; ++k) out[i + k] = across<T, F>(held[k]);
 }
 
 // The way back from sums of lines.
@@ -161,63 +269,84 @@ void repeat(const T* x, std::size_t lines, std::size_t columns, T* out) {
 // Rows onto each other, `count` neighbouring vectors of them: blocks of up to 64 rows one row after the other, and the
 // blocks pairwise.
 template <class T, class F, std::size_t count, class Read>
-void reduce_row_block(const T* x, std::size_t rows, std::size_t columns, Read read, Batch<T>* out) {
+void reduce_row_block(const T* x, std::size_t rows, std::size_t stride, Read read, Batch<T>* out) {
   Batch<T> held[count];  // in registers: nothing else knows its address
-  for (auto& h : held) h = Batch<T>(F::template start<T>());
-  for (std::size_t i = 0; i < rows; ++i)
-    for (std::size_t k = 0; k < count; ++k) held[k] = F::combine(held[k], read(x + i * columns + k * width<T>));
-  for (std::size_t k = 0; k < count; ++k) out[k] = held[k];
+  typename F::Beside beside[count];
+  for (auto& h : held) h = Batch<T>(F::start);
+  std::size_t i = 0;
+  for (; i + 2 <= rows; i += 2) {
+    for (std::size_t k = 0; k < count; ++k) {
+      const Batch<T> v = read(x + i * stride + k * width<T>);
+      const Batch<T> w = read(x + (i + 1) * stride + k * width<T>);
+      held[k] = F::take(F::take(held[k], v), w);
+      beside[k].see(v, w);
+    }
+  }
+  if (i < rows) {
+    for (std::size_t k = 0; k < count; ++k) {
+      const Batch<T> v = read(x + i * stride + k * width<T>);
+      held[k] = F::take(held[k], v);
+      beside[k].see(v, v);
+    }
+  }
+  for (std::size_t k = 0; k < count; ++k) out[k] = beside[k].settle(held[k]);
 }
 
 template <class T, class F, std::size_t count, class Read>
-void reduce_rows_pairwise(const T* x, std::size_t rows, std::size_t columns, Read read, Batch<T>* out) {
+void reduce_rows_pairwise(const T* x, std::size_t rows, std::size_t stride, Read read, Batch<T>* out) {
   constexpr std::size_t rows_at_once = 64;
-  if (rows <= rows_at_once) return reduce_row_block<T, F, count>(x, rows, columns, read, out);
+  if (rows <= rows_at_once) return reduce_row_block<T, F, count>(x, rows, stride, read, out);
   const std::size_t half = (rows / 2 + rows_at_once - 1) / rows_at_once * rows_at_once;
   Batch<T> other[count];
-  reduce_rows_pairwise<T, F, count>(x, half, columns, read, out);
-  reduce_rows_pairwise<T, F, count>(x + half * columns, rows - half, columns, read, other);
+  reduce_rows_pairwise<T, F, count>(x, half, stride, read, out);
+  reduce_rows_pairwise<T, F, count>(x + half * stride, rows - half, stride, read, other);
   for (std::size_t k = 0; k < count; ++k) out[k] = F::combine(out[k], other[k]);
 }
 
 template <class T, class F>
-void reduce_rows(const T* x, std::size_t rows, std::size_t columns, T* out) {
+void reduce_part_of_rows(const T* x, std::size_t stride, std::size_t rows, std::size_t columns, T* out) {
   constexpr std::size_t w = width<T>;
   constexpr std::size_t stripe = 4;  // vectors held in registers
   const auto whole = [](const T* p) { return load(p); };
   std::size_t j = 0;
   for (; j + stripe * w <= columns; j += stripe * w) {
     Batch<T> result[stripe];
-    reduce_rows_pairwise<T, F, stripe>(x + j, rows, columns, whole, result);
+    reduce_rows_pairwise<T, F, stripe>(x + j, rows, stride, whole, result);
     for (std::size_t k = 0; k < stripe; ++k) result[k].store_unaligned(out + j + k * w);
   }
   Batch<T> result;
   for (; j + w <= columns; j += w) {
-    reduce_rows_pairwise<T, F, 1>(x + j, rows, columns, whole, &result);
+    reduce_rows_pairwise<T, F, 1>(x + j, rows, stride, whole, &result);
     result.store_unaligned(out + j);
   }
   if (j < columns) {
     const std::size_t left = columns - j;
     const auto part = [left](const T* p) { return load_part(p, left, T(0)); };
-    reduce_rows_pairwise<T, F, 1>(x + j, rows, columns, part, &result);
+    reduce_rows_pairwise<T, F, 1>(x + j, rows, stride, part, &result);
     store_part<T>(result, out + j, left);
   }
+}
+
+template <class T>
+void sum_rows(const T* x, std::size_t rows, std::size_t columns, T* out) {
+  reduce_part_of_rows<T, SumOf<T>>(x, columns, rows, columns, out);
 }
 
 }  // namespace
 
 template <class T>
 void fill_reductions(VectorTable<T>& table) {
-  table.sum = reduce<T, SumOf>;
-  table.max = reduce<T, MaxOf>;
-  table.min = reduce<T, MinOf>;
-  table.sum_lines = reduce_lines<T, SumOf>;
-  table.max_lines = reduce_lines<T, MaxOf>;
-  table.min_lines = reduce_lines<T, MinOf>;
+  table.sum = reduce<T, SumOf<T>>;
+  table.max = reduce<T, MaxOf<T>>;
+  table.min = reduce<T, MinOf<T>>;
+  table.sum_lines = reduce_lines<T, SumOf<T>>;
+  table.max_lines = reduce_lines<T, MaxOf<T>>;
+  table.min_lines = reduce_lines<T, MinOf<T>>;
   table.repeat = repeat<T>;
-  table.sum_rows = reduce_rows<T, SumOf>;
-  table.max_rows = reduce_rows<T, MaxOf>;
-  table.min_rows = reduce_rows<T, MinOf>;
+  table.sum_rows = sum_rows<T>;
+  table.sum_part_of_rows = reduce_part_of_rows<T, SumOf<T>>;
+  table.max_part_of_rows = reduce_part_of_rows<T, MaxOf<T>>;
+  table.min_part_of_rows = reduce_part_of_rows<T, MinOf<T>>;
 }
 template void fill_reductions(VectorTable<float>& table);
 template void fill_reductions(VectorTable<double>& table);

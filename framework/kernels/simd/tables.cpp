@@ -9,6 +9,8 @@ VectorTable<T> make_table() {
   VectorTable<T> table{};
   fill_micro_operations(table);
   fill_reductions(table);
+  fill_argmax(table);
+  fill_transposes(table);
   fill_random_masks(table);
   return table;
 }

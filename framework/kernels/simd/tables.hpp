@@ -14,6 +14,10 @@ void fill_micro_operations(VectorTable<T>& table);
 template <class T>
 void fill_reductions(VectorTable<T>& table);
 template <class T>
+void fill_argmax(VectorTable<T>& table);
+template <class T>
+void fill_transposes(VectorTable<T>& table);
+template <class T>
 void fill_random_masks(VectorTable<T>& table);
 
 }  // namespace chainrule::kernels::CHAINRULE_ARCH
