@@ -26,6 +26,7 @@
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/compare.hpp>
 #include <chainrule/ops/control.hpp>
+#include <chainrule/ops/convolution.hpp>
 #include <chainrule/ops/indexing.hpp>
 #include <chainrule/ops/layout.hpp>
 #include <chainrule/ops/loss.hpp>

@@ -10,6 +10,7 @@ VectorTable<T> make_table() {
   fill_micro_operations(table);
   fill_reductions(table);
   fill_random_masks(table);
+  fill_windows(table);
   return table;
 }
 

@@ -15,5 +15,7 @@ template <class T>
 void fill_reductions(VectorTable<T>& table);
 template <class T>
 void fill_random_masks(VectorTable<T>& table);
+template <class T>
+void fill_windows(VectorTable<T>& table);
 
 }  // namespace chainrule::kernels::CHAINRULE_ARCH
