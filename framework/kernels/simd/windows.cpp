@@ -38,6 +38,17 @@ CHAINRULE_INLINE inline Batch<T> multiply_add(Batch<T> a, Batch<T> b, Batch<T> s
 #endif
 }
 
+// A register that stays one: g++ would read memory for each of its uses instead, and loads are what is scarce.
+template <class T>
+CHAINRULE_INLINE inline Batch<T> held(Batch<T> x) {
+#if defined(__AVX512F__)
+  __asm__("" : "+v"(x.data));
+#elif defined(__x86_64__)
+  __asm__("" : "+x"(x.data));
+#endif
+  return x;
+}
+
 template <class T>
 constexpr std::int64_t lanes_of_vector = static_cast<std::int64_t>(width<T>);
 
@@ -122,9 +133,10 @@ void lanes_of_products(const LanesOfProducts<T>& by_reference) {
       const std::int64_t b_image = image * call.b_image;
       const auto add = [&](std::int64_t q, auto load_at) CHAINRULE_INLINE {
         Batch<T> x[columns];
-        unrolled<columns>([&](auto j) CHAINRULE_INLINE { x[j.value] = load_at(b_rows[j.value] + b_image + q); });
+        unrolled<columns>([&](auto j)
+                              CHAINRULE_INLINE { x[j.value] = held<T>(load_at(b_rows[j.value] + b_image + q)); });
         unrolled<rows>([&](auto i) CHAINRULE_INLINE {
-          const Batch<T> factor = load_at(a_image + i.value * call.a_row + q);
+          const Batch<T> factor = held<T>(load_at(a_image + i.value * call.a_row + q));
           unrolled<columns>([&](auto j) CHAINRULE_INLINE {
             sums[i.value][j.value] = multiply_add<T>(factor, x[j.value], sums[i.value][j.value]);
           });
