@@ -34,6 +34,7 @@
 #include <chainrule/ops/matmul.hpp>
 #include <chainrule/ops/nn.hpp>
 #include <chainrule/ops/normalization.hpp>
+#include <chainrule/ops/pooling.hpp>
 #include <chainrule/ops/random.hpp>
 #include <chainrule/ops/reduce.hpp>
 #include <chainrule/ops/softmax.hpp>

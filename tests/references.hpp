@@ -446,6 +446,13 @@ Reference bilinear(F f) {
           .magnitude = [f](const Inputs& x, const Attributes& a) -> X { return f(xt::abs(x[0]), xt::abs(x[1]), a); }};
 }
 
+// A weighted sum of an array's elements, with weights of 0 or more.
+template <class F>
+Reference weighted(F f) {
+  return {.value = [f](const Inputs& x, const Attributes& a) -> X { return f(x[0], a); },
+          .magnitude = [f](const Inputs& x, const Attributes& a) -> X { return f(xt::abs(x[0]), a); }};
+}
+
 inline Reference unsigned_zero(Reference reference) {
   reference.signed_zero = false;
   return reference;
@@ -603,6 +610,18 @@ inline const std::map<std::string, Reference>& references() {
       {"conv", bilinear(images::convolved)},
       {"conv_input_gradient", bilinear(images::input_gradient)},
       {"conv_weight_gradient", bilinear(images::weight_gradient)},
+      {"max_pool",
+       {.value = [](const Inputs& x, const Attributes& a) { return images::max_gathered(x[0], x[0], a); }, .ulps = 0}},
+      {"max_pool_gather",
+       {.value = [](const Inputs& x, const Attributes& a) { return images::max_gathered(x[0], x[1], a); }, .ulps = 0}},
+      {"max_pool_scatter",
+       {.value = [](const Inputs& x, const Attributes& a) { return images::max_scattered(x[0], x[1], a); },
+        .magnitude = [](const Inputs& x,
+                        const Attributes& a) { return images::max_scattered(x[0], xt::abs(x[1]), a); }}},
+      {"resample", weighted([](const X& x, const Attributes& a) { return images::resampled(x, a, false); })},
+      {"resample_gradient", weighted([](const X& x, const Attributes& a) { return images::resampled(x, a, true); })},
+      {"unfold", moved([](const X& x, const Attributes& a) { return images::unfolded(x, a); })},
+      {"fold", weighted([](const X& x, const Attributes& a) { return images::folded(x, a); })},
 
       // softmax and losses
       {"softmax",

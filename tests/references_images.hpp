@@ -1,9 +1,10 @@
 // What the ops on images should compute, by plain loops over the indices in their definitions.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <limits>
+#include <string>
 #include <vector>
 
 #if __has_include(<xtensor/xarray.hpp>)
@@ -132,6 +133,174 @@ inline X weight_gradient(const X& x, const X& dy, const Attributes& a) {
   for_each_product(x, dw, dy, a,
                    [&](std::size_t i, std::size_t j, std::size_t o) { dw.flat(j) += x.flat(i) * dy.flat(o); });
   return dw;
+}
+
+// ---- windows
+
+// f(index of an output, indices of its window's elements in row-major order) for each output of each channel.
+template <class F>
+void for_each_window(const X& x, const Attributes& a, F f) {
+  const Image in(x);
+  const Axes even = a.get<Axes>("outputs", Axes{});
+  const Axes window = a.get<Axes>("window", Axes{});
+  const Dims3 taps(window.begin(), window.end());
+  const Dims3 outputs = even.empty() ? outputs_of(in.extents(), taps, a) : Dims3(even.begin(), even.end());
+  std::size_t number = 0;
+  for (std::int64_t n = 0; n < in.extent(0); ++n)
+    for (std::int64_t c = 0; c < in.extent(1); ++c)
+      for_each(outputs, [&](const Dims3& o) {
+        std::vector<std::size_t> elements;
+        for_each(in.extents(), [&](const Dims3& place) {
+          bool within = true;
+          for (std::size_t i = 0; i < o.size() && within; ++i) {
+            if (!even.empty()) {  // o in / out <= place < (o + 1) in / out, its ends rounded outwards
+              within = (place[i] + 1) * outputs[i] > o[i] * in.extent(i + 2) &&
+                       place[i] * outputs[i] < (o[i] + 1) * in.extent(i + 2);
+            } else {
+              const std::int64_t from_first = place[i] - place_of(o, Dims3(o.size(), 0), a)[i];
+              const std::int64_t dilation = a.get<Axes>("dilation")[i];
+              within = from_first >= 0 && from_first % dilation == 0 && from_first / dilation < taps[i];
+            }
+          }
+          if (within) elements.push_back(in.flat(n, c, place));
+        });
+        f(number++, elements);
+      });
+}
+
+// Of each window the first greatest element's index, NaN before all others; none of an empty one.
+inline std::vector<std::vector<std::size_t>> maxima(const X& x, const Attributes& a) {
+  std::vector<std::vector<std::size_t>> out;
+  for_each_window(x, a, [&](std::size_t, const std::vector<std::size_t>& window) {
+    out.emplace_back();
+    for (const std::size_t i : window) {
+      const double now = x.flat(i);
+      if (out.back().empty()) out.back() = {i};
+      const double best = x.flat(out.back()[0]);
+      if (now > best || (std::isnan(now) && !std::isnan(best))) out.back() = {i};
+    }
+  });
+  return out;
+}
+
+inline std::vector<std::size_t> pooled_shape(const X& x, const Attributes& a) {
+  const Image in(x);
+  const Axes even = a.get<Axes>("outputs", Axes{});
+  const Axes window = a.get<Axes>("window", Axes{});
+  return shape_with(in.extent(0), in.extent(1),
+                    even.empty() ? outputs_of(in.extents(), Dims3(window.begin(), window.end()), a)
+                                 : Dims3(even.begin(), even.end()));
+}
+
+// v's elements where x's windows are greatest.
+inline X max_gathered(const X& x, const X& v, const Attributes& a) {
+  X y = xt::zeros<double>(pooled_shape(x, a));
+  const auto places = maxima(x, a);
+  for (std::size_t i = 0; i < places.size(); ++i)
+    for (const std::size_t place : places[i]) y.flat(i) = v.flat(place);
+  return y;
+}
+
+inline X max_scattered(const X& x, const X& dy, const Attributes& a) {
+  X dx = xt::zeros<double>(x.shape());
+  const auto places = maxima(x, a);
+  for (std::size_t i = 0; i < places.size(); ++i)
+    for (const std::size_t place : places[i]) dx.flat(place) += dy.flat(i);
+  return dx;
+}
+
+// What input j of `in` counts for in output i of `out`, along an axis that is resampled.
+inline double resampling_weight(const Attributes& a, std::int64_t i, std::int64_t out, std::int64_t j,
+                                std::int64_t in) {
+  const auto& kind = a.get<std::string>("kind");
+  if (kind == "average") {
+    const Axes numbers = a.get<Axes>("numbers");
+    double inside = 0;
+    for (std::int64_t t = 0; t < numbers[0]; ++t) {
+      const std::int64_t place = i * numbers[1] + t - numbers[2];
+      inside += place >= 0 && place < in ? 1 : 0;
+    }
+    const std::int64_t tap = j - (i * numbers[1] - numbers[2]);
+    return tap >= 0 && tap < numbers[0] ? 1 / (numbers[4] != 0 ? static_cast<double>(numbers[0]) : inside) : 0;
+  }
+  if (kind == "even") {
+    const auto within = [&](std::int64_t k) { return (k + 1) * out > i * in && k * out < (i + 1) * in; };
+    double all = 0;
+    for (std::int64_t k = 0; k < in; ++k) all += within(k) ? 1 : 0;
+    return within(j) ? 1 / all : 0;
+  }
+  if (kind == "nearest") return j * out <= i * in && (j + 1) * out > i * in ? 1 : 0;
+  // The hat function of each input, 1 there and 0 at the next ones, at place / unit, which lies within the inputs.
+  std::int64_t place = out == 1 ? 0 : i * (in - 1);
+  std::int64_t unit = out == 1 ? 1 : out - 1;
+  if (kind == "linear") {
+    place = (2 * i + 1) * in - out;
+    unit = 2 * out;
+  }
+  place = std::min(std::max<std::int64_t>(place, 0), (in - 1) * unit);
+  return static_cast<double>(std::max<std::int64_t>(0, unit - std::abs(place - j * unit))) / static_cast<double>(unit);
+}
+
+// Along the attribute's axis; or its adjoint.
+inline X resampled(const X& x, const Attributes& a, bool transposed) {
+  const auto axis = static_cast<std::size_t>(a.get<std::int64_t>("axis"));
+  std::vector<std::size_t> shape(x.shape().begin(), x.shape().end());
+  const auto from = static_cast<std::int64_t>(shape[axis]);
+  const std::int64_t to = a.get<Shape>("size")[0].extent();
+  shape[axis] = static_cast<std::size_t>(to);
+  X y = xt::zeros<double>(shape);
+  std::size_t inner = 1;
+  for (std::size_t i = axis + 1; i < shape.size(); ++i) inner *= shape[i];
+  for (std::size_t i = 0; i < y.size(); ++i) {
+    const auto o = static_cast<std::int64_t>(i / inner % shape[axis]);
+    const std::size_t line = i / inner / shape[axis];
+    for (std::int64_t j = 0; j < from; ++j)
+      y.flat(i) += (transposed ? resampling_weight(a, j, from, o, to) : resampling_weight(a, o, to, j, from)) *
+                   x.flat((line * static_cast<std::size_t>(from) + static_cast<std::size_t>(j)) * inner + i % inner);
+  }
+  return y;
+}
+
+// f(index into x, into the columns) for each element of each window.
+template <class F>
+void for_each_column_element(const X& x, const Attributes& a, F f) {
+  const Image in(x);
+  const Axes window = a.get<Axes>("window", Axes{});
+  const Dims3 taps(window.begin(), window.end());
+  const Dims3 outputs = outputs_of(in.extents(), taps, a);
+  std::size_t number = 0;
+  for (std::int64_t n = 0; n < in.extent(0); ++n)
+    for (std::int64_t c = 0; c < in.extent(1); ++c)
+      for_each(taps, [&](const Dims3& t) {
+        for_each(outputs, [&](const Dims3& o) {
+          const Dims3 place = place_of(o, t, a);
+          if (in.inside(place)) f(in.flat(n, c, place), number);
+          ++number;
+        });
+      });
+}
+
+inline X unfolded(const X& x, const Attributes& a) {
+  const Image in(x);
+  const Axes window = a.get<Axes>("window", Axes{});
+  std::int64_t taps = 1;
+  for (const std::int64_t n : window) taps *= n;
+  std::int64_t outputs = 1;
+  for (const std::int64_t n : outputs_of(in.extents(), Dims3(window.begin(), window.end()), a)) outputs *= n;
+  X columns = xt::zeros<double>(shape_with(in.extent(0), in.extent(1) * taps, {outputs}));
+  for_each_column_element(x, a, [&](std::size_t i, std::size_t j) { columns.flat(j) = x.flat(i); });
+  return columns;
+}
+
+inline X folded(const X& columns, const Attributes& a) {
+  std::int64_t taps = 1;
+  for (const std::int64_t n : a.get<Axes>("window")) taps *= n;
+  Dims3 extents;
+  for (const Dimension d : a.get<Shape>("extents")) extents.push_back(d.extent());
+  X x = xt::zeros<double>(shape_with(static_cast<std::int64_t>(columns.shape()[0]),
+                                     static_cast<std::int64_t>(columns.shape()[1]) / taps, extents));
+  for_each_column_element(x, a, [&](std::size_t i, std::size_t j) { x.flat(i) += columns.flat(j); });
+  return x;
 }
 
 }  // namespace chainrule::test::images

@@ -66,6 +66,13 @@ struct WindowTable {
   void (*spread)(const SpreadRows<T>& call);
   // to[i * step] += from[i] for i < n
   void (*add)(const T* from, std::int64_t n, T* to, std::int64_t step);
+  // Of maxima over windows, one tap of n outputs: x[i * step] is an element of output i's window.
+  //   best[i] = that, where it is greater or NaN
+  void (*max)(const T* x, std::int64_t step, std::int64_t n, T* best);
+  //   to[i * step] += rest[i] and rest[i] = 0, where it is the best, or NaN
+  void (*max_scatter)(const T* x, std::int64_t step, std::int64_t n, const T* best, T* rest, T* to);
+  //   out[i] = from[i * step] and open[i] = 0, where it is the best, or NaN, and open[i] is not 0
+  void (*max_gather)(const T* x, const T* from, std::int64_t step, std::int64_t n, const T* best, T* open, T* out);
 };
 
 }  // namespace chainrule::kernels

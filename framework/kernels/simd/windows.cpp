@@ -204,6 +204,105 @@ void add_row(const T* from, std::int64_t n, T* to, std::int64_t step) {
   store_part<T>(load_part(to + i, count, T(0)) + load_part(from + i, count, T(0)), to + i, count);
 }
 
+// ---- maxima
+
+// p[0], p[step], ...: `count` of them, at most a vector.
+template <class T>
+CHAINRULE_INLINE inline Batch<T> load_strided(const T* p, std::int64_t step, std::size_t count) {
+  constexpr std::size_t w = width<T>;
+  if (step == 1) return count == w ? load(p) : load_part(p, count, T(0));
+#if defined(__AVX512F__)
+  if (step == 2) {
+    const std::size_t all = 2 * count - 1;  // nothing behind the last is read
+    const Batch<T> low = load_part(p, all < w ? all : w, T(0));
+    const Batch<T> high = load_part(p + w, all < w ? 0 : all - w, T(0));
+    if constexpr (single<T>) {
+      const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+      return _mm512_permutex2var_ps(low, even, high);
+    } else {
+      return _mm512_permutex2var_pd(low, _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14), high);
+    }
+  }
+#endif
+  T gathered[w] = {};
+  for (std::size_t i = 0; i < count; ++i) gathered[i] = p[static_cast<std::int64_t>(i) * step];
+  return load(gathered);
+}
+
+template <class T>
+CHAINRULE_INLINE inline void add_strided(Batch<T> x, T* p, std::int64_t step, std::size_t count) {
+  constexpr std::size_t w = width<T>;
+  if (step == 1) {
+    store_part<T>(load_part(p, count, T(0)) + x, p, count);
+    return;
+  }
+#if defined(__AVX512F__)
+  if (step == 2) {
+    const std::size_t all = 2 * count - 1;
+    const std::size_t low = all < w ? all : w;
+    const Batch<T> zeros(T(0));
+    Batch<T> first;
+    Batch<T> second;
+    if constexpr (single<T>) {
+      const __m512i places = _mm512_setr_epi32(0, 16, 1, 16, 2, 16, 3, 16, 4, 16, 5, 16, 6, 16, 7, 16);
+      const __m512i others = _mm512_setr_epi32(8, 16, 9, 16, 10, 16, 11, 16, 12, 16, 13, 16, 14, 16, 15, 16);
+      first = _mm512_permutex2var_ps(x, places, zeros);
+      second = _mm512_permutex2var_ps(x, others, zeros);
+    } else {
+      first = _mm512_permutex2var_pd(x, _mm512_setr_epi64(0, 8, 1, 8, 2, 8, 3, 8), zeros);
+      second = _mm512_permutex2var_pd(x, _mm512_setr_epi64(4, 8, 5, 8, 6, 8, 7, 8), zeros);
+    }
+    store_part<T>(load_part(p, low, T(0)) + first, p, low);
+    if (all > w) store_part<T>(load_part(p + w, all - w, T(0)) + second, p + w, all - w);
+    return;
+  }
+#endif
+  T scattered[w];
+  x.store_unaligned(scattered);
+  for (std::size_t i = 0; i < count; ++i) p[static_cast<std::int64_t>(i) * step] += scattered[i];
+}
+
+// f(i, count) for each vector of n elements.
+template <class T, class F>
+CHAINRULE_INLINE inline void by_vectors(std::int64_t n, F f) {
+  constexpr std::int64_t w = lanes_of_vector<T>;
+  for (std::int64_t i = 0; i < n; i += w) f(i, static_cast<std::size_t>(n - i < w ? n - i : w));
+}
+
+template <class T>
+void max_of_windows(const T* x, std::int64_t step, std::int64_t n, T* best) {
+  by_vectors<T>(n, [&](std::int64_t i, std::size_t count) CHAINRULE_INLINE {
+    const Batch<T> now = load_strided(x + i * step, step, count);
+    const Batch<T> before = load_part(best + i, count, T(0));
+    store_part<T>(xsimd::select((now > before) | xsimd::isnan(now), now, before), best + i, count);
+  });
+}
+
+template <class T>
+void scatter_to_maxima(const T* x, std::int64_t step, std::int64_t n, const T* best, T* rest, T* to) {
+  const Batch<T> zeros(T(0));
+  by_vectors<T>(n, [&](std::int64_t i, std::size_t count) CHAINRULE_INLINE {
+    const Batch<T> now = load_strided(x + i * step, step, count);
+    const auto found = (now == load_part(best + i, count, T(0))) | xsimd::isnan(now);
+    const Batch<T> left = load_part(rest + i, count, T(0));
+    add_strided<T>(xsimd::select(found, left, zeros), to + i * step, step, count);
+    store_part<T>(xsimd::select(found, zeros, left), rest + i, count);
+  });
+}
+
+template <class T>
+void gather_from_maxima(const T* x, const T* from, std::int64_t step, std::int64_t n, const T* best, T* open, T* out) {
+  const Batch<T> zeros(T(0));
+  by_vectors<T>(n, [&](std::int64_t i, std::size_t count) CHAINRULE_INLINE {
+    const Batch<T> now = load_strided(x + i * step, step, count);
+    const Batch<T> left = load_part(open + i, count, T(0));
+    const auto found = ((now == load_part(best + i, count, T(0))) | xsimd::isnan(now)) & (left > zeros);
+    const Batch<T> there = load_strided(from + i * step, step, count);
+    store_part<T>(xsimd::select(found, there, load_part(out + i, count, T(0))), out + i, count);
+    store_part<T>(xsimd::select(found, zeros, left), open + i, count);
+  });
+}
+
 }  // namespace
 
 template <class T>
@@ -224,6 +323,9 @@ void fill_windows(VectorTable<T>& table) {
   });
   windows.spread = spread_rows<T>;
   windows.add = add_row<T>;
+  windows.max = max_of_windows<T>;
+  windows.max_scatter = scatter_to_maxima<T>;
+  windows.max_gather = gather_from_maxima<T>;
 }
 template void fill_windows(VectorTable<float>& table);
 template void fill_windows(VectorTable<double>& table);
