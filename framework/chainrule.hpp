@@ -27,6 +27,7 @@
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/compare.hpp>
 #include <chainrule/ops/control.hpp>
+#include <chainrule/ops/convolution.hpp>
 #include <chainrule/ops/indexing.hpp>
 #include <chainrule/ops/layout.hpp>
 #include <chainrule/ops/loss.hpp>
@@ -34,6 +35,7 @@
 #include <chainrule/ops/matmul.hpp>
 #include <chainrule/ops/nn.hpp>
 #include <chainrule/ops/normalization.hpp>
+#include <chainrule/ops/pooling.hpp>
 #include <chainrule/ops/random.hpp>
 #include <chainrule/ops/reduce.hpp>
 #include <chainrule/ops/softmax.hpp>

@@ -28,6 +28,8 @@
 #include <chainrule/framework/core/philox.hpp>
 #include <chainrule/framework/graph/attributes.hpp>
 
+#include "references_images.hpp"
+
 namespace chainrule::test {
 
 using X = xt::xarray<double>;
@@ -437,6 +439,20 @@ Reference moved(F f) {
   return {.value = [f](const Inputs& x, const Attributes& a) -> X { return f(x[0], a); }, .ulps = 0};
 }
 
+// A sum of products of two arrays' elements.
+template <class F>
+Reference bilinear(F f) {
+  return {.value = [f](const Inputs& x, const Attributes& a) -> X { return f(x[0], x[1], a); },
+          .magnitude = [f](const Inputs& x, const Attributes& a) -> X { return f(xt::abs(x[0]), xt::abs(x[1]), a); }};
+}
+
+// A weighted sum of an array's elements, with weights of 0 or more.
+template <class F>
+Reference weighted(F f) {
+  return {.value = [f](const Inputs& x, const Attributes& a) -> X { return f(x[0], a); },
+          .magnitude = [f](const Inputs& x, const Attributes& a) -> X { return f(xt::abs(x[0]), a); }};
+}
+
 inline Reference unsigned_zero(Reference reference) {
   reference.signed_zero = false;
   return reference;
@@ -589,6 +605,23 @@ inline const std::map<std::string, Reference>& references() {
       {"matmul",
        {.value = [](const Inputs& x, const Attributes& a) { return product(x[0], x[1], a); },
         .magnitude = [](const Inputs& x, const Attributes& a) { return product(xt::abs(x[0]), xt::abs(x[1]), a); }}},
+
+      // images
+      {"conv", bilinear(images::convolved)},
+      {"conv_input_gradient", bilinear(images::input_gradient)},
+      {"conv_weight_gradient", bilinear(images::weight_gradient)},
+      {"max_pool",
+       {.value = [](const Inputs& x, const Attributes& a) { return images::max_gathered(x[0], x[0], a); }, .ulps = 0}},
+      {"max_pool_gather",
+       {.value = [](const Inputs& x, const Attributes& a) { return images::max_gathered(x[0], x[1], a); }, .ulps = 0}},
+      {"max_pool_scatter",
+       {.value = [](const Inputs& x, const Attributes& a) { return images::max_scattered(x[0], x[1], a); },
+        .magnitude = [](const Inputs& x,
+                        const Attributes& a) { return images::max_scattered(x[0], xt::abs(x[1]), a); }}},
+      {"resample", weighted([](const X& x, const Attributes& a) { return images::resampled(x, a, false); })},
+      {"resample_gradient", weighted([](const X& x, const Attributes& a) { return images::resampled(x, a, true); })},
+      {"unfold", moved([](const X& x, const Attributes& a) { return images::unfolded(x, a); })},
+      {"fold", weighted([](const X& x, const Attributes& a) { return images::folded(x, a); })},
 
       // softmax and losses
       {"softmax",

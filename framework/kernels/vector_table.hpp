@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <chainrule/framework/kernels/window_table.hpp>
+
 namespace chainrule::kernels {
 
 // Number of micro-operations (framework/graph/elementwise.hpp); checked there, so that this header needs no other.
@@ -49,6 +51,7 @@ struct VectorTable {
   // threshold, else 0. Four elements share a block (framework/core/philox.hpp), wherever the range is cut.
   void (*keep_mask)(T* out, std::uint64_t begin, std::size_t n, std::uint32_t threshold, std::uint64_t seed,
                     std::uint32_t stream, std::uint32_t step);
+  WindowTable<T> windows;
 };
 
 struct VectorTables {

@@ -12,6 +12,7 @@ VectorTable<T> make_table() {
   fill_argmax(table);
   fill_transposes(table);
   fill_random_masks(table);
+  fill_windows(table);
   return table;
 }
 

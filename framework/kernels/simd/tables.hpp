@@ -19,5 +19,7 @@ template <class T>
 void fill_transposes(VectorTable<T>& table);
 template <class T>
 void fill_random_masks(VectorTable<T>& table);
+template <class T>
+void fill_windows(VectorTable<T>& table);
 
 }  // namespace chainrule::kernels::CHAINRULE_ARCH

@@ -1,0 +1,78 @@
+// The vector kernels that convolutions are made of (framework/convolutions/). Not installed.
+#pragma once
+
+#include <cstdint>
+
+namespace chainrule::kernels {
+
+// c[i, q] = sum over p of a[p, i] b[p, q], or that added to what c holds, for a few rows i and any number of columns q.
+// Each sum is one chain of fused multiply-adds, s = fma(a, b, s) from s = 0 in order of p, so its bits depend neither
+// on the rows and columns of a call nor, where the processor has that instruction, on the width of vectors.
+template <class T>
+struct SumsOfProducts {
+  const T* a;                     // [terms][rows]
+  const T* b;                     // row p begins at b + b_offsets[p]
+  const std::int64_t* b_offsets;  // in elements
+  std::int64_t terms;
+  T* c;  // row i begins at c + c_offsets[i]
+  const std::int64_t* c_offsets;
+  std::int64_t columns;
+  bool adds;
+};
+
+// Lane l of sums[i, j] += the sum over images and columns q, with q % lanes = l, of a[image, i, q] b[image, j, q]: 64
+// bytes of lanes, whatever the vectors' width. Each lane's sum is one chain, in order of images and then columns.
+template <class T>
+struct LanesOfProducts {
+  const T* a;          // row i of an image begins at a + image * a_image + i * a_row
+  std::int64_t a_row;  // in elements
+  std::int64_t a_image;
+  const T* b;  // row j at b + image * b_image + b_offsets[j]
+  const std::int64_t* b_offsets;
+  std::int64_t b_image;
+  std::int64_t images;
+  std::int64_t columns;
+  T* sums;  // of (i, j) at sums + (i * sums_row + j) * lanes
+  std::int64_t sums_row;
+};
+
+// Rows of `columns` elements: zeros, but for those of [begin, end), which are from[0], from[step], ...
+template <class T>
+struct SpreadRows {
+  const T* from;
+  std::int64_t from_row;  // in elements, from one row to the next
+  std::int64_t step;
+  T* to;
+  std::int64_t to_row;
+  std::int64_t rows;
+  std::int64_t columns;
+  std::int64_t begin;
+  std::int64_t end;
+};
+
+template <class T>
+struct WindowTable {
+  static constexpr int most_rows = 13;
+  static constexpr int most_lane_rows = 8;
+  static constexpr int most_lane_columns = 3;
+  static constexpr std::int64_t lanes = 64 / sizeof(T);
+  // By number of rows, up to `rows`, and how many columns are computed at once.
+  int rows;
+  void (*sums[most_rows + 1])(const SumsOfProducts<T>& call);
+  std::int64_t columns[most_rows + 1];
+  // By number of rows i, up to `lane_rows`, and of rows j.
+  int lane_rows;
+  void (*lane_sums[most_lane_rows + 1][most_lane_columns + 1])(const LanesOfProducts<T>& call);
+  void (*spread)(const SpreadRows<T>& call);
+  // to[i * step] += from[i] for i < n
+  void (*add)(const T* from, std::int64_t n, T* to, std::int64_t step);
+  // Of maxima over windows, one tap of n outputs: x[i * step] is an element of output i's window.
+  //   best[i] = that, where it is greater or NaN
+  void (*max)(const T* x, std::int64_t step, std::int64_t n, T* best);
+  //   to[i * step] += rest[i] and rest[i] = 0, where it is the best, or NaN
+  void (*max_scatter)(const T* x, std::int64_t step, std::int64_t n, const T* best, T* rest, T* to);
+  //   out[i] = from[i * step] and open[i] = 0, where it is the best, or NaN, and open[i] is not 0
+  void (*max_gather)(const T* x, const T* from, std::int64_t step, std::int64_t n, const T* best, T* open, T* out);
+};
+
+}  // namespace chainrule::kernels
