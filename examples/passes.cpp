@@ -1,8 +1,6 @@
 // Passes of your own: a graph can be walked, and rewritten before it is compiled.
 #include <chainrule/chainrule.hpp>
 
-#include <cmath>
-
 #include <fmt/core.h>
 
 namespace cr = chainrule;
@@ -22,12 +20,10 @@ cr::Dimension multiply_adds(const cr::passes::Computation& c) {
   return total;
 }
 
-cr::Value gelu(cr::Value x) { return 0.5 * x * (1.0 + cr::erf(x / std::sqrt(2.0))); }
-
 // Builds another graph, with gelu wherever there was relu.
 cr::passes::Computation relu_to_gelu(const cr::passes::Computation& c) {
   return cr::passes::Rewriter(c).run([](cr::passes::Rewriter& r, const cr::Node& node) {
-    return node.op().name == "relu" ? gelu(r.now(node.input(0))) : r.copy(node);
+    return node.op().name == "relu" ? cr::gelu(r.now(node.input(0))) : r.copy(node);
   });
 }
 

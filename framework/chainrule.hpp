@@ -30,6 +30,7 @@
 #include <chainrule/ops/convolution.hpp>
 #include <chainrule/ops/indexing.hpp>
 #include <chainrule/ops/layout.hpp>
+#include <chainrule/ops/logsumexp.hpp>
 #include <chainrule/ops/loss.hpp>
 #include <chainrule/ops/math.hpp>
 #include <chainrule/ops/matmul.hpp>

@@ -1,5 +1,8 @@
 #include <chainrule/ops/activation.hpp>
 
+#include <cmath>
+#include <limits>
+
 #include <fmt/core.h>
 
 #include <chainrule/framework/graph/attempt.hpp>
@@ -85,6 +88,23 @@ CHAINRULE_EARLY const BuiltinOp elu_op = register_op({
                 {.inputs = {Array({900.0, -900.0, 2.0})}, .attributes = {{"alpha", 1.5}}}},
 });
 
+CHAINRULE_EARLY const BuiltinOp celu_op = register_op({
+    .name = "celu",
+    .doc = "x above 0, alpha * (exp(x / alpha) - 1) elsewhere.",
+    .shape = same_shape,
+    .forward = elementwise([](auto x, auto alpha) { return simd::select(x > 0.0, x, alpha * simd::expm1(x / alpha)); },
+                           {"alpha"}),
+    .gradient = [](const Node& node, Value dy) -> Values {
+      const Value x = node.input(0);
+      return {where(x > 0.0, dy, dy * exp_below_zero(x / node.attributes().number("alpha")))};
+    },
+    .samples = {{.inputs = {uniform({3, 4}, -4, 4)}, .attributes = {{"alpha", 1.0}}},
+                {.inputs = {uniform({2, 3}, -40, 40)}, .attributes = {{"alpha", 2.5}}},
+                {.inputs = {zeros({0, 2})}, .attributes = {{"alpha", 1.0}}},
+                {.inputs = edges.inputs, .attributes = {{"alpha", 0.5}}, .differentiate = false},
+                {.inputs = {Array({900.0, -900.0, 2.0})}, .attributes = {{"alpha", 0.75}}}},
+});
+
 // The fixed point of mean and variance for normally distributed sums: Klambauer et al. 2017, equation 14.
 constexpr double selu_scale = 1.0507009873554804934193349852946;
 constexpr double selu_alpha = 1.6732632423543772848170429916717;
@@ -121,6 +141,31 @@ CHAINRULE_EARLY const BuiltinOp softplus_op = register_op({
     .samples = {matrix, steep, empty, edges},
 });
 
+CHAINRULE_EARLY const BuiltinOp log_sigmoid_op = register_op({
+    .name = "log_sigmoid",
+    .doc = "-log(1 + exp(-x)), the logarithm of sigmoid(x), without overflow.",
+    .shape = same_shape,
+    .forward = elementwise([](auto x) { return -(simd::max(-x, 0.0) + simd::log1p(simd::exp(-simd::abs(x)))); }),
+    .gradient = [](const Node& node, Value dy) -> Values { return {dy * sigmoid(-node.input(0))}; },
+    .samples = {matrix, steep, empty, edges},
+});
+
+// Where x / (1 + |x|) has long been 1.
+constexpr double most_of_softsign = 1e30;
+
+CHAINRULE_EARLY const BuiltinOp softsign_op = register_op({
+    .name = "softsign",
+    .doc = "x / (1 + |x|).",
+    .shape = same_shape,
+    // An infinity is as good as the greatest number, and its quotient is no NaN.
+    .forward = elementwise([](auto x) {
+      const auto size = simd::abs(x);
+      return simd::select(size > most_of_softsign, simd::sign(x), x / (1.0 + size));
+    }),
+    .gradient = [](const Node& node, Value dy) -> Values { return {dy / square(1.0 + abs(node.input(0)))}; },
+    .samples = {matrix, steep, empty, edges},
+});
+
 }  // namespace
 
 Value relu(Value x, Location at) { return apply(relu_op, {x}, {}, at); }
@@ -132,5 +177,11 @@ Value elu(Value x, double alpha, Location at) { return apply(elu_op, {x}, {{"alp
 Value selu(Value x, Location at) { return apply(selu_op, {x}, {}, at); }
 Value sigmoid(Value x, Location at) { return apply(sigmoid_op, {x}, {}, at); }
 Value softplus(Value x, Location at) { return apply(softplus_op, {x}, {}, at); }
+Value log_sigmoid(Value x, Location at) { return apply(log_sigmoid_op, {x}, {}, at); }
+Value softsign(Value x, Location at) { return apply(softsign_op, {x}, {}, at); }
+Value celu(Value x, double alpha, Location at) {
+  if (!(alpha > 0 && std::isfinite(alpha))) throw Error(at, "celu", fmt::format("requires alpha > 0, got {}", alpha));
+  return apply(celu_op, {x}, {{"alpha", alpha}}, at);
+}
 
 }  // namespace chainrule

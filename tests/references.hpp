@@ -344,6 +344,15 @@ inline X log_softmax(const X& x, std::size_t axis) {
 // |x - max|, by which the rounding of the difference grows, and some for the sum.
 inline X softmax_terms(const X& x, std::size_t axis) { return 1 + xt::abs(x) + xt::abs(greatest(x, {axis})); }
 
+// log(sum(exp(x))), from x minus the greatest, where that is finite.
+inline X log_sum_exp(const X& x, const Attributes& attributes) {
+  const auto axes = axes_of(attributes, x.dimension());
+  const X greatest_of = greatest(x, axes);
+  const X shift = xt::where(xt::isinf(greatest_of), 0.0, greatest_of);
+  const X kept_rank = shift + xt::log(total(xt::exp(x - shift), axes));
+  return finished(kept_rank, axes, attributes.get<bool>("keepdims"));
+}
+
 inline X mean_of_all(const X& x) {
   const auto axes = all_axes(x.dimension());
   return finished(mean_over(x, axes), axes, false);
@@ -428,6 +437,16 @@ Reference two(F f, double ulps = 4) {
           .ulps = ulps,
           .signed_zero = true};
 }
+// From a function of one number, in more digits.
+inline Reference number(long double (*f)(long double), double ulps = 4) {
+  return one(
+      [f](const X& x) -> X {
+        X out = x;
+        for (double& element : out) element = static_cast<double>(f(static_cast<long double>(element)));
+        return out;
+      },
+      ulps);
+}
 // Comparisons and logic.
 template <class F>
 Reference truth(F f) {
@@ -456,6 +475,62 @@ Reference weighted(F f) {
 inline Reference unsigned_zero(Reference reference) {
   reference.signed_zero = false;
   return reference;
+}
+
+// ---- activations
+
+// x gate(x) with the limit 0 at -infinity, and for a gate that is 1 there infinity at infinity.
+inline long double gated(long double x, long double gate) { return std::isinf(x) ? std::max(x, -0.0L) : x * gate; }
+inline long double logistic(long double x) { return 1 / (1 + std::exp(-x)); }
+inline long double silu(long double x) { return gated(x, logistic(x)); }
+inline long double gelu(long double x) { return gated(x, std::erfc(-x / std::sqrt(2.0L)) / 2); }
+inline long double gelu_tanh(long double x) {
+  return gated(x, logistic(2 * std::sqrt(2 / std::acos(-1.0L)) * (x + 0.044715L * x * x * x)));
+}
+// tanh(log(1 + e)) = ((1 + e)^2 - 1) / ((1 + e)^2 + 1)
+inline long double mish(long double x) {
+  const long double e = std::exp(std::min(x, 100.0L));
+  return gated(x, e * (e + 2) / (e * (e + 2) + 2));
+}
+// Their slopes: the gate, and x times its slope. At infinities 0 and 1.
+inline long double sloped(long double x, long double slope) { return std::isinf(x) ? (x > 0 ? 1 : 0) : slope; }
+inline long double silu_slope(long double x) { return sloped(x, logistic(x) + x * logistic(x) * logistic(-x)); }
+inline long double gelu_slope(long double x) {
+  return sloped(x, std::erfc(-x / std::sqrt(2.0L)) / 2 + x * std::exp(-x * x / 2) / std::sqrt(2 * std::acos(-1.0L)));
+}
+inline long double gelu_tanh_slope(long double x) {
+  const long double scale = 2 * std::sqrt(2 / std::acos(-1.0L));
+  const long double z = scale * (x + 0.044715L * x * x * x);
+  if (std::abs(z) > 5000) return z > 0 ? 1 : 0;
+  return sloped(x, logistic(z) + x * logistic(z) * logistic(-z) * scale * (1 + 3 * 0.044715L * x * x));
+}
+inline long double mish_slope(long double x) {
+  if (std::abs(x) > 5000) return x > 0 ? 1 : 0;
+  const long double s = x > 100 ? x : std::log1p(std::exp(x));
+  const long double sech = 1 / std::cosh(s);
+  return std::tanh(s) + x * sech * sech * logistic(x);
+}
+// Where the two terms of a slope cancel, their sizes.
+inline Reference slope(long double (*f)(long double), double ulps) {
+  Reference out = unsigned_zero(number(f, ulps));
+  out.magnitude = [f](const Inputs& x, const Attributes&) -> X {
+    X size = x[0];
+    for (double& e : size)
+      e = static_cast<double>(std::abs(f(static_cast<long double>(e)))) + (std::abs(e) < 3 ? 0.5 : 0);
+    return size;
+  };
+  return out;
+}
+
+// Of a logistic gate of z = 2 sqrt(2 / pi) (x + 0.044715 x^3), of which exp(z) cannot be righter than z is.
+inline Reference steep(long double (*f)(long double)) {
+  Reference out = slope(f, 4);
+  out.magnitude = [f, plain = out.magnitude](const Inputs& x, const Attributes& a) -> X {
+    const X z = xt::abs(x[0]) * (2 + 0.08 * xt::square(x[0]));
+    const X size = plain(x, a);
+    return size * xt::where(x[0] < 0.0, 1 + xt::minimum(z, 800.0), 1.0);
+  };
+  return out;
 }
 
 // y x, and 0 of an infinite x and no y.
@@ -539,6 +614,35 @@ inline const std::map<std::string, Reference>& references() {
       {"sigmoid",
        one([](const X& x) -> X { return xt::where(x < 0.0, xt::exp(x), 1.0) / (1 + xt::exp(-xt::abs(x))); })},
       {"softplus", one([](const X& x) { return softplus(x); })},
+      {"celu",
+       {.value = [](const Inputs& x, const Attributes& a) -> X {
+          const double alpha = a.number("alpha");
+          return xt::where(x[0] > 0.0, x[0], alpha * xt::expm1(x[0] / alpha));
+        },
+        .signed_zero = true}},
+      {"log_sigmoid", one([](const X& x) -> X { return -softplus(-x); })},
+      {"softsign", number([](long double x) { return std::isinf(x) ? std::copysign(1.0L, x) : x / (1 + std::abs(x)); },
+                          1.5)},
+      {"silu", number(silu, 6)},
+      {"silu_slope", slope(silu_slope, 8)},
+      {"gelu", number(gelu, 8)},
+      {"gelu_slope", slope(gelu_slope, 8)},
+      {"gelu_tanh", steep(gelu_tanh)},
+      {"gelu_tanh_slope", steep(gelu_tanh_slope)},
+      {"mish", number(mish, 6)},
+      {"mish_slope", slope(mish_slope, 8)},
+      {"hardtanh", unsigned_zero({.value = [](const Inputs& x, const Attributes& a) -> X {
+                                    const double low = a.number("low");
+                                    const double high = a.number("high");
+                                    return xt::where(x[0] < low, low, xt::where(x[0] > high, high, x[0]));
+                                  },
+                                  .ulps = 0.5})},
+      {"hardsigmoid", one([](const X& x) -> X {
+         return xt::where(x > 3.0, 1.0, xt::where(x < -3.0, 0.0, (x + 3.0) / 6.0));
+       }, 1)},
+      {"hardswish", unsigned_zero(one([](const X& x) -> X {
+         return xt::where(x > 3.0, x, xt::where(x < -3.0, 0.0, x * (x + 3.0) / 6.0));
+       }, 2))},
 
       // reductions
       {"sum", summation(total)},
@@ -562,6 +666,15 @@ inline const std::map<std::string, Reference>& references() {
          mean.further = {variance};
          return mean;
        }()},
+      {"logsumexp",
+       {.value = [](const Inputs& x, const Attributes& a) { return log_sum_exp(x[0], a); },
+        .magnitude = [](const Inputs& x, const Attributes& a) -> X { return 1 + xt::abs(log_sum_exp(x[0], a)); }}},
+      {"logaddexp",
+       {.value = [](const Inputs& x, const Attributes&) -> X {
+          return xt::where(xt::equal(x[0], x[1]), x[0] + std::log(2.0),
+                           xt::maximum(x[0], x[1]) + xt::log1p(xt::exp(-xt::abs(x[0] - x[1]))));
+        },
+        .magnitude = [](const Inputs& x, const Attributes&) -> X { return 1 + xt::maximum(xt::abs(x[0]), xt::abs(x[1])); }}},
       {"argmax", moved([](const X& x, const Attributes& a) { return first_greatest(x, axis_of(a, x.dimension())); })},
 
       // layout

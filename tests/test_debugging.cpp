@@ -16,11 +16,11 @@ using chainrule::test::error_of;
 
 namespace {
 
-Value gelu(Value x) { return 0.5 * x * (1.0 + erf(x / std::sqrt(2.0))); }
+Value own_gelu(Value x) { return 0.5 * x * (1.0 + erf(x / std::sqrt(2.0))); }
 
 passes::Computation relu_to_gelu(const passes::Computation& c) {
   return passes::Rewriter(c).run([](passes::Rewriter& r, const Node& node) {
-    return node.op().name == "relu" ? gelu(r.now(node.input(0))) : r.copy(node);
+    return node.op().name == "relu" ? own_gelu(r.now(node.input(0))) : r.copy(node);
   });
 }
 
@@ -45,7 +45,7 @@ TEST_CASE("a pass of one's own runs first, on nodes as they were built") {
   Graph graph;
   const auto x = graph.input("x", {4});
   const auto y = relu(x) + relu(x * 2.0);
-  const auto expected = gelu(x) + gelu(x * 2.0);
+  const auto expected = own_gelu(x) + own_gelu(x * 2.0);
   State state(graph);
   const Array numbers({-1.0, 0.5, 2.0, -3.0});
   Program plain(state, {.outputs = {expected}});

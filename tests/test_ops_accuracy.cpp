@@ -45,6 +45,17 @@ Long sech2(Long x) {
 }
 Long softplus(Long x) { return std::max(x, 0.0L) + std::log1p(std::exp(-std::abs(x))); }
 
+Long log_sigmoid(Long x) { return -softplus(-x); }
+Long softsign(Long x) { return std::isinf(x) ? std::copysign(1.0L, x) : x / (1 + std::abs(x)); }
+// x gate(x), -0 at -infinity.
+Long gated(Long x, Long gate) { return std::isinf(x) ? std::max(x, -0.0L) : x * gate; }
+Long silu(Long x) { return gated(x, sigmoid(x)); }
+Long gelu(Long x) { return gated(x, std::erfc(-x / std::sqrt(2.0L)) / 2); }
+Long mish(Long x) {
+  const Long e = std::exp(std::min(x, 100.0L));
+  return gated(x, e * (e + 2) / (e * (e + 2) + 2));
+}
+
 const Function functions[] = {
     // clang-format off
     {"sqrt", std::sqrt, 0.5, 0.501},
@@ -59,6 +70,11 @@ const Function functions[] = {
     {"erf", std::erf, 1.1, 1.2},
     {"sigmoid", sigmoid, 2.6, 2.4},
     {"softplus", softplus, 2.0, 1.7},
+    {"log_sigmoid", log_sigmoid, 2.0, 1.7},
+    {"softsign", softsign, 1.5, 1.5},
+    {"silu", silu, 5.0, 5.0},
+    {"gelu", gelu, 8.0, 8.0},
+    {"mish", mish, 6.0, 6.0},
     // clang-format on
 };
 
