@@ -9,6 +9,7 @@
 
 #include <chainrule/framework/core/thread_pool.hpp>
 #include <chainrule/framework/products/blas.hpp>
+#include <chainrule/framework/products/dots.hpp>
 #include <chainrule/framework/products/scheme.hpp>
 
 namespace chainrule::products {
@@ -46,6 +47,7 @@ double flops(const Product& p) {
 template <class F>
 KernelRun with_scheme(const Product& p, DType dtype, F make) {
   const auto shared = [&]<class S>(S scheme) { return make(std::make_shared<const S>(std::move(scheme))); };
+  if (kernels::generated_set() && Dots::serves(p)) return shared(Dots(p, dtype));
   if (const auto set = kernels::generated_set()) return shared(Scheme(p, dtype, *set));
   return visit_floating(dtype, [&]<class T>(T) -> KernelRun { return shared(BlasScheme<T>(p)); });
 }
@@ -108,6 +110,7 @@ bool fold(Product& p, std::int64_t extent, bool share_a, bool share_b) {
 
 // The same along the last axes of a batch, as long as it goes.
 void fold(Product& p, Batch& batch) {
+  if (Dots::serves(p)) return;  // whose bits follow from the sizes of one matrix
   while (!batch.shape.empty()) {
     const std::size_t last = batch.shape.rank() - 1;
     if (!fold(p, batch.shape[last], batch.a[last] == 0, batch.b[last] == 0)) return;

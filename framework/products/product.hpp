@@ -8,6 +8,9 @@
 // and the blocks' sums are added in order. The result is alpha times that sum, or fma(alpha, sum, c). So the bits are
 // the same for every tile, packing, cut into parts, number of threads and batch, with AVX2 and with AVX-512; blocks
 // keep the error of long sums as small as that of BLAS libraries, which add up in an order of their own.
+//
+// Small products whose terms lie along rows of both operands have chains of their own (dots.hpp): which ones follows
+// from the sizes and transposes of a matrix product alone.
 #pragma once
 
 #include <cstdint>

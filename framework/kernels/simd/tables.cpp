@@ -11,6 +11,7 @@ VectorTable<T> make_table() {
   fill_reductions(table);
   fill_argmax(table);
   fill_transposes(table);
+  fill_dots(table);
   fill_random_masks(table);
   fill_windows(table);
   return table;

@@ -1,0 +1,146 @@
+// Small products of which both operands' terms lie along rows: by the rule of framework/products/dots.hpp, bit for bit.
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include <chainrule/chainrule.hpp>
+#include <chainrule/framework/kernels/machine_code.hpp>
+#include <chainrule/framework/products/dots.hpp>
+
+#include "catch.hpp"
+
+using namespace chainrule;
+using products::Dots;
+using products::Product;
+
+namespace {
+
+template <class T>
+std::vector<T> random_numbers(std::int64_t n, unsigned seed) {
+  std::mt19937_64 random(seed);
+  std::normal_distribution<double> normal;
+  std::vector<T> out(static_cast<std::size_t>(n));
+  for (T& x : out) x = static_cast<T>(normal(random));
+  return out;
+}
+
+// 64 bytes of chains in each block of 256 terms, then halves onto halves; blocks in order.
+template <class T>
+T by_rule(const Product& p, const T* a, const T* b) {
+  constexpr std::int64_t chains = 64 / sizeof(T);
+  T sum = 0;
+  for (std::int64_t begin = 0; begin < p.k; begin += 256) {
+    T of[chains] = {};
+    for (std::int64_t k = begin; k < std::min(p.k, begin + 256); ++k)
+      of[k % chains] = std::fma(a[k], b[k], of[k % chains]);
+    for (std::int64_t half = chains / 2; half > 0; half /= 2)
+      for (std::int64_t i = 0; i < half; ++i) of[i] += of[i + half];
+    sum = begin == 0 ? of[0] : sum + of[0];
+  }
+  return sum;
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("dots are computed by their rule", "", float, double) {
+  using T = TestType;
+  constexpr DType dtype = std::is_same_v<T, float> ? float32 : float64;
+  for (const std::int64_t k : {16, 17, 31, 32, 40, 63, 64, 255, 256, 257, 600})
+    for (std::int64_t m = 1; m <= 64; m += m < 9 ? 1 : 11)
+      for (std::int64_t n = 1; m * n <= 64; n += n < 9 ? 1 : 11) {
+        Product p;
+        p.transpose_b = true;
+        p.m = m;
+        p.n = n;
+        p.k = k;
+        p.lda = k + m % 3;
+        p.ldb = k + n % 2;
+        p.ldc = n + m % 2;
+        p.adds = (m + n + k) % 2 == 0;
+        p.alpha = n % 3 == 0 ? -1.5 : 1;
+        REQUIRE(Dots::serves(p));
+        const auto a = random_numbers<T>(m * p.lda, 1);
+        const auto b = random_numbers<T>(n * p.ldb, 2);
+        const auto before = random_numbers<T>(m * p.ldc, 3);
+        auto c = before;
+        Dots(p, dtype).run(a.data(), b.data(), c.data(), nullptr);
+        for (std::int64_t i = 0; i < m; ++i)
+          for (std::int64_t j = 0; j < p.ldc; ++j) {
+            const auto e = static_cast<std::size_t>(i * p.ldc + j);
+            if (j >= n) {
+              REQUIRE(c[e] == before[e]);
+              continue;
+            }
+            const T sum = by_rule(p, a.data() + i * p.lda, b.data() + j * p.ldb);
+            const T alpha = static_cast<T>(p.alpha);
+            REQUIRE(c[e] == (p.adds ? std::fma(alpha, sum, before[e]) : alpha * sum));
+          }
+      }
+}
+
+TEST_CASE("which products are dots follows from one matrix, whatever the batch") {
+  Product p;
+  p.transpose_b = true;
+  p.m = 8;
+  p.n = 8;
+  p.k = 16;
+  CHECK(Dots::serves(p));
+  p.m = 9;
+  CHECK_FALSE(Dots::serves(p));
+  p.m = 8;
+  p.k = 15;
+  CHECK_FALSE(Dots::serves(p));
+  p.k = 16;
+  p.transpose_a = true;
+  CHECK_FALSE(Dots::serves(p));
+
+  // {6, 2, 40} by the transpose of {5, 40}: as one product of 12 rows, or six of two.
+  Graph graph;
+  const auto a = graph.input("a", {6, 2, 40});
+  const auto one = graph.input("one", {2, 40});
+  const auto b = graph.input("b", {5, 40});
+  State state(graph);
+  Program many(state, {.outputs = {matmul(a, transpose(b))}});
+  Program single(state, {.outputs = {matmul(one, transpose(b))}});
+  const auto numbers_a = random_numbers<double>(6 * 2 * 40, 4);
+  const auto numbers_b = random_numbers<double>(5 * 40, 5);
+  Array fed_a(float64, {6, 2, 40});
+  std::copy(numbers_a.begin(), numbers_a.end(), fed_a.data<double>());
+  Array fed_b(float64, {5, 40});
+  std::copy(numbers_b.begin(), numbers_b.end(), fed_b.data<double>());
+  const Array all = many.run({{a, fed_a}, {b, fed_b}})[0];
+  for (std::int64_t item = 0; item < 6; ++item) {
+    Array fed_one(float64, {2, 40});
+    std::copy_n(numbers_a.begin() + item * 80, 80, fed_one.data<double>());
+    const Array made = single.run({{one, fed_one}, {b, fed_b}})[0];
+    for (std::int64_t e = 0; e < 10; ++e) CHECK(made.data<double>()[e] == all.data<double>()[item * 10 + e]);
+  }
+}
+
+TEMPLATE_TEST_CASE("dots: NaN and infinity of operands reach the result, and nothing beyond them", "", float, double) {
+  using T = TestType;
+  constexpr DType dtype = std::is_same_v<T, float> ? float32 : float64;
+  Product p;
+  p.transpose_b = true;
+  p.m = 3;
+  p.n = 4;
+  p.k = 21;
+  p.lda = p.ldb = 24;
+  p.ldc = 4;
+  std::vector<T> a(72, std::numeric_limits<T>::quiet_NaN());
+  std::vector<T> b(96, std::numeric_limits<T>::infinity());
+  for (std::int64_t i = 0; i < 7; ++i)
+    for (std::int64_t k = 0; k < 21; ++k)
+      (i < 3 ? a[static_cast<std::size_t>(i * 24 + k)] : b[static_cast<std::size_t>((i - 3) * 24 + k)]) = 1;
+  std::vector<T> c(12);
+  Dots(p, dtype).run(a.data(), b.data(), c.data(), nullptr);
+  for (const T x : c) CHECK(x == 21);
+  a[24 + 20] = std::numeric_limits<T>::infinity();
+  b[20] = 0;
+  Dots(p, dtype).run(a.data(), b.data(), c.data(), nullptr);
+  CHECK(c[0] == 20);
+  CHECK(std::isnan(c[4]));
+  CHECK(c[5] == std::numeric_limits<T>::infinity());
+}
