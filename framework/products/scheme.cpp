@@ -60,8 +60,17 @@ std::int64_t second_cache() {
   return bytes;
 }
 
-// For each element that is transposed, to pack it or to put it into C.
-double cycles_of_transposing(std::int64_t bytes) { return static_cast<double>(bytes) * 0.1; }
+// The same for a tile that transposes B: for each vector and term there are some moves more.
+double cycles_of_transposing_tile(kernels::X86 set, std::int64_t rows, std::int64_t vectors, std::int64_t terms) {
+  const auto v = static_cast<double>(vectors);
+  const double moves = set == kernels::X86::avx512 ? 2.5 : 1.5;
+  const double term = std::max(static_cast<double>(rows) * v / 2 + moves * v, 4.0);
+  return term * static_cast<double>(terms) + 12 + static_cast<double>(rows) * (v + 3);
+}
+
+// To pack so many bytes, of what is transposed; and to put them into C.
+double cycles_of_transposing(std::int64_t bytes) { return static_cast<double>(bytes) * 0.18; }
+double cycles_of_putting(std::int64_t bytes) { return static_cast<double>(bytes) * 0.15; }
 
 bool shares_sets(std::int64_t row_bytes) { return row_bytes % set_stride == 0; }
 
@@ -73,6 +82,7 @@ struct Tiling {
   Split rows;
   Split vectors;
   double cycles = 0;
+  bool transposes = false;  // B, in the tiles
 };
 
 // The tiles that cost least.
@@ -106,6 +116,25 @@ Tiling best_tiling(const Product& p, kernels::X86 set, bool single) {
   return best;
 }
 
+// The same, or tiles that transpose B, where they are as high as C.
+Tiling best_of_all(const Product& p, kernels::X86 set, bool single) {
+  Tiling best = best_tiling(p, set, single);
+  const std::int64_t lanes = products::lanes(set, single);
+  if (!p.transpose_b || p.n < lanes || p.k < terms_transposed(single)) return best;
+  for (int width = 1; width <= most_vectors_transposing; ++width) {
+    const Split panels = Split::of((p.n + lanes - 1) / lanes, width);
+    if (panels.largest() != width) continue;
+    if (p.m > most_rows_transposing(set, single, p.transpose_a, width)) continue;
+    const Split rows = Split::of(p.m, p.m);
+    double cycles = 0;
+    for (const int wider : {0, 1})
+      cycles += static_cast<double>(panels.count(wider == 1)) *
+                cycles_of_transposing_tile(set, p.m, panels.size + wider, p.k);
+    if (cycles < best.cycles) best = {rows, panels, cycles, true};
+  }
+  return best;
+}
+
 Product swapped(const Product& p) {
   Product out = p;
   out.transpose_a = !p.transpose_b;
@@ -124,9 +153,7 @@ Scheme::Scheme(const Product& product, DType dtype, kernels::X86 set)
       element_(single_ ? 4 : 8),
       lanes_(products::lanes(set, single_)) {
   choose_tiles(product);
-  const std::int64_t over = p_.n % lanes_;
-  bits_ = (std::uint64_t{1} << over) - 1;
-  std::memset(mask_, 0xFF, static_cast<std::size_t>(std::min(over * element_, std::int64_t{sizeof mask_})));
+  choose_mask();
   const auto alpha = static_cast<float>(p_.alpha);
   single_ ? std::memcpy(&alpha_, &alpha, sizeof alpha) : std::memcpy(&alpha_, &p_.alpha, sizeof p_.alpha);
   choose_packing();
@@ -135,10 +162,10 @@ Scheme::Scheme(const Product& product, DType dtype, kernels::X86 set)
 }
 
 void Scheme::choose_tiles(const Product& product) {
-  Tiling tiling = best_tiling(product, set_, single_);
+  Tiling tiling = best_of_all(product, set_, single_);
   const Product other = swapped(product);
-  const Tiling of_other = best_tiling(other, set_, single_);
-  const double put = cycles_of_transposing(product.m * product.n * element_) * 1.5;
+  const Tiling of_other = best_of_all(other, set_, single_);
+  const double put = cycles_of_putting(product.m * product.n * element_);
   // By a clear margin: the count is a rough one.
   swapped_ = 1.1 * of_other.cycles + put < tiling.cycles;
   if (swapped_) {
@@ -147,15 +174,26 @@ void Scheme::choose_tiles(const Product& product) {
   }
   rows_ = tiling.rows;
   vectors_ = tiling.vectors;
+  transposes_b_ = tiling.transposes;
+  // What is read for one tile only need not be packed.
+  gathers_b_ = p_.transpose_b && !transposes_b_ && p_.n <= most_gathered(single_) && rows_.pieces == 1;
+}
+
+// Which elements of the last vector are the matrix's: the first ones, or where tiles transpose the last ones.
+void Scheme::choose_mask() {
+  const std::int64_t over = p_.n % lanes_;
+  if (over == 0) return;
+  const std::int64_t others = transposes_b_ ? lanes_ - over : 0;
+  bits_ = ((std::uint64_t{1} << over) - 1) << others;
+  if (set_ == kernels::X86::avx2)
+    std::memset(reinterpret_cast<char*>(mask_) + others * element_, 0xFF, static_cast<std::size_t>(over * element_));
 }
 
 void Scheme::choose_packing() {
   const std::int64_t width = vectors_.largest() * lanes_;
   const std::int64_t row = p_.ldb * element_;
-  // What is read for one tile only need not be packed.
-  gathers_b_ = p_.transpose_b && p_.n <= most_gathered(single_) && rows_.pieces == 1;
   packs_b_ = p_.transpose_b
-                 ? !gathers_b_
+                 ? !gathers_b_ && !transposes_b_
                  : (p_.m >= rows_worth_packing && p_.n > width && (shares_sets(row) || p_.k * row >= large_b));
   packs_a_ = worth_packing_a(p_, element_);
   if (packs_b_) b_bytes_ = static_cast<std::size_t>(2 * panel_bytes());
@@ -187,6 +225,7 @@ void Scheme::choose_parts() {
 
 void Scheme::find_code() {
   TileShape shape{set_, single_, p_.transpose_a, false, 1, 1};
+  shape.transposes = transposes_b_;
   for (const int higher : {0, 1}) {
     if (higher == 1 && rows_.larger == 0) continue;
     shape.rows = static_cast<int>(rows_.size + higher);
@@ -209,7 +248,11 @@ void Scheme::find_code() {
 
 std::string Scheme::describe() const {
   return fmt::format("tiles of {} x {}{}{}{}", rows_.largest(), vectors_.largest() * lanes_,
-                     packs_a_ ? ", A packed" : "", packs_b_ ? ", B packed" : "", swapped_ ? ", swapped" : "");
+                     packs_a_ ? ", A packed" : "",
+                     packs_b_        ? ", B packed"
+                     : transposes_b_ ? ", B transposed in them"
+                                     : "",
+                     swapped_ ? ", swapped" : "");
 }
 
 // In more parts than there are threads, so that one that is late does not hold up the others by much; but short parts,
@@ -290,6 +333,11 @@ void Scheme::run_part(Range tiles, Range panels, const Operands& at) const {
   call.sums_stride = beside_ ? vectors_.begin(panels.end) * lanes_ * element_ - first_column * element_ : call.c_stride;
   call.mask = mask_;
   call.bits = bits_;
+  if (transposes_b_ && bits_ != 0) {
+    const std::int64_t others = lanes_ - p_.n % lanes_;
+    call.b_shift = others * p_.ldb * element_;
+    call.c_shift = others * element_;
+  }
   call.alpha = &alpha_;
   // While a panel is used the next one is packed, beside it.
   char* packed = at.workspace;
@@ -310,7 +358,7 @@ void Scheme::run_part(Range tiles, Range panels, const Operands& at) const {
       call.sums = beside_ ? at.workspace + b_bytes_ + (column - first_column) * element_ : call.c;
       call.b = packs_b_ ? packed : at.b + (terms.begin * p_.ldb + column) * element_;
       call.b_stride = packs_b_ ? width_of(panel) * element_ : p_.ldb * element_;
-      if (gathers_b_) call.b = at.b + (column * p_.ldb + terms.begin) * element_;
+      if (gathers_b_ || transposes_b_) call.b = at.b + (column * p_.ldb + terms.begin) * element_;
       std::optional<Panel> next;
       if (packs_b_ && panel + 1 < panels.end) {
         next = {panel + 1, terms, at.b, next_packed};

@@ -64,6 +64,7 @@ class Scheme {
   };
 
   void choose_tiles(const Product& product);
+  void choose_mask();
   void choose_packing();
   void choose_parts();
   void find_code();
@@ -89,7 +90,8 @@ class Scheme {
   bool packs_a_ = false;
   bool packs_b_ = false;
   bool gathers_b_ = false;
-  bool beside_ = false;  // the sums of blocks are kept in the workspace, not in C
+  bool transposes_b_ = false;  // in the tiles
+  bool beside_ = false;        // the sums of blocks are kept in the workspace, not in C
   bool may_be_cut_ = false;
   bool fetches_ = false;  // lines into the caches ahead of their use
   Split rows_;            // in tiles

@@ -37,6 +37,17 @@ int most_rows(kernels::X86 set, int vectors, bool masked) {
   return std::min(most_rows_with_one_vector, (registers - vectors - 1) / vectors);
 }
 
+int terms_transposed(bool single) { return single ? 4 : 2; }
+
+int most_rows_transposing(kernels::X86 set, bool single, bool transpose_a, int vectors) {
+  // Beside the sums there are twice as many vectors as terms at a time, A's element, and with AVX2 the mask.
+  const int registers = set == kernels::X86::avx512 ? 32 : 15;
+  const int free = (registers - 2 * terms_transposed(single) - 1) / vectors;
+  // Pointers: to every eighth column of B, and what is left for A's rows.
+  const int reached = transpose_a || vectors == 1 ? 18 : 9;
+  return std::min(free, reached);
+}
+
 // As many as there are addresses without a further register, and room in 16 bytes.
 int most_gathered(bool single) { return single ? 3 : 2; }
 
@@ -110,6 +121,10 @@ class Generator final : private Xbyak::CodeGenerator {
   // ---- the code
 
   void generate() {
+    if (shape_.transposes) {
+      generate_transposing();
+      return;
+    }
     if (bases_ > 1) push(rbx);
     if (bases_ > 2) push(rbp);
     if (may_fetch()) {
@@ -148,16 +163,13 @@ class Generator final : private Xbyak::CodeGenerator {
     mov(b_stride_, argument(offsetof(TileCall, b_stride)));
     mov(count_, argument(offsetof(TileCall, terms)));
     if (!shape_.transpose_a) {
-      lea(stride3_, ptr[stride_ + stride_ * 2]);
-      lea(stride5_, ptr[stride_ + stride_ * 4]);
-      lea(stride7_, ptr[stride3_ + stride_ * 4]);
+      multiples_of(stride_, stride3_, stride5_, stride7_);
       for (int base = 1; base < bases_; ++base) {
         lea(a_[base], ptr[a_[base - 1] + stride_ * 8]);
         add(a_[base], stride_);
       }
     }
-    for (int i = 0; i < shape_.rows; ++i)
-      for (int j = 0; j < shape_.vectors; ++j) vxorps(low(sum(i, j)), low(sum(i, j)), low(sum(i, j)));
+    clear_sums();
     if (may_fetch()) fetch_while_summing();
     const std::uint32_t several = shape_.rows * shape_.vectors < short_term ? unrolled : 1;
     Xbyak::Label loop;
@@ -260,20 +272,198 @@ class Generator final : private Xbyak::CodeGenerator {
     add(b_, element_);
   }
 
+  // ---- tiles that transpose
+
+  // Pointers to columns of B, eight of them each; where there are two only, the others are free for A's rows.
+  [[nodiscard]] Reg64 columns_of_b(int i) const {
+    const Reg64 all[] = {rdx, r12, r13, r14};
+    return all[i];
+  }
+  [[nodiscard]] int columns() const { return static_cast<int>(vector_bytes_ / element_); }
+  [[nodiscard]] int pointers_of_vector() const { return (columns() + 7) / 8; }
+  const Reg64 b_stride3_ = r15;
+  const Reg64 b_stride5_ = rbx;
+  const Reg64 b_stride7_ = rbp;
+
+  [[nodiscard]] RegExp column_of_b(int vector, int column) const {
+    return multiple(columns_of_b(vector * pointers_of_vector() + column / 8), column % 8, b_stride_, b_stride3_,
+                    b_stride5_, b_stride7_);
+  }
+  [[nodiscard]] RegExp element_of_a(int row, int term) const {
+    if (!shape_.transpose_a)
+      return multiple(row < rows_of_base ? a_[0] : r13, row % rows_of_base, stride_, stride3_, stride5_, stride7_) +
+             of_elements(term);
+    const RegExp row_of_a = multiple(a_[0], term, stride_, stride3_, stride5_, stride7_);
+    return row_of_a + of_elements(row);
+  }
+  // A block of terms, as many as a register of 128 bits holds, of the columns of a vector.
+  [[nodiscard]] Xmm transposed(int i) const { return vec(shape_.rows * shape_.vectors + i); }
+
+  void generate_transposing() {
+    const Reg64 saved[] = {rbx, rbp, r12, r13, r14, r15};
+    for (const Reg64& r : saved) push(r);
+    if (shape_.masked) {
+      mov(rax, argument(avx512_ ? offsetof(TileCall, bits) : offsetof(TileCall, mask)));
+      avx512_ ? kmovw(k1, eax) : vmovups(mask(), ptr[rax]);
+    }
+    Xbyak::Label next;
+    L(next);
+    terms_transposing();
+    Xbyak::Label done;
+    finish(done);
+    L(done);
+    advance();
+    sub(argument(offsetof(TileCall, tiles)), 1);
+    jnz(next, T_NEAR);
+    for (auto r = std::rbegin(saved); r != std::rend(saved); ++r) pop(*r);
+    vzeroupper();
+    ret();
+  }
+
+  void terms_transposing() {
+    const int group = terms_transposed(shape_.single);
+    mov(columns_of_b(0), argument(offsetof(TileCall, b)));
+    mov(b_stride_, argument(offsetof(TileCall, b_stride)));
+    multiples_of(b_stride_, b_stride3_, b_stride5_, b_stride7_);
+    const int pointers = shape_.vectors * pointers_of_vector();
+    for (int i = 1; i < pointers; ++i)
+      lea(columns_of_b(i), ptr[columns_of_b(i - 1) + b_stride_ * (columns() < 8 ? 4 : 8)]);
+    if (shape_.masked)
+      for (int i = pointers - pointers_of_vector(); i < pointers; ++i)
+        sub(columns_of_b(i), argument(offsetof(TileCall, b_shift)));
+    mov(a_[0], argument(offsetof(TileCall, a)));
+    mov(stride_, argument(offsetof(TileCall, a_stride)));
+    multiples_of(stride_, stride3_, stride5_, stride7_);
+    const bool second = !shape_.transpose_a && shape_.rows > rows_of_base;
+    if (second) {
+      lea(r13, ptr[a_[0] + stride_ * 8]);
+      add(r13, stride_);
+    }
+    mov(count_, argument(offsetof(TileCall, terms)));
+    clear_sums();
+    // By so many terms forward (or back).
+    const auto step = [&](int terms) {
+      for (int i = 0; i < pointers; ++i) add(columns_of_b(i), terms * static_cast<int>(element_));
+      if (!shape_.transpose_a) {
+        add(a_[0], terms * static_cast<int>(element_));
+        if (second) add(r13, terms * static_cast<int>(element_));
+      } else if (terms == group) {
+        lea(a_[0], ptr[a_[0] + stride_ * group]);
+      } else {
+        for (; terms < 0; ++terms) sub(a_[0], stride_);
+      }
+    };
+    Xbyak::Label loop;
+    Xbyak::Label rest;
+    Xbyak::Label end;
+    sub(count_, group);
+    jl(rest, T_NEAR);
+    align(32);
+    L(loop);
+    add_terms(0, group);
+    step(group);
+    sub(count_, group);
+    jge(loop, T_NEAR);
+    L(rest);
+    // Of the last terms as many as are left.
+    for (int left = 1; left < group; ++left) {
+      Xbyak::Label other;
+      cmp(count_, left - group);
+      jne(other, T_NEAR);
+      step(left - group);
+      add_terms(group - left, group);
+      jmp(end, T_NEAR);
+      L(other);
+    }
+    L(end);
+  }
+
+  // Those from `first` on of a group of terms.
+  void add_terms(int first, int group) {
+    for (int v = 0; v < shape_.vectors; ++v) {
+      transpose(v, group);
+      for (int term = first; term < group; ++term)
+        for (int row = 0; row < shape_.rows; ++row) {
+          const Xmm b = transposed(term);
+          if (avx512_) {
+            const Xbyak::Address from = ptr_b[element_of_a(row, term)];
+            shape_.single ? vfmadd231ps(sum(row, v), b, from) : vfmadd231pd(sum(row, v), b, from);
+          } else {
+            const Xmm of_a = transposed(2 * group);
+            broadcast_to(of_a, ptr[element_of_a(row, term)]);
+            shape_.single ? vfmadd231ps(sum(row, v), b, of_a) : vfmadd231pd(sum(row, v), b, of_a);
+          }
+        }
+    }
+  }
+
+  // Each 128 bits of register i hold a group of terms of column i, of column i + group, and so on. Then columns and
+  // terms change places within 128 bits.
+  void transpose(int v, int group) {
+    const int parts = static_cast<int>(vector_bytes_) / 16;
+    for (int i = 0; i < group; ++i) {
+      const Xmm to = transposed(group + i);
+      vmovups(Xmm(to.getIdx()), ptr[column_of_b(v, i)]);
+      for (int part = 1; part < parts; ++part) {
+        const Xbyak::Address from = ptr[column_of_b(v, part * group + i)];
+        if (avx512_) {
+          vinsertf32x4(Xbyak::Zmm(to.getIdx()), Xbyak::Zmm(to.getIdx()), from, static_cast<std::uint8_t>(part));
+        } else {
+          vinsertf128(Xbyak::Ymm(to.getIdx()), Xbyak::Ymm(to.getIdx()), from, static_cast<std::uint8_t>(part));
+        }
+      }
+    }
+    const auto in = [&](int i) { return transposed(group + i); };
+    const auto out = [&](int i) { return transposed(i); };
+    if (!shape_.single) {
+      vunpcklpd(out(0), in(0), in(1));
+      vunpckhpd(out(1), in(0), in(1));
+      return;
+    }
+    vunpcklps(out(0), in(0), in(1));
+    vunpckhps(out(1), in(0), in(1));
+    vunpcklps(out(2), in(2), in(3));
+    vunpckhps(out(3), in(2), in(3));
+    vunpckhpd(in(0), out(0), out(2));  // term 1
+    vunpcklpd(in(1), out(1), out(3));  // term 2
+    vunpckhpd(out(3), out(1), out(3));
+    vunpcklpd(out(0), out(0), out(2));
+    vmovaps(out(1), in(0));
+    vmovaps(out(2), in(1));
+  }
+
+  void multiples_of(const Reg64& stride, const Reg64& stride3, const Reg64& stride5, const Reg64& stride7) {
+    lea(stride3, ptr[stride + stride * 2]);
+    lea(stride5, ptr[stride + stride * 4]);
+    lea(stride7, ptr[stride3 + stride * 4]);
+  }
+
+  void clear_sums() {
+    for (int i = 0; i < shape_.rows; ++i)
+      for (int j = 0; j < shape_.vectors; ++j) vxorps(low(sum(i, j)), low(sum(i, j)), low(sum(i, j)));
+  }
+
+  // ---- addresses
+
+  // `times` strides from a pointer, for up to eight.
+  static RegExp multiple(const Reg64& from, int times, const Reg64& stride, const Reg64& stride3, const Reg64& stride5,
+                         const Reg64& stride7) {
+    switch (times) {
+      case 0: return from + 0;
+      case 1: return from + stride;
+      case 2: return from + stride * 2;
+      case 3: return from + stride3;
+      case 4: return from + stride * 4;
+      case 5: return from + stride5;
+      case 6: return from + stride3 * 2;
+      case 7: return from + stride7;
+      default: return from + stride * 8;
+    }
+  }
+
   [[nodiscard]] RegExp element_of_a(int row) const {
     if (shape_.transpose_a) return a_[0] + of_elements(row);
-    const Reg64& base = a_[row / rows_of_base];
-    switch (row % rows_of_base) {
-      case 0: return base + 0;
-      case 1: return base + stride_;
-      case 2: return base + stride_ * 2;
-      case 3: return base + stride3_;
-      case 4: return base + stride_ * 4;
-      case 5: return base + stride5_;
-      case 6: return base + stride3_ * 2;
-      case 7: return base + stride7_;
-      default: return base + stride_ * 8;
-    }
+    return multiple(a_[row / rows_of_base], row % rows_of_base, stride_, stride3_, stride5_, stride7_);
   }
 
   void finish(Xbyak::Label& done) {
@@ -322,8 +512,15 @@ class Generator final : private Xbyak::CodeGenerator {
   void each_row(std::size_t matrix, F f) {
     mov(to_, argument(matrix));
     mov(to_stride_, argument(matrix + sizeof(void*)));
+    const Reg64 last = stride3_;  // no longer in use
+    if (shape_.transposes && shape_.masked) {
+      mov(last, to_);
+      sub(last, argument(offsetof(TileCall, c_shift)));
+    }
     for (int i = 0; i < shape_.rows; ++i) {
-      for (int j = 0; j < shape_.vectors; ++j) f(i, j, ptr[to_ + of_vector(j)]);
+      for (int j = 0; j < shape_.vectors; ++j)
+        f(i, j, ptr[(shape_.transposes && is_masked(j) ? last : to_) + of_vector(j)]);
+      if (shape_.transposes && shape_.masked) add(last, to_stride_);
       add(to_, to_stride_);
     }
   }
@@ -379,13 +576,13 @@ class Generator final : private Xbyak::CodeGenerator {
 }  // namespace
 
 TileRun tile(const TileShape& shape) {
-  using Key = std::tuple<kernels::X86, bool, bool, bool, int, int, int>;
+  using Key = std::tuple<kernels::X86, bool, bool, bool, int, int, int, bool>;
   static std::mutex mutex;
   // Bounded by the shapes that there are, and never freed: a program may outlive what is static here.
   static auto& made = *new std::map<Key, std::unique_ptr<const Generator>>;
   const std::lock_guard lock(mutex);
-  auto& generator =
-      made[Key{shape.set, shape.single, shape.transpose_a, shape.masked, shape.rows, shape.vectors, shape.gathered}];
+  auto& generator = made[Key{shape.set, shape.single, shape.transpose_a, shape.masked, shape.rows, shape.vectors,
+                             shape.gathered, shape.transposes}];
   try {
     if (!generator) generator = std::make_unique<const Generator>(shape);
   } catch (const Xbyak::Error& error) {

@@ -21,6 +21,9 @@ struct TileShape {
   int vectors = 1;
   // B is transposed and has so many columns, at most most_gathered(): they are read in place. (One vector, masked.)
   int gathered = 0;
+  // B is transposed, and its columns are in the registers before they are multiplied. Where masked, the last vector
+  // begins as much further left as it would be too wide, and what counts are its last elements.
+  bool transposes = false;
 };
 
 // Elements of a vector.
@@ -28,6 +31,10 @@ int lanes(kernels::X86 set, bool single);
 // The most rows that a tile so many vectors wide may have; 0: it may not be so wide.
 int most_rows(kernels::X86 set, int vectors, bool masked);
 inline constexpr int most_vectors = 8;
+// The same for tiles that transpose, and as many terms as they take at a time: there have to be that many.
+int most_rows_transposing(kernels::X86 set, bool single, bool transpose_a, int vectors);
+inline constexpr int most_vectors_transposing = 2;
+int terms_transposed(bool single);
 int most_gathered(bool single);
 
 // What is to be done with the sums of a block of terms.
@@ -62,6 +69,9 @@ struct TileCall {
   const void* fetch;
   std::ptrdiff_t fetch_stride;
   std::int64_t fetch_rows;
+  // For tiles that transpose and are masked: bytes from where the last vector begins in B and C to where it would.
+  std::ptrdiff_t b_shift;
+  std::ptrdiff_t c_shift;
 };
 
 using TileRun = void (*)(TileCall*);
