@@ -159,6 +159,7 @@ Scheme::Scheme(const Product& product, DType dtype, kernels::X86 set)
   choose_packing();
   choose_parts();
   find_code();
+  find_plain();
 }
 
 void Scheme::choose_tiles(const Product& product) {
@@ -244,6 +245,30 @@ void Scheme::find_code() {
   }
 }
 
+// Small products spend as long on finding out what to call as on the calls.
+void Scheme::find_plain() {
+  const bool plain = !swapped_ && !packs_a_ && !packs_b_ && !p_.transpose_b && !fetches_ && !beside_ &&
+                     p_.k <= block_terms && whole_.parts() == 1;
+  if (!plain) return;
+  std::size_t n = 0;
+  for (std::int64_t panel = 0; panel < vectors_.pieces; ++panel)
+    for (const int higher : {1, 0}) {
+      if (rows_.count(higher == 1) == 0) continue;
+      if (n == most_plain) return;
+      const bool last = panel == vectors_.pieces - 1 && bits_ != 0;
+      const std::int64_t row = higher == 1 ? 0 : rows_.begin(rows_.larger);
+      const std::int64_t column = vectors_.begin(panel) * lanes_;
+      const std::int64_t row_of_a = p_.transpose_a ? element_ : p_.lda * element_;
+      plain_[n++] = {last ? last_[higher] : code_[higher][vectors_.is_larger(panel) ? 1 : 0],
+                     row * row_of_a,
+                     column * element_,
+                     (row * p_.ldc + column) * element_,
+                     (rows_.size + higher) * row_of_a,
+                     rows_.count(higher == 1)};
+    }
+  plains_ = n;
+}
+
 // ---- parts
 
 std::string Scheme::describe() const {
@@ -307,7 +332,30 @@ void Scheme::run(const void* a, const void* b, void* c, void* workspace) const {
       });
 }
 
+void Scheme::run_plain(const char* a, const char* b, char* c) const {
+  TileCall call;
+  call.a_stride = p_.lda * element_;
+  call.b_stride = p_.ldb * element_;
+  call.c_stride = call.sums_stride = p_.ldc * element_;
+  call.terms = p_.k;
+  call.mask = mask_;
+  call.bits = bits_;
+  call.alpha = &alpha_;
+  call.flags = tile_ends | (p_.adds ? tile_adds : 0U);
+  call.fetch_rows = 0;
+  for (std::size_t i = 0; i < plains_; ++i) {
+    const Plain& plain = plain_[i];
+    call.a = a + plain.a;
+    call.a_tile = plain.a_tile;
+    call.b = b + plain.b;
+    call.c = call.sums = c + plain.c;
+    call.tiles = plain.tiles;
+    plain.code(&call);
+  }
+}
+
 void Scheme::run_alone(const void* a, const void* b, void* c, void* workspace) const {
+  if (plains_ > 0) return run_plain(static_cast<const char*>(a), static_cast<const char*>(b), static_cast<char*>(c));
   const Operands at = operands(a, b, c, workspace);
   if (whole_.parts() == 1) return run_part({0, rows_.pieces}, {0, vectors_.pieces}, at);
   for (std::int64_t part = 0; part < whole_.parts(); ++part) run_grid_part(whole_, part, at);

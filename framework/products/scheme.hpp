@@ -55,6 +55,16 @@ class Scheme {
     std::int64_t end;
   };
 
+  // Tiles below each other, of a product that is computed where it lies and in one piece. Offsets are in bytes.
+  struct Plain {
+    TileRun code = nullptr;
+    std::ptrdiff_t a = 0;
+    std::ptrdiff_t b = 0;
+    std::ptrdiff_t c = 0;
+    std::ptrdiff_t a_tile = 0;
+    std::int64_t tiles = 0;
+  };
+
   // What of B is packed for a panel of C and a block of terms, and where to.
   struct Panel {
     std::int64_t index;
@@ -63,15 +73,19 @@ class Scheme {
     char* packed;
   };
 
+  static constexpr std::size_t most_plain = 4;
+
   void choose_tiles(const Product& product);
   void choose_mask();
   void choose_packing();
   void choose_parts();
   void find_code();
+  void find_plain();
   [[nodiscard]] Grid cut(int threads) const;
 
   [[nodiscard]] Operands operands(const void* a, const void* b, void* c, void* workspace) const;
   void run_grid_part(const Grid& grid, std::int64_t part, const Operands& at) const;
+  void run_plain(const char* a, const char* b, char* c) const;
   void run_part(Range tiles, Range panels, const Operands& at) const;
   void set_a(Range tiles, Range terms, const Operands& at, TileCall& call) const;
   [[nodiscard]] std::int64_t panel_bytes() const;
@@ -104,7 +118,9 @@ class Scheme {
   // By whether the tile is one of the larger ones, and the panel; and the last panel's.
   TileRun code_[2][2] = {};
   TileRun last_[2] = {};
-  double alpha_ = 1;  // or a float in its place
+  Plain plain_[most_plain];
+  std::size_t plains_ = 0;  // or all is done by run_part()
+  double alpha_ = 1;        // or a float in its place
   std::int64_t mask_[4] = {};
   std::uint64_t bits_ = 0;
 };

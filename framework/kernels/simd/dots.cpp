@@ -2,6 +2,7 @@
 #include <chainrule/framework/kernels/simd/tables.hpp>
 
 #include <cmath>
+#include <utility>
 
 #include <chainrule/framework/kernels/simd/machine.hpp>
 
@@ -56,10 +57,15 @@ T fold_chains(const Batch<T>* x) {
 #endif
 }
 
+// Where the sum of row i of a and row j of b goes.
+struct Places {
+  std::ptrdiff_t row;
+  std::ptrdiff_t column;
+};
+
 // R rows of a by C rows of b.
 template <std::size_t R, std::size_t C, class T>
-void dots_of(const T* a, std::ptrdiff_t lda, const T* b, std::ptrdiff_t ldb, std::size_t k, T* out,
-             std::ptrdiff_t ldo) {
+void dots_of(const T* a, std::ptrdiff_t lda, const T* b, std::ptrdiff_t ldb, std::size_t k, T* out, Places places) {
   constexpr std::size_t n = vectors<T>;
   Batch<T> sums[R][C][n];
   for (auto& row : sums)
@@ -76,26 +82,35 @@ void dots_of(const T* a, std::ptrdiff_t lda, const T* b, std::ptrdiff_t ldb, std
   }
   for (std::size_t i = 0; i < R; ++i)
     for (std::size_t j = 0; j < C; ++j)
-      out[static_cast<std::ptrdiff_t>(i) * ldo + static_cast<std::ptrdiff_t>(j)] = fold_chains(sums[i][j]);
+      out[static_cast<std::ptrdiff_t>(i) * places.row + static_cast<std::ptrdiff_t>(j) * places.column] =
+          fold_chains<T>(sums[i][j]);
 }
 
 template <std::size_t C, class T>
 void dots_of_columns(const T* a, std::ptrdiff_t lda, std::int64_t m, const T* b, std::ptrdiff_t ldb, std::size_t k,
-                     T* out, std::ptrdiff_t ldo) {
+                     T* out, Places places) {
   constexpr std::size_t rows = vectors<T> == 1 ? 5 : 3;  // all sums in registers
   std::int64_t i = 0;
   for (; i + static_cast<std::int64_t>(rows) <= m; i += rows)
-    dots_of<rows, C>(a + i * lda, lda, b, ldb, k, out + i * ldo, ldo);
-  for (; i < m; ++i) dots_of<1, C>(a + i * lda, lda, b, ldb, k, out + i * ldo, ldo);
+    dots_of<rows, C>(a + i * lda, lda, b, ldb, k, out + i * places.row, places);
+  for (; i < m; ++i) dots_of<1, C>(a + i * lda, lda, b, ldb, k, out + i * places.row, places);
 }
 
+// Factors may change places: a product is the same either way.
 template <class T>
 void dots(const T* a, std::ptrdiff_t lda, std::int64_t m, const T* b, std::ptrdiff_t ldb, std::int64_t n,
           std::int64_t k, T* out) {
+  Places places{n, 1};
+  if (m < n) {
+    std::swap(a, b);
+    std::swap(lda, ldb);
+    std::swap(m, n);
+    std::swap(places.row, places.column);
+  }
   const auto terms = static_cast<std::size_t>(k);
   std::int64_t j = 0;
-  for (; j + 2 <= n; j += 2) dots_of_columns<2>(a, lda, m, b + j * ldb, ldb, terms, out + j, n);
-  if (j < n) dots_of_columns<1>(a, lda, m, b + j * ldb, ldb, terms, out + j, n);
+  for (; j + 2 <= n; j += 2) dots_of_columns<2>(a, lda, m, b + j * ldb, ldb, terms, out + j * places.column, places);
+  if (j < n) dots_of_columns<1>(a, lda, m, b + j * ldb, ldb, terms, out + j * places.column, places);
 }
 #else
 // The chains' sum: the second half is added to the first, as long as there are two.
