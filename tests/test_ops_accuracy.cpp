@@ -33,9 +33,9 @@ struct Function {
   // baseline x86-64 erf, and the far ends of all) it is up to 1.
   double float32_ulps;
   double float64_ulps;
-  // Away from 0 smaller results are measured as if they were this large, in float64. For baseline x86-64 sine and cosine
-  // take multiples of pi / 2 off that they know to 99 bits: near these the error is 1.3e-29, whatever is left, and that
-  // of a large tangent grows with its square.
+  // Away from 0 smaller results are measured as if they were this large, in float64. For baseline x86-64 sine and
+  // cosine take multiples of pi / 2 off that they know to 99 bits: near these the error is 1.3e-29, whatever is left,
+  // and that of a large tangent grows with its square.
   double least = 0;
 };
 
@@ -199,7 +199,8 @@ Worst distance(const Function& f, const Array& x, const Array& y) {
   for (std::int64_t i = 0; i < x.size(); ++i) {
     const Long exact = f.exact(x[i]);
     const bool bounded = x.dtype() == float64 && std::abs(x[i]) > 1;
-    double away = ulps(x.dtype(), y[i], exact, bounded ? std::max<Long>({std::abs(exact), f.least, f.least * exact * exact}) : exact);
+    double away = ulps(x.dtype(), y[i], exact,
+                       bounded ? std::max<Long>({std::abs(exact), f.least, f.least * exact * exact}) : exact);
     if (y[i] == 0 && std::signbit(y[i]) != std::signbit(exact)) away = std::numeric_limits<double>::infinity();
     worst.take(away, x[i], y[i]);
   }
