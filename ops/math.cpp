@@ -109,6 +109,16 @@ CHAINRULE_EARLY const BuiltinOp cos_op = register_op({
     .samples = {matrix, scalar, empty, moderate_edges},
 });
 
+// Generated code has what sine and cosine have in common once.
+CHAINRULE_EARLY const BuiltinOp tan_op = register_op({
+    .name = "tan",
+    .doc = "The tangent of x in radians.",
+    .shape = same_shape,
+    .forward = elementwise([](auto x) { return simd::sin(x) / simd::cos(x); }),
+    .gradient = [](const Node& node, Value dy) -> Values { return {dy * (1.0 + square(node.output()))}; },
+    .samples = {{.inputs = {uniform({3, 4}, -1.2, 1.2)}}, scalar, empty, moderate_edges},
+});
+
 // The slope of tanh. Of its value y it is 1 - y^2, but that loses its digits where y is near 1, and is 0 long before
 // the slope is. With q = 1 / (1 + exp(2 |x|)), of which there is never more than a half, tanh |x| is 1 - 2 q, and
 // generated code makes q once for both (kernels/vector_math.hpp).
@@ -213,6 +223,7 @@ Value log(Value x, Location at) { return apply(log_op, {x}, {}, at); }
 Value log1p(Value x, Location at) { return apply(log1p_op, {x}, {}, at); }
 Value sin(Value x, Location at) { return apply(sin_op, {x}, {}, at); }
 Value cos(Value x, Location at) { return apply(cos_op, {x}, {}, at); }
+Value tan(Value x, Location at) { return apply(tan_op, {x}, {}, at); }
 Value tanh(Value x, Location at) { return apply(tanh_op, {x}, {}, at); }
 Value erf(Value x, Location at) { return apply(erf_op, {x}, {}, at); }
 Value abs(Value x, Location at) { return apply(abs_op, {x}, {}, at); }

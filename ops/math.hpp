@@ -13,6 +13,7 @@ Value log(Value x, Location at = Location::here());    // -inf at 0, NaN below
 Value log1p(Value x, Location at = Location::here());  // log(1 + x), right near 0
 Value sin(Value x, Location at = Location::here());
 Value cos(Value x, Location at = Location::here());
+Value tan(Value x, Location at = Location::here());
 Value tanh(Value x, Location at = Location::here());
 Value erf(Value x, Location at = Location::here());    // 2/sqrt(pi) * the integral of exp(-t^2) from 0 to x
 Value abs(Value x, Location at = Location::here());    // slope 0 at 0; int64 too

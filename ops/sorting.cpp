@@ -7,6 +7,7 @@
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/core/threads.hpp>
 #include <chainrule/framework/graph/op_family.hpp>
 #include <chainrule/framework/kernels/lines.hpp>
 #include <chainrule/ops/indexing.hpp>
@@ -47,12 +48,30 @@ struct FirstInOrder {
   Lines lines;
   std::int64_t k;
 
+  // Lines of a part: each part has places of its own in the workspace.
+  [[nodiscard]] std::int64_t grain() const {
+    constexpr std::int64_t part_elements = 8192;
+    constexpr std::int64_t most_parts = 64;
+    const std::int64_t count = lines.outer * lines.inner;
+    return std::max(
+        {std::int64_t{1}, part_elements / std::max<std::int64_t>(1, lines.n), (count + most_parts - 1) / most_parts});
+  }
+  [[nodiscard]] std::size_t workspace() const {
+    const std::int64_t parts = (lines.outer * lines.inner + grain() - 1) / grain();
+    return static_cast<std::size_t>(parts * lines.n) * sizeof(Place<T>);
+  }
+
   void operator()(const KernelBuffers& buffers) const {
     const auto* x = static_cast<const T*>(buffers.inputs[0]);
-    for (std::int64_t o = 0; o < lines.outer; ++o)
-      for (std::int64_t i = 0; i < lines.inner; ++i)
-        order(x + o * lines.n * lines.inner + i, static_cast<Place<T>*>(buffers.workspace), (o * k) * lines.inner + i,
-              static_cast<T*>(buffers.outputs[0]), static_cast<std::int64_t*>(buffers.outputs[1]));
+    parallel_for(lines.outer * lines.inner, grain(), [&](std::int64_t begin, std::int64_t end) {
+      auto* places = static_cast<Place<T>*>(buffers.workspace) + begin / grain() * lines.n;
+      for (std::int64_t line = begin; line < end; ++line) {
+        const std::int64_t o = line / lines.inner;
+        const std::int64_t i = line % lines.inner;
+        order(x + o * lines.n * lines.inner + i, places, (o * k) * lines.inner + i, static_cast<T*>(buffers.outputs[0]),
+              static_cast<std::int64_t*>(buffers.outputs[1]));
+      }
+    });
   }
 
  private:
@@ -79,7 +98,7 @@ Forward first_in_order(std::string descending) {
       throw Error(call.at, call.op, fmt::format("requires a k of at most the extent, got {} of {}", k, lines.n));
     return visit_dtype(call.inputs[0].dtype, [&](auto t) -> KernelRun {
       using T = decltype(t);
-      call.workspace = static_cast<std::size_t>(lines.n) * sizeof(Place<T>);
+      call.workspace = FirstInOrder<T, true>{lines, k}.workspace();
       if (call.attributes.get<bool>(descending)) return FirstInOrder<T, true>{lines, k};
       return FirstInOrder<T, false>{lines, k};
     });

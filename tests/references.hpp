@@ -573,6 +573,7 @@ inline const std::map<std::string, Reference>& references() {
       {"log1p", one([](const X& x) -> X { return xt::log1p(x); })},
       {"sin", one([](const X& x) -> X { return xt::sin(x); })},
       {"cos", one([](const X& x) -> X { return xt::cos(x); })},
+      {"tan", one([](const X& x) -> X { return xt::tan(x); })},
       {"sech2", one([](const X& x) -> X {
          const X e = xt::exp(-2.0 * xt::abs(x));
          return 4.0 * e / ((1.0 + e) * (1.0 + e));
@@ -742,6 +743,15 @@ inline const std::map<std::string, Reference>& references() {
         .magnitude = [](const Inputs& x, const Attributes& a) -> X {
           const std::size_t axis = axis_of(a, x[0].dimension());
           return softmax(x[0], axis) * softmax_terms(x[0], axis);
+        }}},
+      {"softmax_gradient",
+       {.value = [](const Inputs& x, const Attributes& a) -> X {
+          return x[0] * (x[1] - total(x[0] * x[1], {axis_of(a, x[0].dimension())}));
+        },
+        .magnitude = [](const Inputs& x, const Attributes& a) -> X {
+          const X y = xt::abs(x[0]);
+          const X dy = xt::abs(x[1]);
+          return y * (dy + total(y * dy, {axis_of(a, x[0].dimension())}));
         }}},
       {"log_softmax",
        {.value = [](const Inputs& x, const Attributes& a) { return log_softmax(x[0], axis_of(a, x[0].dimension())); },

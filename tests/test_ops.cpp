@@ -376,6 +376,7 @@ TEST_CASE("reductions compute their references over every set of axes") {
       check_in_every_dtype({"argmax", {shape}, along});
       check_in_every_dtype({"softmax", {shape}, along});
       check_in_every_dtype({"log_softmax", {shape}, along});
+      check_in_every_dtype({"softmax_gradient", {shape, shape}, along});
       check_in_every_dtype({"softmax_cross_entropy", {shape, shape}, along}, Domain::positive);
     }
     if (count(shape) == 0) continue;

@@ -17,11 +17,7 @@ using kernels::generated_set;
 
 bool can_generate() { return generated_set().has_value(); }
 
-bool can_generate(Micro micro, DType dtype) {
-  if (!can_generate() || !VectorCode::has(micro, dtype)) return false;
-  // Logarithms take numbers apart, which AVX2 has no instructions for.
-  return generated_set() == kernels::X86::avx512 || (micro != Micro::log && micro != Micro::log1p);
-}
+bool can_generate(Micro micro, DType dtype) { return can_generate() && VectorCode::has(micro, dtype); }
 
 std::shared_ptr<const GeneratedCode> generate(const VectorCode& code) {
   static std::mutex mutex;

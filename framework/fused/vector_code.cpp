@@ -75,6 +75,8 @@ class Recorder {
     return code_.append({VectorOp::bit_andnot, 0, {a, b}});
   }
   V select(Mask mask, V a, V b) { return code_.append({VectorOp::select, 0, {mask.value, a, b}}); }
+  V sin_of(Mask mask, V x, V y) { return code_.append({VectorOp::sin_of, 0, {mask.value, x, y}}); }
+  V cos_of(Mask mask, V x, V y) { return code_.append({VectorOp::cos_of, 0, {mask.value, x, y}}); }
   Mask less(V a, V b) { return {code_.append({VectorOp::less, 0, {a, b}})}; }
   Mask less_equal(V a, V b) {
     if (const auto minus = negated(b); minus && code_.instructions()[a] == constant_of(0))
@@ -139,9 +141,9 @@ class Recorder {
       case Micro::log: return k::log(*this, a);
       case Micro::log1p: return k::log1p(*this, a);
       case Micro::erf: return k::erf(*this, a);
-      case Micro::sin:
-      case Micro::cos:
-      case Micro::pow: break;
+      case Micro::sin: return k::sin(*this, a);
+      case Micro::cos: return k::cos(*this, a);
+      case Micro::pow: return k::pow(*this, a, b);
     }
     invariant(false, "a micro-operation that vector code does not have");
     return a;
@@ -226,7 +228,9 @@ int arity(VectorOp op) {
     case VectorOp::is_nan: return 1;
     case VectorOp::fma:
     case VectorOp::nfma:
-    case VectorOp::select: return 3;
+    case VectorOp::select:
+    case VectorOp::sin_of:
+    case VectorOp::cos_of: return 3;
     default: return 2;
   }
 }
@@ -241,15 +245,7 @@ std::size_t VectorCode::Hash::operator()(const VectorInstruction& i) const {
   return static_cast<std::size_t>(h);
 }
 
-bool VectorCode::has(Micro micro, DType dtype) {
-  if (dtype != float32 && dtype != float64) return false;
-  switch (micro) {
-    case Micro::sin:
-    case Micro::cos:
-    case Micro::pow: return false;
-    default: return true;
-  }
-}
+bool VectorCode::has(Micro /*micro*/, DType dtype) { return dtype == float32 || dtype == float64; }
 
 std::uint32_t VectorCode::append(VectorInstruction instruction) {
   const auto [it, made] = known_.try_emplace(instruction, static_cast<std::uint32_t>(instructions_.size()));

@@ -43,6 +43,8 @@ enum class VectorOp : std::uint8_t {
   bit_xor,
   bit_andnot,
   select,
+  sin_of,  // their first operands are masks, as that of select
+  cos_of,
   // these give masks
   less,
   less_equal,

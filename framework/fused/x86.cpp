@@ -3,11 +3,16 @@
 // AVX-512 has registers of their own for masks, loads and stores that are masked by them, and operands in memory that
 // are broadcast. With AVX2 masks are vectors like all others, the last one masks the elements that are left, and
 // constants are in memory as whole vectors.
+//
+// Where a lane needs libm (VectorOp::sin_of), it is called from behind the code, with all registers saved.
 #include <chainrule/framework/fused/x86.hpp>
 
 #include <algorithm>
 #include <array>
+#include <bit>
+#include <limits>
 #include <map>
+#include <memory>
 #include <stdexcept>
 #include <string>
 
@@ -16,6 +21,7 @@
 #include <chainrule/framework/core/error.hpp>
 #include <chainrule/framework/fused/registers.hpp>
 #include <chainrule/framework/fused/schedule.hpp>
+#include <chainrule/framework/kernels/libm.hpp>
 
 namespace chainrule::detail {
 
@@ -80,6 +86,7 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
     for (std::size_t i = saved_.size(); i-- > 0;) pop(saved_[i]);
     vzeroupper();
     ret();
+    for (const LibmCall& call : calls_) call_libm(call);
     constants();
     rewrite(at_frame_size, offset_of_slot(registers_.slots()), 4);
   }
@@ -319,6 +326,10 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
       emit_compare(value);
     } else if (i.op == VectorOp::select) {
       emit_select(i);
+    } else if (i.op == VectorOp::sin_of || i.op == VectorOp::cos_of) {
+      emit_libm(i);
+    } else if (!avx512_ && (i.op == VectorOp::mantissa || i.op == VectorOp::exponent)) {
+      emit_part_by_bits(i);
     } else if (i.op == VectorOp::scale && !avx512_) {
       emit_scale_by_products(i);
     } else if (arity(i.op) == 1) {
@@ -447,6 +458,137 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
     single_ ? vmulps(vec(to), vec(h), vec(rest)) : vmulpd(vec(to), vec(h), vec(rest));
   }
 
+  // The whole vector of a constant, for AVX2.
+  Xbyak::Address constant_bits(std::uint64_t bits) { return ptr[rip + constants_.try_emplace(bits).first->second]; }
+  Xbyak::Address constant(double x) {
+    return constant_bits(single_ ? std::bit_cast<std::uint32_t>(static_cast<float>(x))
+                                 : std::bit_cast<std::uint64_t>(x));
+  }
+
+  // Mantissa or exponent without instructions for them, as kernels/simd/machine.hpp has them for AVX2.
+  void emit_part_by_bits(const VectorInstruction& i) {
+    const Xmm x = vec(vector(i.operands[0]));
+    const Xmm value = vec(registers_.temporary());
+    const Xmm mask = vec(registers_.temporary());
+    const Xmm other = vec(registers_.temporary());
+    const auto compare = [this](const Xmm& to, const Xmm& a, const Xbyak::Operand& b, std::uint8_t predicate) {
+      single_ ? vcmpps(to, a, b, predicate) : vcmppd(to, a, b, predicate);
+    };
+    const auto blend = [this](const Xmm& to, const Xmm& a, const Xbyak::Operand& b, const Xmm& by) {
+      single_ ? vblendvps(to, a, b, by) : vblendvpd(to, a, b, by);
+    };
+    const auto binary_op = [this](VectorOp op, const Xmm& to, const Xmm& a, const Xbyak::Operand& b) {
+      (this->*binary(op))(to, a, b);
+    };
+    constexpr std::uint8_t less_than = 0x11;
+    constexpr std::uint8_t not_less = 0x15;
+    constexpr std::uint8_t not_greater_equal = 0x19;
+    // |x|, or where that is denormal 2^23 or 2^52 times it
+    binary_op(VectorOp::bit_and, value, x, constant_bits(single_ ? 0x7FFFFFFF : 0x7FFFFFFFFFFFFFFF));
+    compare(mask, value, constant(single_ ? 0x1p-126 : 0x1p-1022), less_than);
+    binary_op(VectorOp::mul, other, value, constant(single_ ? 0x1p23 : 0x1p52));
+    blend(value, value, other, mask);
+    if (i.op == VectorOp::mantissa) {
+      binary_op(VectorOp::bit_and, value, value, constant_bits(single_ ? 0x007FFFFF : 0x000FFFFFFFFFFFFF));
+      binary_op(VectorOp::bit_or, value, value, constant(1));
+      compare(mask, value, constant(1.5), not_less);
+      binary_op(VectorOp::mul, other, value, constant(0.5));
+      blend(value, value, other, mask);
+      compare(mask, x, constant(0), not_greater_equal);
+      binary_op(VectorOp::bit_or, other, value, mask);
+    } else {
+      if (single_) {
+        vpsrld(other, value, 23);
+        vcvtdq2ps(other, other);
+      } else {
+        vpsrlq(other, value, 52);
+        binary_op(VectorOp::bit_or, other, other, constant(0x1p52));
+        binary_op(VectorOp::sub, other, other, constant(0x1p52));
+      }
+      binary_op(VectorOp::sub, other, other, constant(single_ ? 127 : 1023));
+      binary_op(VectorOp::bit_and, mask, mask, constant(single_ ? 23 : 52));
+      binary_op(VectorOp::sub, other, other, mask);
+      constexpr double inf = std::numeric_limits<double>::infinity();
+      compare(mask, value, constant(0), 0);
+      blend(other, other, constant(-inf), mask);
+      compare(mask, value, constant(inf), not_less);
+      blend(other, other, value, mask);
+    }
+    registers_.use(i.operands[0]);
+    registers_.assign(now_, other.getIdx());
+  }
+
+  // ---- calls, which nearly never happen: behind the code
+
+  struct LibmCall {
+    VectorOp op;
+    int mask;
+    int from;
+    int to;  // registers
+    std::shared_ptr<Xbyak::Label> begin = std::make_shared<Xbyak::Label>();
+    std::shared_ptr<Xbyak::Label> end = std::make_shared<Xbyak::Label>();
+  };
+
+  void emit_libm(const VectorInstruction& i) {
+    const int by = mask(i.operands[0]);
+    const int from = vector(i.operands[1]);
+    const int instead = vector(i.operands[2]);
+    const bool dies = registers_.last_use(i.operands[2]) && !is_read(instructions_[i.operands[2]].op);
+    const int to = dies ? instead : registers_.temporary();
+    if (!dies) vmovaps(vec(to), vec(instead));
+    LibmCall call{i.op, by, from, to};
+    if (avx512_) {
+      const Opmask k(first_mask + by);
+      kortestw(k, k);
+    } else {
+      single_ ? vtestps(Ymm(by), Ymm(by)) : vtestpd(Ymm(by), Ymm(by));
+    }
+    jnz(*call.begin, T_NEAR);
+    L(*call.end);
+    calls_.push_back(call);
+    for (const std::uint32_t operand : i.operands) registers_.use(operand);
+    registers_.assign(now_, to);
+  }
+
+  // All registers that a function may change are saved, and that of the result is changed where it is saved.
+  void call_libm(const LibmCall& call) {
+    const Reg64 kept[] = {rax, rcx, rdx, rsi, rdi, r8, r9, r10, r11};
+    const int vectors = avx512_ ? 32 : 16;
+    const auto at_vector = [this](int r) { return offset_of_slot(r); };
+    const std::size_t at_masks = at_vector(vectors);
+    const std::size_t at_kept = at_masks + 64;
+    const std::size_t bytes = (at_kept + sizeof(std::uint64_t) * std::size(kept) + 63) / 64 * 64;
+    L(*call.begin);
+    sub(rsp, static_cast<std::uint32_t>(bytes));
+    for (int r = 0; r < vectors; ++r) vmovups(ptr[rsp + at_vector(r)], vec(r));
+    for (int k = 1; avx512_ && k < 8; ++k)
+      kmovw(word[rsp + at_masks + std::size_t{8} * static_cast<std::size_t>(k)], Opmask(k));
+    for (std::size_t k = 0; k < std::size(kept); ++k) mov(qword[rsp + at_kept + 8 * k], kept[k]);
+    if (avx512_) {
+      kmovw(edx, Opmask(first_mask + call.mask));
+    } else {
+      single_ ? vmovmskps(edx, Ymm(call.mask)) : vmovmskpd(edx, Ymm(call.mask));
+    }
+    lea(rdi, ptr[rsp + at_vector(call.from)]);
+    lea(rsi, ptr[rsp + at_vector(call.to)]);
+    mov(rax, libm(call.op));
+    vzeroupper();
+    Xbyak::CodeGenerator::call(rax);
+    for (std::size_t k = 0; k < std::size(kept); ++k) mov(kept[k], qword[rsp + at_kept + 8 * k]);
+    for (int k = 1; avx512_ && k < 8; ++k)
+      kmovw(Opmask(k), word[rsp + at_masks + std::size_t{8} * static_cast<std::size_t>(k)]);
+    for (int r = 0; r < vectors; ++r) vmovups(vec(r), ptr[rsp + at_vector(r)]);
+    add(rsp, static_cast<std::uint32_t>(bytes));
+    jmp(*call.end, T_NEAR);
+  }
+
+  [[nodiscard]] std::uint64_t libm(VectorOp op) const {
+    const bool sine = op == VectorOp::sin_of;
+    if (single_)
+      return reinterpret_cast<std::uint64_t>(sine ? kernels::sin_of_lanes<float> : kernels::cos_of_lanes<float>);
+    return reinterpret_cast<std::uint64_t>(sine ? kernels::sin_of_lanes<double> : kernels::cos_of_lanes<double>);
+  }
+
   void emit_compare(std::uint32_t value) {
     const VectorInstruction& i = instructions_[value];
     const Xmm a = vec(vector(i.operands[0]));
@@ -536,6 +678,8 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
   int keepable_ = 0;
   std::map<std::uint64_t, Xbyak::Label> constants_;
   Xbyak::Label ones_;
+
+  std::vector<LibmCall> calls_;
 
   bool masked_ = false;
   std::uint32_t now_ = 0;

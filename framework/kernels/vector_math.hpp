@@ -3,7 +3,8 @@
 // They are written once over a machine M. One M computes with a processor's vectors (simd/machine.hpp), another records
 // the instructions, from which machine code is made for a whole fused group (fused/vector_code.hpp): both give the same
 // bits. None has branches, so that what an element becomes does not depend on its neighbours, and infinities, NaN,
-// overflow and denormal results come out right.
+// overflow and denormal results come out right. Only sine and cosine leave arguments to libm, lane by lane: those
+// beyond a million or, in float, 65,536, from which multiples of pi / 2 cannot be taken off by three products.
 //
 // M has types T (float or double), V (a vector of them) and Mask (of lanes), and
 //   number(x)                      every lane x
@@ -19,9 +20,11 @@
 //   less, less_equal, equal        Masks, false for NaN
 //   is_nan(x), not_less_equal(a, b)               Masks; the second true for NaN
 //   select(mask, a, b)             a where the mask is set
+//   sin_of(mask, x, y), cos_of(mask, x, y)        libm's function of x where the mask is set, and y elsewhere
 #pragma once
 
 #include <cstddef>
+#include <limits>
 
 namespace chainrule::kernels {
 
@@ -32,6 +35,8 @@ struct MathConstants;
 //   exp(r) = 1 + r + r^2 (c[0] + c[1] r + ...), made for exp (exp_terms) and for exp - 1 (expm1_terms), and
 //   tanh(x) = x + x^3 (c[0] + c[1] x^2 + ...) for |x| <= small_tanh, and
 //   log((1 + s) / (1 - s)) = 2 s + s^3 (c[0] + c[1] s^2 + ...) for |s| <= 1/5, and
+//   sin(r) = r + r^3 (c[0] + c[1] r^2 + ...) and cos(r) = 1 - r^2 / 2 + r^4 (d[0] + d[1] r^2 + ...) for |r| <= pi / 4
+//   and a little more, and
 //   erf(x) = x + x (c[0] + c[1] x^2 + ...) for |x| <= small_erf and 1 - exp(d[0] + d[1] x + ...) for x up to
 //   highest_erf.
 template <>
@@ -48,6 +53,15 @@ struct MathConstants<float> {
   static constexpr double tanh_terms[] = {-0x1.555552p-2, 0x1.110feep-3,  -0x1.b9d7dep-5,
                                           0x1.629bb2p-6,  -0x1.077afep-7, 0x1.09021ap-9};
   static constexpr double log_terms[] = {0x1.555556p-1, 0x1.99992cp-2, 0x1.246afep-2, 0x1.df6cb2p-3};
+  static constexpr double half_pi[] = {0x1.921fb6p+0, -0x1.777a5cp-25, -0x1.ee59dap-50};  // its sum, to 75 bits
+  static constexpr double far = 65'536;                                                   // what is beyond is libm's
+  static constexpr double sin_terms[] = {-0x1.555556p-3, 0x1.11110ep-7, -0x1.a012a2p-13, 0x1.6d6c48p-19};
+  static constexpr double cos_terms[] = {0x1.555554p-5, -0x1.6c123p-10, 0x1.9b8446p-16};
+  // 1 / (5 + 2 k) u^k; -log(5/4) and -log(3/4) as sums of two
+  static constexpr double pow_terms[] = {1.0 / 5, 1.0 / 7, 1.0 / 9};
+  static constexpr double third_low = -0x1.555556p-27;
+  static constexpr double log_four_fifths[] = {-0x1.c8ff7cp-3, -0x1.e6a688p-29};
+  static constexpr double log_four_thirds[] = {0x1.269622p-2, -0x1.d9648ep-27};
   static constexpr double small_erf = 1;
   static constexpr double highest_erf = 3.95;  // erf of what is more is 1
   static constexpr double erf_terms[] = {0x1.06eba8p-3, -0x1.81274p-2,   0x1.ce2d34p-4, -0x1.b7fc22p-6,
@@ -88,6 +102,16 @@ struct MathConstants<double> {
   static constexpr double log_terms[] = {0x1.5555555555555p-1, 0x1.9999999999ff6p-2, 0x1.24924923cf0e3p-2,
                                          0x1.c71c72ee39818p-3, 0x1.745ca894f2e2bp-3, 0x1.3b2a4ce5d7548p-3,
                                          0x1.0e83f6cb94d9ep-3, 0x1.16d5b074c19ap-3};
+  static constexpr double half_pi[] = {0x1.921fb54442d18p+0, 0x1.1a62633145c07p-54, -0x1.f1976b7ed8fbcp-110};
+  static constexpr double far = 1'048'576;
+  static constexpr double sin_terms[] = {-0x1.5555555555554p-3, 0x1.1111111110942p-7,   -0x1.a01a019df5d9ep-13,
+                                         0x1.71de36e5b0c89p-19, -0x1.ae5f59b5473f3p-26, 0x1.5dcd9febfa03dp-33};
+  static constexpr double cos_terms[] = {0x1.5555555555555p-5,   -0x1.6c16c16c1682ep-10, 0x1.a01a019f07b63p-16,
+                                         -0x1.27e4f9bf57804p-22, 0x1.1eeb102c5d4c0p-29,  -0x1.904019e2f6241p-37};
+  static constexpr double pow_terms[] = {1.0 / 5, 1.0 / 7, 1.0 / 9, 1.0 / 11, 1.0 / 13, 1.0 / 15, 1.0 / 17};
+  static constexpr double third_low = 0x1.5555555555555p-56;
+  static constexpr double log_four_fifths[] = {-0x1.c8ff7c79a9a22p-3, 0x1.4f689f8434012p-57};
+  static constexpr double log_four_thirds[] = {0x1.269621134db92p-2, 0x1.e0efadd9db02bp-56};
   static constexpr double small_erf = 1;
   static constexpr double highest_erf = 5.95;
   static constexpr double erf_terms[] = {0x1.06eba8214db69p-3,   -0x1.812746b0379e6p-2,  0x1.ce2f21a042b27p-4,
@@ -235,6 +259,153 @@ typename M::V sigmoid(M& m, typename M::V x) {
   const auto one = m.number(1);
   const auto y = m.div(one, m.add(one, e));
   return m.select(m.less_equal(m.number(0), x), y, m.nfma(e, m.mul(e, y), e));
+}
+
+// |x| = n pi / 2 + r, for |x| <= far: the first difference is exact, as its terms are multiples of the last bits of 1.
+template <class M>
+struct Turned {
+  typename M::V n;
+  typename M::V sin;  // of r
+  typename M::V cos;
+};
+
+template <class M>
+Turned<M> turn(M& m, typename M::V positive) {
+  using C = MathConstants<typename M::T>;
+  const auto n = m.round(m.mul(positive, m.number(0.6366197723675814)));
+  auto r = positive;
+  for (const double part : C::half_pi) r = m.nfma(n, m.number(part), r);
+  const auto z = m.mul(r, r);
+  const auto one = m.number(1);
+  const auto sine = m.fma(m.mul(r, z), polynomial(m, z, C::sin_terms), r);
+  const auto half = m.mul(m.number(0.5), z);
+  const auto high = m.sub(one, half);
+  // 1 - r^2 / 2 with what its rounding has lost
+  const auto cosine = m.add(high, m.fma(m.mul(z, z), polynomial(m, z, C::cos_terms), m.sub(m.sub(one, high), half)));
+  return {n, sine, cosine};
+}
+
+// Sine where n is even, cosine where it is odd, negative where n / 2 rounded down is odd.
+template <class M>
+typename M::V by_quarter(M& m, typename M::V n, typename M::V even, typename M::V odd) {
+  const auto half = m.number(0.5);
+  const auto pairs = m.mul(n, half);
+  const auto whole_pairs = m.floor(pairs);
+  const auto turns = m.mul(whole_pairs, half);
+  const auto value = m.select(m.less(whole_pairs, pairs), odd, even);
+  return m.bit_xor(value, m.select(m.less(m.floor(turns), turns), m.number(-0.0), m.number(0)));
+}
+
+// sin(x), of either sign that of |x| with the sign of x
+template <class M>
+typename M::V sin(M& m, typename M::V x) {
+  const auto positive = magnitude(m, x);
+  const auto [n, sine, cosine] = turn(m, positive);
+  const auto y = m.bit_xor(by_quarter(m, n, sine, cosine), m.bit_and(x, m.number(-0.0)));
+  return m.sin_of(m.less(m.number(MathConstants<typename M::T>::far), positive), x, y);
+}
+
+// cos(x) = sin(|x| + pi / 2)
+template <class M>
+typename M::V cos(M& m, typename M::V x) {
+  const auto positive = magnitude(m, x);
+  const auto [n, sine, cosine] = turn(m, positive);
+  const auto y = by_quarter(m, m.add(n, m.number(1)), sine, cosine);
+  return m.cos_of(m.less(m.number(MathConstants<typename M::T>::far), positive), x, y);
+}
+
+// The unevaluated sum of two numbers, the second as small as the rounding of the first.
+template <class M>
+struct Two {
+  typename M::V high;
+  typename M::V low;
+};
+
+// a + b exactly, where b is 0 or |a| >= |b|
+template <class M>
+Two<M> exact_sum(M& m, typename M::V a, typename M::V b) {
+  const auto high = m.add(a, b);
+  return {high, m.add(m.sub(a, high), b)};
+}
+
+template <class M>
+Two<M> exact_product(M& m, typename M::V a, typename M::V b) {
+  const auto high = m.mul(a, b);
+  return {high, m.fma(a, b, negative(m, high))};
+}
+
+template <class M>
+Two<M> product(M& m, Two<M> a, Two<M> b) {
+  const auto [high, low] = exact_product(m, a.high, b.high);
+  return {high, m.fma(a.high, b.low, m.fma(a.low, b.high, low))};
+}
+
+// log(x) to ten bits more than twelve beyond the type, for x >= 0: so exact that a power, whose exponent is up to a
+// thousand times that, has its last bit right but for one. Of 0 and infinity `high` is right and `low` NaN.
+//
+// x = 2^e m / c with a c of 5/4, 1 or 3/4 that brings m near 1, so near that f = m - 1 is exact. With s = f / (2 + f)
+// and u = s^2 the logarithm of m is 2 s (1 + u (1/3 + u (1/5 + ...))).
+template <class M>
+Two<M> exact_log(M& m, typename M::V x) {
+  using C = MathConstants<typename M::T>;
+  const auto mantissa = m.mantissa(x);
+  const auto e = m.sub(m.exponent(x), m.exponent(mantissa));
+  const auto below = m.less(mantissa, m.number(0.9));
+  const auto above = m.less(m.number(1.15), mantissa);
+  const auto choose = [&](double if_below, double if_above, double otherwise) {
+    return m.select(below, m.number(if_below), m.select(above, m.number(if_above), m.number(otherwise)));
+  };
+  const auto f = m.fma(mantissa, choose(1.25, 0.75, 1), m.number(-1));
+  const auto two = m.number(2);
+  const Two<M> t = exact_sum(m, two, f);
+  const auto inverse = m.div(m.number(1), t.high);
+  const auto quotient = m.mul(f, inverse);
+  const auto left = m.nfma(quotient, t.low, m.nfma(quotient, t.high, f));
+  const Two<M> s = {quotient, m.mul(left, inverse)};
+  const Two<M> u = product(m, s, s);
+  const auto rest = m.mul(u.high, polynomial(m, u.high, C::pow_terms));
+  const Two<M> sum = exact_sum(m, m.number(1.0 / 3), rest);
+  const Two<M> w = product(m, u, {sum.high, m.add(sum.low, m.number(C::third_low))});
+  const Two<M> twice = {m.mul(two, s.high), m.mul(two, s.low)};
+  const Two<M> p = product(m, twice, w);
+  const Two<M> of_m = exact_sum(m, twice.high, p.high);
+  const auto c_high = choose(C::log_four_fifths[0], C::log_four_thirds[0], 0);
+  const auto c_low = choose(C::log_four_fifths[1], C::log_four_thirds[1], 0);
+  const Two<M> start = exact_sum(m, m.mul(e, m.number(C::log2_high)), c_high);
+  const Two<M> high = exact_sum(m, start.high, of_m.high);
+  const auto low = m.add(m.add(p.low, twice.low), m.fma(e, m.number(C::log2_low), c_low));
+  return {high.high, m.add(high.low, m.add(start.low, m.add(of_m.low, low)))};
+}
+
+// x to the power of y, with all that C99 says of zeros, infinities, NaN and negative x (its annex F, 9.4.4): exp(y
+// log|x|) with the sign that an odd y gives.
+template <class M>
+typename M::V pow(M& m, typename M::V x, typename M::V y) {
+  using C = MathConstants<typename M::T>;
+  const auto zero = m.number(0);
+  const auto one = m.number(1);
+  const auto positive = magnitude(m, x);
+  const Two<M> log = exact_log(m, positive);
+  const auto z = m.mul(y, log.high);
+  const auto beyond = m.fma(y, log.low, m.fma(y, log.high, negative(m, z)));
+  // Where the result is 0 or infinite what is beyond may be NaN.
+  const auto z_low = m.select(m.less(magnitude(m, z), m.number(-C::lowest_exp)), beyond, zero);
+  const auto z_high = m.min(m.number(C::highest_exp), m.max(m.number(C::lowest_exp), z));
+  const auto n = m.round(m.mul(z_high, m.number(1.4426950408889634)));
+  const Two<M> r = exact_sum(m, m.nfma(n, m.number(C::log2_high), z_high), m.nfma(n, m.number(C::log2_low), z_low));
+  const auto curved = m.fma(m.mul(r.high, r.high), polynomial(m, r.high, C::expm1_terms), r.low);
+  const auto power = m.scale(m.add(one, m.add(r.high, curved)), n);
+  const auto of_one = m.select(m.equal(positive, one), one, power);
+  // Of negative x: whole exponents only, but for -infinity and -0.
+  const auto half = m.mul(y, m.number(0.5));
+  const auto whole = m.equal(m.floor(y), y);
+  const auto sign = m.select(whole, m.select(m.less(m.floor(half), half), m.bit_and(x, m.number(-0.0)), zero), zero);
+  const auto with_sign = m.bit_or(of_one, sign);
+  const auto least = m.number(-std::numeric_limits<typename M::T>::max());
+  const auto nan = m.number(std::numeric_limits<double>::quiet_NaN());
+  const auto of_negative = m.select(whole, with_sign, nan);
+  const auto finite = m.select(m.less(x, zero), m.select(m.less_equal(least, x), of_negative, with_sign), with_sign);
+  return m.select(m.equal(y, zero), one, m.select(m.equal(x, one), one, finite));
 }
 
 // Either NaN makes NaN: a where a is greater or NaN, else b.

@@ -43,6 +43,10 @@ struct VectorTable {
   void (*argmax_lines)(const T* x, std::size_t lines, std::size_t columns, std::int64_t* out);
   // out[j] = the i of the first greatest or NaN of x[i * stride + j], of fewer than 2^31 rows.
   void (*argmax_part_of_rows)(const T* x, std::size_t stride, std::size_t rows, std::size_t columns, std::int64_t* out);
+  // out = y (dy - sum(y dy)), each line with its sum; or each column of rows i, with elements j + i * stride.
+  void (*softmax_gradient_lines)(const T* y, const T* dy, std::size_t lines, std::size_t columns, T* out);
+  void (*softmax_gradient_rows)(const T* y, const T* dy, std::size_t stride, std::size_t rows, std::size_t columns,
+                                T* out);
   // to[i * to_stride + j] = from[j * from_stride + i] for i < rows and j < columns; `streams`: where it is aligned `to`
   // is written past the caches.
   void (*transpose)(const T* from, std::size_t from_stride, T* to, std::size_t to_stride, std::size_t rows,

@@ -2,8 +2,11 @@
 // that generated code has are the same ones (fused/vector_code.cpp). Not installed.
 #pragma once
 
+#include <cstdint>
+#include <limits>
 #include <type_traits>
 
+#include <chainrule/framework/kernels/libm.hpp>
 #include <chainrule/framework/kernels/simd/batch.hpp>
 
 #if defined(__AVX2__)
@@ -55,8 +58,30 @@ struct Vectors {
   static V scale(V a, V n) { return CHAINRULE_INTRINSIC(scalef, a, n); }
   static V mantissa(V a) { return CHAINRULE_INTRINSIC(getmant, a, _MM_MANT_NORM_p75_1p5, _MM_MANT_SIGN_nan); }
   static V exponent(V a) { return CHAINRULE_INTRINSIC(getexp, a); }
+  static V floor(V a) { return CHAINRULE_INTRINSIC(roundscale, a, _MM_FROUND_TO_NEG_INF); }
   static V select(Mask mask, V a, V b) { return CHAINRULE_INTRINSIC(mask_blend, mask, b, a); }
 #else
+  static V floor(V a) { return CHAINRULE_INTRINSIC(round, a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+  // By the bits of |a|, which denormal numbers are made normal for.
+  static V mantissa(V a) {
+    const V bits = single<T> ? of_bits(0x007FFFFF) : of_bits(0x000FFFFFFFFFFFFF);
+    const V near_one = (normal(a).value & bits) | number(1);
+    const V y = select(compare<_CMP_NLT_UQ>(near_one, number(1.5)), mul(near_one, number(0.5)), near_one);
+    return y | compare<_CMP_NGE_UQ>(a, number(0));
+  }
+  static V exponent(V a) {
+    const auto [value, denormal] = normal(a);
+    V e;
+    if constexpr (single<T>) {
+      e = _mm256_cvtepi32_ps(_mm256_srli_epi32(_mm256_castps_si256(value), 23));
+    } else {
+      const V whole(_mm256_castsi256_pd(_mm256_srli_epi64(_mm256_castpd_si256(value), 52)));
+      e = sub(whole | number(0x1p52), number(0x1p52));
+    }
+    e = sub(sub(e, number(single<T> ? 127 : 1023)), denormal & number(single<T> ? 23 : 52));
+    e = select(equal(value, number(0)), number(-std::numeric_limits<double>::infinity()), e);
+    return select(compare<_CMP_NLT_UQ>(value, number(std::numeric_limits<double>::infinity())), value, e);
+  }
   static V round(V a) { return CHAINRULE_INTRINSIC(round, a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   // As the product with two powers, of n / 2 and of the rest; a is near 1, so that only the second is rounded.
   static V scale(V a, V n) {
@@ -79,8 +104,44 @@ struct Vectors {
   }
   static V select(Mask mask, V a, V b) { return CHAINRULE_INTRINSIC(blendv, b, a, mask); }
 #endif
+  static V sin_of(Mask mask, V x, V y) { return of_lanes(sin_of_lanes<T>, mask, x, y); }
+  static V cos_of(Mask mask, V x, V y) { return of_lanes(cos_of_lanes<T>, mask, x, y); }
 
  private:
+  static V of_lanes(void (*run)(const T* x, T* y, std::uint32_t lanes), Mask mask, V x, V y) {
+#if defined(__AVX512F__)
+    const std::uint32_t lanes = mask;
+#else
+    const auto lanes = static_cast<std::uint32_t>(CHAINRULE_INTRINSIC(movemask, mask));
+#endif
+    if (lanes == 0) return y;
+    T in[width<T>];
+    T out[width<T>];
+    x.store_unaligned(in);
+    y.store_unaligned(out);
+    run(in, out, lanes);
+    return load(out);
+  }
+
+#if !defined(__AVX512F__)
+  static V of_bits(std::uint64_t bits) {
+    if constexpr (single<T>) {
+      return _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<std::int32_t>(bits)));
+    } else {
+      return _mm256_castsi256_pd(_mm256_set1_epi64x(static_cast<std::int64_t>(bits)));
+    }
+  }
+  struct Normal {
+    V value;  // |a|, or 2^23 or 2^52 times that
+    Mask denormal;
+  };
+  static Normal normal(V a) {
+    const V positive = bit_andnot(number(-0.0), a);
+    const Mask denormal = less(positive, number(single<T> ? 0x1p-126 : 0x1p-1022));
+    return {select(denormal, mul(positive, number(single<T> ? 0x1p23 : 0x1p52)), positive), denormal};
+  }
+#endif
+
   template <int predicate>
   static Mask compare(V a, V b) {
 #if defined(__AVX512F__)

@@ -24,6 +24,7 @@ Batch<T> flag(M mask, Batch<T> one) {
   return xsimd::select(mask, one, Batch<T>(T(0)));
 }
 
+#if !defined(__AVX2__)
 // `vector` for the elements of x in [low, high], `scalar` for the others: what an element becomes does not depend on
 // its neighbours. 1 lies in every such range.
 template <class T, class V, class S>
@@ -45,7 +46,6 @@ Batch<T> keep_zero(Batch<T> x, Batch<T> f) {
   return xsimd::select(x == Batch<T>(T(0)), x, f);
 }
 
-#if !defined(__AVX2__)
 template <class T>
 Batch<T> vector_exp(Batch<T> x) {
   return within(
@@ -118,7 +118,7 @@ CHAINRULE_MICRO(Sigmoid, (B x), {
   return xsimd::select(x >= B(T(0)), B(T(1)), e) / (B(T(1)) + e);
 })
 #endif
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 CHAINRULE_MICRO(Log, (B x), {
   Vectors<typename B::value_type> m;
   return kernels::log(m, x);
@@ -141,6 +141,20 @@ CHAINRULE_MICRO(Log1p, (B x), {
       [](T v) { return std::log1p(v); });
 })
 #endif
+#if defined(__AVX2__)
+CHAINRULE_MICRO(Sin, (B x), {
+  Vectors<typename B::value_type> m;
+  return kernels::sin(m, x);
+})
+CHAINRULE_MICRO(Cos, (B x), {
+  Vectors<typename B::value_type> m;
+  return kernels::cos(m, x);
+})
+CHAINRULE_MICRO(Pow, (B x, B y), {
+  Vectors<typename B::value_type> m;
+  return kernels::pow(m, x, y);
+})
+#else
 CHAINRULE_MICRO(Sin, (B x), {
   using T = typename B::value_type;
   return within(
@@ -158,6 +172,7 @@ struct Pow {
     return std::pow(x, y);
   }
 };
+#endif
 CHAINRULE_MICRO(Floor, (B x), { return xsimd::copysign(xsimd::floor(x), x); })
 CHAINRULE_MICRO(Ceil, (B x), { return xsimd::copysign(xsimd::ceil(x), x); })
 CHAINRULE_MICRO(LogicalNot, (B x), {

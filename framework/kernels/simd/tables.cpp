@@ -10,6 +10,7 @@ VectorTable<T> make_table() {
   fill_micro_operations(table);
   fill_reductions(table);
   fill_argmax(table);
+  fill_softmax(table);
   fill_transposes(table);
   fill_dots(table);
   fill_random_masks(table);

@@ -16,6 +16,8 @@ void fill_reductions(VectorTable<T>& table);
 template <class T>
 void fill_argmax(VectorTable<T>& table);
 template <class T>
+void fill_softmax(VectorTable<T>& table);
+template <class T>
 void fill_transposes(VectorTable<T>& table);
 template <class T>
 void fill_dots(VectorTable<T>& table);
