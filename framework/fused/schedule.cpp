@@ -100,7 +100,7 @@ class Scheduler {
     for (int k = 0; k < arity(instruction.op); ++k) {
       const std::uint32_t operand = instruction.operands[k];
       if (is_mask(operand) != masks || !takes_register(operand)) continue;
-      const auto end = instruction.operands + arity(instruction.op);
+      const auto* const end = instruction.operands + arity(instruction.op);
       if (std::find(instruction.operands, instruction.operands + k, operand) != instruction.operands + k) continue;
       const auto times = std::count(instruction.operands, end, operand);
       if (now_named_[operand] == nothing) ++out;  // it is read now
