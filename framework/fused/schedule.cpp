@@ -1,7 +1,6 @@
 #include <chainrule/framework/fused/schedule.hpp>
 
 #include <algorithm>
-#include <limits>
 
 #include <chainrule/framework/core/error.hpp>
 
@@ -10,7 +9,6 @@ namespace chainrule::detail {
 namespace {
 
 constexpr std::uint32_t nothing = ~0U;
-constexpr int starts_a_cycle = 2;
 // Registers that are left for constants, and for what is needed within an instruction.
 constexpr int spare_vectors = 5;
 
@@ -56,21 +54,12 @@ class Scheduler {
   VectorCode run() {
     for (std::uint32_t i = 0; i < instructions_.size(); ++i)
       if (needed_[i] && !is_read(instructions_[i].op) && waits_for_[i] == 0) ready_.push_back(i);
-    int cycle = 0;
-    int started = 0;
-    while (!ready_.empty()) {
+    for (int cycle = 0; !ready_.empty(); ++cycle) {
       const std::size_t chosen = choose(cycle);
       const std::uint32_t i = ready_[chosen];
-      if (ready_at_[i] > cycle) {
-        cycle = ready_at_[i];
-        started = 0;
-      }
+      cycle = std::max(cycle, ready_at_[i]);
       ready_.erase(ready_.begin() + static_cast<std::ptrdiff_t>(chosen));
       put(i, cycle);
-      if (++started == starts_a_cycle) {
-        started = 0;
-        ++cycle;
-      }
     }
     for (const VectorStore& s : code_.stores()) {
       invariant(now_named_[s.value] != nothing, "a value that is stored is not computed");
@@ -111,7 +100,7 @@ class Scheduler {
     for (int k = 0; k < arity(instruction.op); ++k) {
       const std::uint32_t operand = instruction.operands[k];
       if (is_mask(operand) != masks || !takes_register(operand)) continue;
-      const auto end = instruction.operands + arity(instruction.op);
+      const auto* const end = instruction.operands + arity(instruction.op);
       if (std::find(instruction.operands, instruction.operands + k, operand) != instruction.operands + k) continue;
       const auto times = std::count(instruction.operands, end, operand);
       if (now_named_[operand] == nothing) ++out;  // it is read now

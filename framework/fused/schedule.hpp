@@ -14,8 +14,9 @@ struct RegisterFiles {
 // The same code in an order in which instructions that do not wait for each other alternate: the exponentials of a
 // group, say, each a chain of instructions that take four cycles before the next can start. A processor finds such by
 // itself no farther ahead than its schedulers hold, and a chain fills these. The order is that of a machine that starts
-// two instructions a cycle, always the one with the longest way to the end (list scheduling), but for one that frees
-// registers where these become few. Which numbers are computed, and how, stays the same.
+// an instruction a cycle, always the one with the longest way to the end (list scheduling), but for one that frees
+// registers where these become few. (That of two a cycle, as processors are, was slower: they begin the next turn of
+// the loop before one ends.) Which numbers are computed, and how, stays the same.
 VectorCode scheduled(const VectorCode& code, RegisterFiles registers);
 
 }  // namespace chainrule::detail
