@@ -5,6 +5,7 @@
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/core/threads.hpp>
 #include <chainrule/framework/graph/attempt.hpp>
 #include <chainrule/framework/graph/op_family.hpp>
 #include <chainrule/framework/kernels/lines.hpp>
@@ -18,23 +19,71 @@ namespace {
 
 using kernels::axis_of;
 
-// Calls f(element of the indices, element of the other array) for all indices in row-major order. The other array is of
-// the same shape but for the axis, where it has `extent`; throws Error for an index beyond that.
+// Indices that are worth another thread's while, and zeros.
+constexpr std::int64_t worth_a_part = 16'384;
+constexpr std::int64_t zeros_of_part = 65'536;
+
+// The indices of an array along an axis, and the places in another one of the same shape, but for the axis, that they
+// say. Both functions call f(element of the indices, element of the other array) for all of them, on several threads,
+// and throw Error for an index beyond the other's extent, the first in row-major order.
 class Places {
  public:
   Places(const KernelCall& call, const Dims& indices, std::int64_t extent)
       : lines_(indices, axis_of(call.attributes)), extent_(extent), at_(call.at), op_(call.op) {}
 
+  // In any order.
   template <class F>
   void for_each(const std::int64_t* indices, F f) const {
-    std::int64_t from = 0;
-    for (std::int64_t o = 0; o < lines_.outer; ++o)
-      for (std::int64_t i = 0; i < lines_.n; ++i)
-        for (std::int64_t k = 0; k < lines_.inner; ++k, ++from)
-          f(from, (o * extent_ + in_range(indices[from])) * lines_.inner + k);
+    parallel_for(lines_.outer * lines_.n, grain(lines_.inner), [&](std::int64_t begin, std::int64_t end) {
+      run(indices, {begin, end}, {0, lines_.inner}, f);
+    });
+  }
+
+  // Along each line in the order of the indices: what two of them share is one thread's.
+  template <class F>
+  void for_each_in_order(const std::int64_t* indices, F f) const {
+    if (lines_.outer > 1 || lines_.inner == 1) {
+      parallel_for(lines_.outer, grain(lines_.n * lines_.inner), [&](std::int64_t begin, std::int64_t end) {
+        run(indices, {begin * lines_.n, end * lines_.n}, {0, lines_.inner}, f);
+      });
+      return;
+    }
+    try {
+      parallel_for(lines_.inner, grain(lines_.n), [&](std::int64_t begin, std::int64_t end) {
+        run(indices, {0, lines_.n}, {begin, end}, f);
+      });
+    } catch (const Error&) {
+      run(indices, {0, lines_.n}, {0, lines_.inner}, [](std::int64_t, std::int64_t) {});  // throws for the first
+    }
   }
 
  private:
+  struct Range {
+    std::int64_t begin;
+    std::int64_t end;
+  };
+
+  [[nodiscard]] static std::int64_t grain(std::int64_t indices) {
+    return std::max<std::int64_t>(1, worth_a_part / std::max<std::int64_t>(1, indices));
+  }
+
+  // Rows of `inner` indices, of which those in a range.
+  template <class F>
+  void run(const std::int64_t* indices, Range rows, Range within, const F& f) const {
+    if (rows.begin == rows.end) return;
+    std::int64_t o = rows.begin / lines_.n;
+    std::int64_t i = rows.begin % lines_.n;
+    for (std::int64_t row = rows.begin; row < rows.end; ++row) {
+      for (std::int64_t k = within.begin; k < within.end; ++k) {
+        const std::int64_t from = row * lines_.inner + k;
+        f(from, (o * extent_ + in_range(indices[from])) * lines_.inner + k);
+      }
+      if (++i < lines_.n) continue;
+      i = 0;
+      ++o;
+    }
+  }
+
   [[nodiscard]] std::int64_t in_range(std::int64_t index) const {
     if (index < -extent_ || index >= extent_)
       throw Error(at_, op_, fmt::format("requires indices from {} to {}, got {}", -extent_, extent_ - 1, index));
@@ -102,9 +151,10 @@ Forward scatter_add_kernel() {
       return [places, size = count(call.output.shape)](const KernelBuffers& buffers) {
         const auto* x = static_cast<const T*>(buffers.inputs[0]);
         auto* y = static_cast<T*>(buffers.output);
-        std::fill(y, y + size, T{0});
-        places.for_each(static_cast<const std::int64_t*>(buffers.inputs[1]),
-                        [=](std::int64_t i, std::int64_t at) { y[at] += x[i]; });
+        parallel_for(size, zeros_of_part,
+                     [y](std::int64_t begin, std::int64_t end) { std::fill(y + begin, y + end, T{0}); });
+        places.for_each_in_order(static_cast<const std::int64_t*>(buffers.inputs[1]),
+                                 [=](std::int64_t i, std::int64_t at) { y[at] += x[i]; });
       };
     });
   };

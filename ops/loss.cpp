@@ -1,10 +1,11 @@
 #include <chainrule/ops/loss.hpp>
 
-#include <cstring>
+#include <algorithm>
 #include <limits>
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/core/threads.hpp>
 #include <chainrule/framework/graph/attempt.hpp>
 #include <chainrule/framework/graph/graph_data.hpp>
 #include <chainrule/framework/graph/op_family.hpp>
@@ -80,6 +81,9 @@ CHAINRULE_EARLY const BuiltinOp mean_squared_error_op = register_op({
     .samples = {{.inputs = {uniform({3, 2}, -2, 2), uniform({3, 2}, -2, 2)}}, {.inputs = {uniform({}), uniform({})}}},
 });
 
+// Zeros that are worth another thread's while.
+constexpr std::int64_t elements_of_part = 65'536;
+
 Forward one_hot_kernel() {
   Forward forward;
   forward.exact = true;
@@ -91,22 +95,24 @@ Forward one_hot_kernel() {
     for (std::size_t i = 0; i < axis; ++i) outer *= call.output.shape[i];
     for (std::size_t i = axis + 1; i < call.output.shape.rank(); ++i) inner *= call.output.shape[i];
     const std::int64_t classes = call.output.shape[axis];
-    const std::size_t bytes = static_cast<std::size_t>(count(call.output.shape)) * size_of(call.output.dtype);
+    const std::int64_t grain = std::max<std::int64_t>(1, elements_of_part / std::max<std::int64_t>(1, classes * inner));
     return visit_dtype(call.output.dtype, [&]<class T>(T) -> KernelRun {
       return [=, at = call.at](const KernelBuffers& buffers) {
         const auto* index = static_cast<const std::int64_t*>(buffers.inputs[0]);
         auto* out = static_cast<T*>(buffers.output);
-        std::memset(out, 0, bytes);
-        for (std::int64_t o = 0; o < outer; ++o) {
-          for (std::int64_t i = 0; i < inner; ++i) {
-            const std::int64_t k = index[o * inner + i];
-            if (k < 0 || k >= classes)
-              throw Error(at, "one_hot",
-                          fmt::format("requires class indices from 0 to {}, got {} at element {}", classes - 1, k,
-                                      o * inner + i));
-            out[(o * classes + k) * inner + i] = T{1};
+        parallel_for(outer, grain, [=](std::int64_t begin, std::int64_t end) {
+          std::fill(out + begin * classes * inner, out + end * classes * inner, T{0});
+          for (std::int64_t o = begin; o < end; ++o) {
+            for (std::int64_t i = 0; i < inner; ++i) {
+              const std::int64_t k = index[o * inner + i];
+              if (k < 0 || k >= classes)
+                throw Error(at, "one_hot",
+                            fmt::format("requires class indices from 0 to {}, got {} at element {}", classes - 1, k,
+                                        o * inner + i));
+              out[(o * classes + k) * inner + i] = T{1};
+            }
           }
-        }
+        });
       };
     });
   };

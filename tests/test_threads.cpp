@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <sstream>
 #include <thread>
 
 #include <dlfcn.h>
@@ -33,8 +34,9 @@ extern "C" int pthread_create(pthread_t* thread, const pthread_attr_t* attribute
 
 namespace {
 
-// Sets the number of threads back.
+// Sets the number of threads back; those that are set meanwhile work, on any machine.
 struct Threads {
+  detail::AssumedProcessors processors{8};
   int before = num_threads();
   ~Threads() { set_num_threads(before); }
 };
@@ -276,6 +278,267 @@ TEST_CASE("a system that refuses threads: runs go on with those that there are")
     state = start;
     CHECK(program.run().scalar() == right);
   }
+}
+
+TEST_CASE("one_hot, elements by index and random numbers: cut, right, and the same for every number of threads") {
+  const Threads restore;
+  // Indices along the last axis, along the first of two, and along the only one.
+  const Dims shape = GENERATE(Dims{700, 100}, Dims{100, 700}, Dims{70'000});
+  const bool last = shape.rank() == 2 && shape[1] == 100;
+  const std::int64_t axis = last ? 1 : 0;
+  const std::int64_t extent = shape[static_cast<std::size_t>(axis)];
+  const std::int64_t inner = shape.rank() == 2 && !last ? shape[1] : 1;
+  Array index(int64, shape);
+  for (std::int64_t i = 0; i < index.size(); ++i) index.set(i, static_cast<double>(i * 7919 % extent));
+  const Array x = numbers(float64, shape, 4);
+  Graph graph;
+  const auto indices = graph.input("indices", Shape(shape), int64);
+  const auto from = graph.input("from", Shape(shape));
+  const Values values = {take_along_axis(from, indices, axis), scatter_add_along_axis(from, indices, extent, axis)};
+  State state(graph);
+  Program program(state, {.outputs = values});
+  // Element i of the indices lies in line (o, k), and is element `at` of it.
+  const auto place = [&](std::int64_t i) {
+    const std::int64_t o = i / (extent * inner);
+    return (o * extent + static_cast<std::int64_t>(index[i])) * inner + i % inner;
+  };
+  Array taken(float64, shape);
+  Array added(float64, shape);
+  for (std::int64_t i = 0; i < x.size(); ++i) {
+    taken.set(i, x[place(i)]);
+    added.set(place(i), added[place(i)] + x[i]);
+  }
+  for (const int count : counts) {
+    set_num_threads(count);
+    const auto results = program.run({{indices, index}, {from, x}});
+    CHECK(results[0].identical(taken));
+    CHECK(results[1].identical(added));
+  }
+  // Of several wrong indices the first is named.
+  Array wrong = index;
+  for (std::int64_t i = index.size() / 2; i < index.size(); ++i) wrong.set(i, static_cast<double>(extent + i));
+  const std::string first = "got " + std::to_string(extent + index.size() / 2);
+  for (const Value value : values) {
+    Program alone(state, {.outputs = {value}});
+    CHECK_THAT(test::error_of([&] { alone.run({{indices, wrong}, {from, x}}); }).what(), Catch::Contains(first));
+  }
+}
+
+TEST_CASE("one_hot and random masks have the same bits for every number of threads") {
+  const Threads restore;
+  Graph graph({.seed = 3});
+  const auto labels = graph.input("labels", {5000}, int64);
+  const auto rows = one_hot(labels, 70, float64);
+  const auto columns = one_hot(labels, 70, float64, 0);
+  const auto drawn = dropout(graph.input("ones", {300, 301}), {.keep = 0.7});
+  State state(graph);
+  Program program(state, {.outputs = {rows, columns, drawn}, .optimize = false});  // masks by themselves
+  Array classes(int64, {5000});
+  for (std::int64_t i = 0; i < 5000; ++i) classes.set(i, static_cast<double>(i * 31 % 70));
+  const Array all_ones = test::compute(graph, {broadcast_to(graph.constant(1.0), {300, 301})})[0];
+  std::vector<Array> one;
+  for (const int count : counts) {
+    set_num_threads(count);
+    const auto results = program.run({{labels, classes}, {graph.find("ones"), all_ones}});
+    if (one.empty())
+      for (std::size_t i = 0; i < 3; ++i) one.push_back(results[i]);
+    for (std::size_t i = 0; i < 3; ++i) CHECK(results[i].identical(one[i]));
+  }
+  for (std::int64_t i = 0; i < 5000; ++i)
+    for (std::int64_t k = 0; k < 70; ++k) {
+      const double right = k == i * 31 % 70 ? 1 : 0;
+      if (one[0][i * 70 + k] != right || one[1][k * 5000 + i] != right) FAIL("element " << i << ", class " << k);
+    }
+  classes.set(4990, 70);
+  classes.set(1234, 71);
+  CHECK_THAT(test::error_of([&] {
+               program.run({{labels, classes}, {graph.find("ones"), all_ones}});
+             }).what(),
+             Catch::Contains("got 71 at element 1234"));
+}
+
+// ---- how steps are cut, and which run side by side
+
+namespace {
+
+// W2 of the benchmark, or with `plain` W3: a classifier of the benchmark's sizes.
+struct Classifier {
+  Graph graph{{.dtype = float32}};
+  Value x, y, loss;
+  Array xs, ys;
+  Updates updates;
+
+  Classifier(const std::vector<std::int64_t>& units, std::int64_t batch, bool plain)
+      : xs(float32, {batch, units.front()}), ys(int64, {batch}) {
+    x = graph.input("x", {graph.dimension("batch"), units.front()});
+    y = graph.input("y", {graph.dimension("batch")}, int64);
+    Value h = x;
+    Values weights;
+    for (std::size_t i = 1; i < units.size(); ++i) {
+      const auto layer = nn::dense(h, static_cast<std::size_t>(units[i]), init::zeros());
+      h = layer;
+      if (i + 1 == units.size()) break;
+      if (!plain) h = nn::batch_norm(h);
+      h = relu(h);
+      if (!plain) h = dropout(h, {.keep = 0.8});
+      weights.push_back(layer.weight);
+    }
+    loss = softmax_cross_entropy(h, y);
+    if (!plain) loss = loss + 1e-4 * l2(weights);
+    updates = plain ? optim::HeavyBall{.learning_rate = 0.1, .momentum = 0.9}.minimize(loss)
+                    : optim::Adam{.learning_rate = 1e-3}.minimize(loss);
+  }
+};
+
+// The share of the work that is in steps whose longest part is at most 1 / `parts` of the step. Work: the time that it
+// would take at 100 GFLOP/s and 20 GB/s.
+double share_cut_in(const Profile& profile, double parts) {
+  double all = 0;
+  double cut = 0;
+  for (const Profile::Step& step : profile.steps) {
+    const double work = step.flops / 100e9 + step.bytes / 20e9;
+    all += work;
+    if (step.longest <= 1 / parts) cut += work;
+  }
+  return cut / all;
+}
+
+}  // namespace
+
+TEST_CASE("nearly all work of large networks is in steps that 16 threads share evenly") {
+  const Threads restore;
+  const bool plain = GENERATE(false, true);
+  Classifier net(
+      plain ? std::vector<std::int64_t>{1024, 4096, 4096, 1000} : std::vector<std::int64_t>{784, 512, 512, 10},
+      plain ? 512 : 128, plain);
+  State state(net.graph);
+  Program program(state, {.outputs = {net.loss}, .updates = net.updates});
+  const auto profile = [&](int threads) {
+    set_num_threads(threads);
+    program.start_profile();
+    program.run({{net.x, net.xs}, {net.y, net.ys}});
+    return program.profile();
+  };
+  const Profile shared = profile(16);
+  CHECK(share_cut_in(shared, 12) >= 0.9);
+  for (const Profile::Step& step : shared.steps) {
+    CHECK(step.parts >= 1);
+    CHECK(step.longest * static_cast<double>(step.parts) >= 1 - 1e-9);
+    CHECK(step.longest <= 1);
+  }
+  CHECK_THAT(shared.to_string(), Catch::Contains("parts  longest  step"));
+  // A product is cut for the threads that there are.
+  for (const Profile::Step& step : profile(1).steps)
+    if (step.flops > 0) CHECK((step.parts == 1 && step.longest == 1));
+}
+
+namespace {
+
+// Gradients of a network whose products are worth a few threads each, with all that is kept up.
+struct SmallLayers {
+  Graph graph{{.dtype = float32}};
+  Value x, loss;
+  Values outputs;
+  Updates updates;
+
+  explicit SmallLayers(int layers) {
+    x = graph.input("x", {64, 256});
+    Value h = x;
+    for (int i = 0; i < layers; ++i)
+      h = tanh(matmul(h, graph.parameter("w" + std::to_string(i), Initial(numbers(float32, {256, 256}, i + 1)))) * 0.1);
+    loss = mean(square(h));
+    updates = optim::Adam{.learning_rate = 1e-3}.minimize(loss);
+  }
+  // The numbers after some steps with so many threads, and the plan in words.
+  std::pair<std::vector<Array>, std::string> train(int threads, std::size_t memory_limit = 0) const {
+    set_num_threads(threads);
+    State state(graph);
+    Program program(state, {.outputs = {loss}, .updates = updates, .memory_limit = memory_limit});
+    const Array fed = numbers(float32, {64, 256}, 99);
+    std::vector<Array> out;
+    for (int step = 0; step < 3; ++step) out.push_back(program.run({{x, fed}})[0]);
+    for (const Value parameter : graph.parameters()) out.push_back(state[parameter]);
+    return {out, program.explain()};
+  }
+};
+
+std::size_t arena_of(const std::string& plan) { return std::stoul(plan.substr(plan.find("\narena: ") + 8)); }
+
+std::size_t count_of(const std::string& text, const std::string& part) {
+  std::size_t n = 0;
+  for (auto at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
+  return n;
+}
+
+}  // namespace
+
+TEST_CASE("products that leave threads idle run side by side, to the same bits") {
+  const Threads restore;
+  const SmallLayers net(8);
+  const auto [one, plan_of_one] = net.train(1);
+  CHECK(count_of(plan_of_one, ", beside step") == 0);
+  const auto [several, plan] = net.train(16);
+  // The two products of a layer's backward pass; the first layer has one.
+  CHECK(count_of(plan, ", beside step") >= 6);
+  CHECK(arena_of(plan) <= arena_of(plan_of_one) / 8 * 9 + 4096);
+  for (std::size_t i = 0; i < one.size(); ++i) CHECK(several[i].identical(one[i]));
+  for (int repeat = 0; repeat < 5; ++repeat) {
+    const auto again = net.train(8).first;
+    for (std::size_t i = 0; i < one.size(); ++i) CHECK(again[i].identical(one[i]));
+  }
+  // Within a limit of memory none do where that would take more.
+  const std::size_t least = arena_of(plan_of_one);
+  const auto [limited, plan_within] = net.train(16, least);
+  CHECK(arena_of(plan_within) <= least);
+  for (std::size_t i = 0; i < one.size(); ++i) CHECK(limited[i].identical(one[i]));
+}
+
+TEST_CASE("steps beside each other neither share memory nor take each other's") {
+  const Threads restore;
+  set_num_threads(16);
+  const SmallLayers net(6);
+  State state(net.graph);
+  Program program(state, {.outputs = {net.loss}, .updates = net.updates});
+  static_cast<void>(program.memory());
+  const std::string plan = program.explain();
+  // Of two steps side by side: what one writes the other neither reads nor writes.
+  struct Lines {
+    std::vector<std::pair<std::size_t, std::size_t>> read, written;
+    bool beside = false;
+  };
+  std::vector<Lines> steps;
+  const auto pieces = [](const std::string& line) {
+    std::vector<std::pair<std::size_t, std::size_t>> out;
+    for (auto at = line.find('['); at != std::string::npos; at = line.find('[', at + 1)) {
+      const std::size_t begin = std::stoul(line.substr(at + 1));
+      out.emplace_back(begin, begin + std::stoul(line.substr(line.find('+', at) + 1)));
+    }
+    return out;
+  };
+  std::istringstream text(plan.substr(plan.find("plan for")));
+  for (std::string line; std::getline(text, line);) {
+    if (line.rfind("step ", 0) == 0) steps.push_back({{}, {}, line.find(", beside step") != std::string::npos});
+    if (line.rfind("    reads", 0) == 0) steps.back().read = pieces(line);
+    if (line.rfind("    writes", 0) == 0 || line.rfind("    workspace", 0) == 0)
+      for (const auto& piece : pieces(line)) steps.back().written.push_back(piece);
+  }
+  std::size_t pairs = 0;
+  for (std::size_t i = 1; i < steps.size(); ++i)
+    for (std::size_t k = i; k > 0 && steps[k].beside; --k) {
+      const Lines& a = steps[i];
+      const Lines& b = steps[k - 1];
+      ++pairs;
+      const auto meet = [](const auto& some, const auto& others) {
+        for (const auto& [begin, end] : some)
+          for (const auto& [other_begin, other_end] : others)
+            if (begin < other_end && other_begin < end) return true;
+        return false;
+      };
+      CHECK_FALSE(meet(a.written, b.written));
+      CHECK_FALSE(meet(a.written, b.read));
+      CHECK_FALSE(meet(a.read, b.written));
+    }
+  CHECK(pairs >= 4);
 }
 
 // ---- a State and several threads

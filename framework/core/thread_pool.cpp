@@ -380,7 +380,7 @@ class Pool {
       for (std::size_t i = 0; i < most_jobs; ++i) {
         const std::size_t at = (worker.number + i) % most_jobs;
         if (states_[at].load(std::memory_order_acquire) == State::open)
-          worked = work_on(slots_[at], worker.scratch.get()) || worked;
+          worked = work_on(slots_[at], &worker.scratch) || worked;
       }
       if (worked) continue;
       for (int i = 0; i < spins_ && generation_.load(std::memory_order_acquire) == seen && may_spin(); ++i) pause();
@@ -412,8 +412,9 @@ class Pool {
       slot.left[i].chunks.store(static_cast<std::int32_t>(job.begin(i + 1) - job.begin(i)), std::memory_order_release);
   }
 
-  // Runs chunks of a job until none is left; whether there was one.
-  bool work_on(Slot& slot, void* scratch) {
+  // Runs chunks of a job until none is left; whether there was one. What scratch memory there is, is known only then:
+  // it changes between jobs.
+  bool work_on(Slot& slot, const Scratch* scratch) {
     std::uint32_t ran = 0;
     const unsigned ranges = slot.ranges.load(std::memory_order_relaxed);
     const Slot* const outer = here.job;
@@ -428,7 +429,7 @@ class Pool {
           ++here.depth;
           if (scratch && awake_.load(std::memory_order_relaxed) < static_cast<int>(count()) && slot.has_left()) wake(2);
         }
-        slot.job.run(slot.job.context, slot.job.chunk(range, before), scratch);
+        slot.job.run(slot.job.context, slot.job.chunk(range, before), scratch ? scratch->get() : nullptr);
       }
     }
     if (ran == 0) return false;
@@ -466,7 +467,7 @@ class Pool {
       if (slots_[at].parent.load(std::memory_order_relaxed) != &parent) continue;
       const std::size_t spare = take_spare();
       if (spare == spares) break;
-      helped = work_on(slots_[at], spares_[spare].get()) || helped;
+      helped = work_on(slots_[at], &spares_[spare]) || helped;
       spares_taken_.fetch_and(~(1U << spare), std::memory_order_release);
     }
     return helped;
