@@ -109,7 +109,7 @@ struct Threads {
 
 template <class T>
 void run(const Scheme& scheme, const T* a, const T* b, T* c) {
-  detail::reserve_scratch(scheme.workspace());
+  detail::reserve_scratch(scheme.scratch());
   std::vector<char> workspace(scheme.workspace() + 64, char(0x7F));
   scheme.run(a, b, c, workspace.data());
   for (std::size_t i = scheme.workspace(); i < workspace.size(); ++i) REQUIRE(workspace[i] == 0x7F);
@@ -214,7 +214,8 @@ TEMPLATE_TEST_CASE("products: alpha, sums into C, strides, long sums, any number
   const Sizes3 all[] = {{1, 1, 1},      {7, 5, 256},     {7, 5, 257},    {30, 33, 512},   {65, 100, 700},
                         {1, 70, 1000},  {70, 1, 1000},   {3, 2, 5000},   {200, 300, 310}, {64, 1100, 40},
                         {1100, 64, 40}, {50, 1024, 300}, {130, 512, 90}, {600, 17, 300},  {17, 600, 520},
-                        {2, 3000, 400}, {3000, 2, 400}};
+                        {2, 3000, 400}, {3000, 2, 400},  {64, 64, 2048}, {9, 33, 7937},   {33, 9, 7170},
+                        {1, 40, 65'600}};
   unsigned seed = 10;
   for (const X86 set : sets())
     for (const Sizes3& sizes : all)

@@ -19,6 +19,7 @@ class BlasScheme {
   void run(const void* a, const void* b, void* c, void* workspace) const;
   void run_alone(const void* a, const void* b, void* c, void* workspace) const;
   [[nodiscard]] std::size_t workspace() const;
+  [[nodiscard]] std::size_t scratch() const { return workspace(); }
   [[nodiscard]] bool may_be_cut() const;
 
  private:

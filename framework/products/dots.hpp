@@ -23,6 +23,7 @@ class Dots {
   void run(const void* a, const void* b, void* c, void* workspace) const;
   void run_alone(const void* a, const void* b, void* c, void* workspace) const { run(a, b, c, workspace); }
   [[nodiscard]] static std::size_t workspace() { return 0; }
+  [[nodiscard]] static std::size_t scratch() { return 0; }
   [[nodiscard]] static bool may_be_cut() { return false; }
 
  private:

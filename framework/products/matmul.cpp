@@ -56,7 +56,7 @@ KernelRun with_scheme(const Product& p, DType dtype, F make) {
 template <class S>
 void reserve(const S& scheme, KernelCall& call) {
   call.workspace = scheme.workspace();
-  detail::reserve_scratch(scheme.workspace());
+  detail::reserve_scratch(scheme.scratch());
 }
 
 // ---- batches

@@ -64,6 +64,9 @@ CHAINRULE_AVX2 void transpose_block(const double* const* from, std::int64_t at, 
   }
 }
 
+CHAINRULE_AVX2 inline float multiply_add(float x, float y, float z) { return __builtin_fmaf(x, y, z); }
+CHAINRULE_AVX2 inline double multiply_add(double x, double y, double z) { return __builtin_fma(x, y, z); }
+
 }  // namespace
 
 template <class T>
@@ -131,13 +134,7 @@ CHAINRULE_AVX2 void put_transposed(const T* from, std::ptrdiff_t stride, std::in
   const auto put = [&](std::int64_t i, std::int64_t j) {
     T& c = to[j * to_stride + i];
     const T sum = from[i * stride + j];
-    if (!adds) {
-      c = alpha * sum;
-    } else if constexpr (sizeof(T) == sizeof(float)) {
-      c = __builtin_fmaf(alpha, sum, c);
-    } else {
-      c = __builtin_fma(alpha, sum, c);
-    }
+    c = adds ? multiply_add(alpha, sum, c) : alpha * sum;
   };
   const bool moves = alpha == 1 && !adds;
   for (std::int64_t i = 0; i < rows; i += block) {
@@ -152,6 +149,33 @@ CHAINRULE_AVX2 void put_transposed(const T* from, std::ptrdiff_t stride, std::in
   }
 }
 
+template <class T>
+CHAINRULE_AVX2 void put_sum(const T* from, std::ptrdiff_t next, std::int64_t count, std::int64_t rows,
+                            std::int64_t columns, T alpha, bool adds, T* to, std::ptrdiff_t to_stride) {
+  // So many at a time: a few vectors, in registers.
+  constexpr std::int64_t several = 4 * Lanes<T>::count;
+  for (std::int64_t i = 0; i < rows; ++i, from += columns, to += to_stride)
+    for (std::int64_t begin = 0; begin < columns; begin += several) {
+      T sums[several];
+      const std::int64_t n = std::min(several, columns - begin);
+      for (std::int64_t j = 0; j < n; ++j) sums[j] = from[begin + j];
+      if (n == several) {
+        using V = typename Lanes<T>::Type;
+        V s[4];
+        for (int v = 0; v < 4; ++v) s[v] = *reinterpret_cast<const V*>(sums + v * Lanes<T>::count);
+        for (std::int64_t t = 1; t < count; ++t)
+          for (int v = 0; v < 4; ++v)
+            s[v] += *reinterpret_cast<const V*>(from + t * next + begin + v * Lanes<T>::count);
+        for (int v = 0; v < 4; ++v) *reinterpret_cast<V*>(sums + v * Lanes<T>::count) = s[v];
+      } else {
+        for (std::int64_t t = 1; t < count; ++t)
+          for (std::int64_t j = 0; j < n; ++j) sums[j] += from[t * next + begin + j];
+      }
+      for (std::int64_t j = 0; j < n; ++j)
+        to[begin + j] = adds ? multiply_add(alpha, sums[j], to[begin + j]) : alpha * sums[j];
+    }
+}
+
 template void pack_rows(const float*, std::ptrdiff_t, std::int64_t, std::int64_t, std::int64_t, float*);
 template void pack_rows(const double*, std::ptrdiff_t, std::int64_t, std::int64_t, std::int64_t, double*);
 template void pack_tiles(const float*, std::ptrdiff_t, std::int64_t, std::int64_t, std::int64_t, float*);
@@ -162,5 +186,10 @@ template void put_transposed(const float*, std::ptrdiff_t, std::int64_t, std::in
                              std::ptrdiff_t);
 template void put_transposed(const double*, std::ptrdiff_t, std::int64_t, std::int64_t, double, bool, double*,
                              std::ptrdiff_t);
+
+template void put_sum(const float*, std::ptrdiff_t, std::int64_t, std::int64_t, std::int64_t, float, bool, float*,
+                      std::ptrdiff_t);
+template void put_sum(const double*, std::ptrdiff_t, std::int64_t, std::int64_t, std::int64_t, double, bool, double*,
+                      std::ptrdiff_t);
 
 }  // namespace chainrule::products

@@ -29,4 +29,10 @@ template <class T>
 void put_transposed(const T* from, std::ptrdiff_t stride, std::int64_t rows, std::int64_t columns, T alpha, bool adds,
                     T* to, std::ptrdiff_t to_stride);
 
+// The sum of `count` matrices that lie row after row and behind each other, `next` elements apart, added in order, and
+// alpha times it into C; or where it adds, the fused multiply-add of that to what is there.
+template <class T>
+void put_sum(const T* from, std::ptrdiff_t next, std::int64_t count, std::int64_t rows, std::int64_t columns, T alpha,
+             bool adds, T* to, std::ptrdiff_t to_stride);
+
 }  // namespace chainrule::products

@@ -40,6 +40,11 @@ constexpr std::int64_t worth_a_part = 1'000'000;
 constexpr int parts_of_thread = 3;
 constexpr std::int64_t long_part = 4'000'000;  // multiplications
 constexpr std::int64_t fewest_tiles = 4;       // of a part, for B's sake
+// The same for additions of sums.
+constexpr std::int64_t worth_a_sum = 65'536;
+// Sums are cut in their blocks of terms where C has so many elements at most, and of all blocks so many bytes.
+constexpr std::int64_t small_result = 16'384;
+constexpr std::int64_t most_bytes_of_blocks = 4'194'304;
 
 // Cycles that a tile takes, about, for its terms and to begin and end. Two multiplications or two loads fit in one (a
 // vector that lies on two lines of the cache counts twice), and a multiplication has to wait four for the one before
@@ -158,6 +163,7 @@ Scheme::Scheme(const Product& product, DType dtype, kernels::X86 set)
   single_ ? std::memcpy(&alpha_, &alpha, sizeof alpha) : std::memcpy(&alpha_, &p_.alpha, sizeof p_.alpha);
   choose_packing();
   choose_parts();
+  choose_blocks(product, dtype);
   find_code();
   find_plain();
 }
@@ -222,6 +228,29 @@ void Scheme::choose_parts() {
   if (beside_) sums_bytes_ = static_cast<std::size_t>(whole_.tiles * rows * whole_.panels * width * element_);
   may_be_cut_ = rows_.pieces * vectors_.pieces > 1 &&
                 static_cast<double>(p_.m) * static_cast<double>(p_.n) * static_cast<double>(p_.k) >= 2.0 * worth_a_part;
+}
+
+void Scheme::choose_blocks(const Product& product, DType dtype) {
+  const std::int64_t elements = product.m * product.n;
+  const std::int64_t blocks = (product.k + block_terms - 1) / block_terms;
+  const bool worth_it = static_cast<double>(elements) * static_cast<double>(product.k) >= 2.0 * worth_a_part;
+  if (blocks < 4 || !worth_it || elements > small_result || elements * blocks * element_ > most_bytes_of_blocks) return;
+  Product one = product;
+  one.k = block_terms;
+  one.ldc = product.n;
+  one.alpha = 1;
+  one.adds = false;
+  block_ = std::make_shared<const Scheme>(one, dtype, set_);
+  one.k = product.k - (blocks - 1) * block_terms;
+  last_block_ = std::make_shared<const Scheme>(one, dtype, set_);
+  blocks_ = blocks;
+  blocks_bytes_ = static_cast<std::size_t>(elements * blocks * element_);
+  may_be_cut_ = true;
+}
+
+std::size_t Scheme::scratch() const {
+  const std::size_t own = b_bytes_ + sums_bytes_ + a_bytes_;
+  return block_ ? std::max({own, block_->scratch(), last_block_->scratch()}) : own;
 }
 
 void Scheme::find_code() {
@@ -320,6 +349,7 @@ Scheme::Operands Scheme::operands(const void* a, const void* b, void* c, void* w
 void Scheme::run(const void* a, const void* b, void* c, void* workspace) const {
   if (!may_be_cut_ || num_threads() == 1) return run_alone(a, b, c, workspace);
   const Grid grid = cut(num_threads());
+  if (blocks_ > std::min<std::int64_t>(grid.parts(), num_threads())) return run_blocks(a, b, c, workspace);
   detail::parallel_for(
       static_cast<std::size_t>(grid.parts()),
       [&](std::size_t part, void* own) {
@@ -352,6 +382,33 @@ void Scheme::run_plain(const char* a, const char* b, char* c) const {
     call.tiles = plain.tiles;
     plain.code(&call);
   }
+}
+
+// Each block's sums beside C, and those added in order: the same sums as run_alone()'s.
+void Scheme::run_blocks(const void* a, const void* b, void* c, void* workspace) const {
+  const Product p = swapped_ ? swapped(p_) : p_;
+  const std::int64_t block_of_a = block_terms * (p.transpose_a ? p.lda : 1) * element_;
+  const std::int64_t block_of_b = block_terms * (p.transpose_b ? 1 : p.ldb) * element_;
+  const std::int64_t block_of_c = p.m * p.n * element_;
+  char* sums = static_cast<char*>(workspace) + scratch();
+  detail::parallel_for(static_cast<std::size_t>(blocks_), [&](std::size_t part, void* own) {
+    const auto i = static_cast<std::int64_t>(part);
+    const Scheme& scheme = i + 1 < blocks_ ? *block_ : *last_block_;
+    scheme.run_alone(static_cast<const char*>(a) + i * block_of_a, static_cast<const char*>(b) + i * block_of_b,
+                     sums + i * block_of_c, own ? own : workspace);
+  });
+  const auto put = [&]<class T>(T) {
+    T alpha;
+    std::memcpy(&alpha, &alpha_, sizeof alpha);
+    const std::int64_t rows = std::max<std::int64_t>(1, worth_a_sum / (blocks_ * p.n));
+    const std::int64_t parts = (p.m + rows - 1) / rows;
+    detail::parallel_for(static_cast<std::size_t>(parts), [&](std::size_t part, void*) {
+      const std::int64_t row = static_cast<std::int64_t>(part) * rows;
+      put_sum(reinterpret_cast<const T*>(sums) + row * p.n, p.m * p.n, blocks_, std::min(rows, p.m - row), p.n, alpha,
+              p.adds, static_cast<T*>(c) + row * p.ldc, p.ldc);
+    });
+  };
+  single_ ? put(float{}) : put(double{});
 }
 
 void Scheme::run_alone(const void* a, const void* b, void* c, void* workspace) const {

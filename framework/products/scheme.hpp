@@ -6,12 +6,15 @@
 // first-level cache: then a panel's elements of one block of terms are packed just before they are used. A is read in
 // place, too, but for such rows: it is broadcast element by element, so that a strided one costs nothing.
 //
+// For several threads C is cut in parts; or where it is small and sums are long, the sums are cut in their blocks.
+//
 // Or the product is swapped: C^T = B^T A^T is computed and put into C transposed. So it is where C's few columns would
 // leave much of a vector unused, or where B, transposed, is so much larger than A that it costs less to pack A.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include <chainrule/framework/core/dtype.hpp>
@@ -25,11 +28,13 @@ class Scheme {
   // For a product that is not empty.
   Scheme(const Product& product, DType dtype, kernels::X86 set);
 
-  // C of A and B; `workspace` is memory of workspace() bytes, of the calling thread.
+  // C of A and B; `workspace` is memory of workspace() bytes, of the calling thread, which the library's threads have
+  // scratch() bytes of (thread_pool.hpp).
   void run(const void* a, const void* b, void* c, void* workspace) const;
-  // The same on this thread alone.
+  // The same on this thread alone, which needs only scratch() bytes.
   void run_alone(const void* a, const void* b, void* c, void* workspace) const;
-  [[nodiscard]] std::size_t workspace() const { return b_bytes_ + sums_bytes_ + a_bytes_; }
+  [[nodiscard]] std::size_t workspace() const { return scratch() + blocks_bytes_; }
+  [[nodiscard]] std::size_t scratch() const;
   // Whether run() may use several threads.
   [[nodiscard]] bool may_be_cut() const { return may_be_cut_; }
   // "tiles of 13 x 32, B packed"
@@ -79,11 +84,13 @@ class Scheme {
   void choose_mask();
   void choose_packing();
   void choose_parts();
+  void choose_blocks(const Product& product, DType dtype);
   void find_code();
   void find_plain();
   [[nodiscard]] Grid cut(int threads) const;
 
   [[nodiscard]] Operands operands(const void* a, const void* b, void* c, void* workspace) const;
+  void run_blocks(const void* a, const void* b, void* c, void* workspace) const;
   void run_grid_part(const Grid& grid, std::int64_t part, const Operands& at) const;
   void run_plain(const char* a, const char* b, char* c) const;
   void run_part(Range tiles, Range panels, const Operands& at) const;
@@ -115,6 +122,12 @@ class Scheme {
   std::size_t b_bytes_ = 0;
   std::size_t sums_bytes_ = 0;
   std::size_t a_bytes_ = 0;
+  // Where C is small and the sums are long, the sums of blocks of terms are products of their own, for several threads:
+  // all of these blocks, and the last one. Their results are behind the rest of the workspace.
+  std::shared_ptr<const Scheme> block_;
+  std::shared_ptr<const Scheme> last_block_;
+  std::int64_t blocks_ = 0;
+  std::size_t blocks_bytes_ = 0;
   // By whether the tile is one of the larger ones, and the panel; and the last panel's.
   TileRun code_[2][2] = {};
   TileRun last_[2] = {};

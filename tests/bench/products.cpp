@@ -196,7 +196,7 @@ double run_case(const Case& of, const Options& options, nlohmann::json& rows) {
   T* expected = results[1].template data<T>();
   const Scheme scheme(p, dtype, *chainrule::kernels::generated_set());
   std::vector<double> workspace(scheme.workspace() / sizeof(double) + 1);
-  chainrule::detail::reserve_scratch(scheme.workspace());
+  chainrule::detail::reserve_scratch(scheme.scratch());
   std::vector<Program> programs = {
       {"chainrule", [&] { scheme.run(a, b, c, workspace.data()); }},
       {"openblas", [&] { blas(p, a, b, expected); }},
