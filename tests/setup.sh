@@ -70,7 +70,7 @@ need_build() {
 }
 
 # What ./tests/run bench compares with.
-need_peers() { need libdlib-dev libeigen3-dev libtorch-dev python3-numpy; }
+need_peers() { need libdlib-dev libeigen3-dev libdnnl-dev libtorch-dev python3-numpy; }
 
 # configure PRESET, unless that was done: ninja itself notices changed CMake files, but not a changed preset.
 configure() {

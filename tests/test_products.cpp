@@ -1,13 +1,23 @@
 // Matrix products: every element by the rule of framework/products/product.hpp, bit for bit, whatever computes it; no
 // byte is touched outside of the matrices.
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
+#if defined(__linux__) && defined(__x86_64__)
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#endif
 
+#include <cerrno>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <limits>
 #include <random>
+#include <stdexcept>
 #include <vector>
 
 #include <chainrule/chainrule.hpp>
@@ -214,7 +224,7 @@ TEMPLATE_TEST_CASE("products: alpha, sums into C, strides, long sums, any number
   const Sizes3 all[] = {{1, 1, 1},      {7, 5, 256},     {7, 5, 257},    {30, 33, 512},   {65, 100, 700},
                         {1, 70, 1000},  {70, 1, 1000},   {3, 2, 5000},   {200, 300, 310}, {64, 1100, 40},
                         {1100, 64, 40}, {50, 1024, 300}, {130, 512, 90}, {600, 17, 300},  {17, 600, 520},
-                        {2, 3000, 400}, {3000, 2, 400},  {64, 64, 2048}, {9, 33, 7937},   {33, 9, 7170},
+                        {2, 3000, 400}, {3000, 2, 400},  {64, 64, 4200}, {9, 33, 7937},   {33, 9, 7170},
                         {1, 40, 65'600}};
   unsigned seed = 10;
   for (const X86 set : sets())
@@ -332,6 +342,55 @@ TEMPLATE_TEST_CASE("the products of a batch have the bits of single ones, on any
       }
   }
 }
+
+#if defined(__linux__) && defined(__x86_64__)
+// Run by the next test, in a process of its own.
+TEST_CASE("products where memory for code is refused", "[.refused]") {
+  const bool made = kernels::generated_set().has_value();  // while it may be made
+  // From here on the system call that makes memory executable fails.
+  const auto offset_of_argument = [](int i) {
+    return static_cast<std::uint32_t>(offsetof(seccomp_data, args) + static_cast<std::size_t>(i) * 8);
+  };
+  sock_filter filter[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_mprotect, 0, 3),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offset_of_argument(2)),
+      BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, PROT_EXEC, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EACCES),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  const sock_fprog program_of_filter{std::size(filter), filter};
+  REQUIRE(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+  if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program_of_filter) != 0) {
+    WARN("Skipped: system calls cannot be refused here");
+    return;
+  }
+  const Product p = product({5, 6, 7}, false, false);
+  if (made) CHECK_THROWS_AS(Scheme(p, float32, *kernels::generated_set()), std::runtime_error);
+  for (const DType dtype : {float32, float64}) {
+    Graph graph({.dtype = dtype});
+    const auto a = graph.input("a", {5, 7});
+    const auto b = graph.input("b", {7, 6});
+    State state(graph);
+    Program program(state, {.outputs = {matmul(a, b)}});
+    const Array c = program.run({{a, Array::full(dtype, {5, 7}, 2)}, {b, Array::full(dtype, {7, 6}, 3)}})[0];
+    CHECK(c.identical(Array::full(dtype, {5, 6}, 42)));
+  }
+}
+
+TEST_CASE("where memory for code is refused, BLAS computes products") {
+  const pid_t child = fork();
+  if (child == 0) {
+    execl("/proc/self/exe", "test_products", "[.refused]", static_cast<char*>(nullptr));
+    _exit(127);
+  }
+  REQUIRE(child > 0);
+  int status = 0;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 0);
+}
+#endif
 
 TEST_CASE("products of no rows, columns or terms") {
   for (const DType dtype : {float32, float64})

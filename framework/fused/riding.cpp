@@ -8,7 +8,7 @@
 #include <chainrule/framework/fused/riding.hpp>
 
 #include <algorithm>
-#include <cstring>
+#include <stdexcept>
 
 #include <fmt/core.h>
 
@@ -46,9 +46,7 @@ class RidingStep {
         element_(static_cast<std::int64_t>(size_of(dtype_))),
         inputs_(group.inputs.size()),
         group_(make_chunked_group(graph, group, sizes)),
-        whole_(scheme(p_.m)),
-        block_(whole_),
-        last_(whole_) {
+        whole_(make_kernel_step(graph, node, sizes)) {
     while (group.inputs[result_] != node) ++result_;
     choose_blocks();
     layout();
@@ -59,9 +57,7 @@ class RidingStep {
     return partials_at_ + lines(group_->partial_bytes()) + (keeps_all_ ? bytes_of_rows(p_.m) : 0);
   }
   [[nodiscard]] std::int64_t tile() const { return group_->tile(); }
-  [[nodiscard]] double flops() const {
-    return 2 * static_cast<double>(p_.m) * static_cast<double>(p_.n) * static_cast<double>(p_.k);
-  }
+  [[nodiscard]] double flops() const { return whole_.flops; }
   [[nodiscard]] std::string describe() const {
     return rows_ == p_.m ? std::string("the product, then the group") : fmt::format("in blocks of {} rows", rows_);
   }
@@ -89,7 +85,8 @@ class RidingStep {
 
   // ---- made once
 
-  // Blocks are whole chunks, and these have whole rows of the result; else there is one block.
+  // Blocks are whole chunks, and these have whole rows of the result; else there is one block. So there is where no
+  // code can be made for blocks any more.
   void choose_blocks() {
     rows_ = p_.m;
     const std::int64_t elements = group_->elements_of_chunk();
@@ -97,21 +94,31 @@ class RidingStep {
       const std::int64_t rows_of_chunk = elements / p_.n;
       chunks_of_block_ = (rows_wished + rows_of_chunk - 1) / rows_of_chunk;
       const std::int64_t rows = chunks_of_block_ * rows_of_chunk;
-      if (rows * fewest_blocks <= p_.m && rows * p_.n * element_ <= largest_block) rows_ = rows;
+      if (rows * fewest_blocks <= p_.m && rows * p_.n * element_ <= largest_block && make_schemes(rows)) rows_ = rows;
     }
     keeps_all_ = blocks() < blocks_for_all_threads;
-    if (rows_ == p_.m) return;
-    block_ = scheme(rows_);
-    if (p_.m % rows_ != 0) last_ = scheme(p_.m % rows_);
+  }
+
+  bool make_schemes(std::int64_t rows) {
+    try {
+      block_ = scheme(rows);
+      if (p_.m % rows != 0) last_ = scheme(p_.m % rows);
+    } catch (const std::runtime_error&) {
+      return false;
+    }
+    return true;
   }
 
   // Memory of a thread's own: the addresses of inputs, the group's scratch memory, the product's, and a block.
   void layout() {
     scratch_at_ = lines(inputs_ * sizeof(void*));
     product_at_ = scratch_at_ + lines(group_->scratch_bytes());
-    block_at_ = product_at_ + lines(std::max({whole_.workspace(), block_.workspace(), last_.workspace()}));
-    own_bytes_ = block_at_ + (rows_ < p_.m ? bytes_of_rows(rows_) : 0);
-    partials_at_ = own_bytes_;
+    own_bytes_ = block_at_ = product_at_;
+    if (rows_ < p_.m) {
+      block_at_ += lines(std::max(block_->scratch(), last_ ? last_->scratch() : 0));
+      own_bytes_ = block_at_ + bytes_of_rows(rows_);
+    }
+    partials_at_ = lines(std::max(own_bytes_, keeps_all_ ? whole_.workspace : 0));
   }
 
   // ---- run
@@ -119,13 +126,6 @@ class RidingStep {
   [[nodiscard]] char* partials(const StepBuffers& buffers) const {
     return static_cast<char*>(buffers.workspace) + partials_at_;
   }
-  [[nodiscard]] const char* left(const StepBuffers& buffers) const {
-    return static_cast<const char*>(buffers.inputs[inputs_]);
-  }
-  [[nodiscard]] const char* right(const StepBuffers& buffers) const {
-    return static_cast<const char*>(buffers.inputs[inputs_ + 1]);
-  }
-
   // What the group is told: that the result begins so many bytes before where its block lies.
   [[nodiscard]] StepBuffers with_result(const StepBuffers& buffers, char* own, const char* block,
                                         std::int64_t bytes_before) const {
@@ -153,9 +153,9 @@ class RidingStep {
     const std::int64_t row = block * rows_;
     const bool full = row + rows_ <= p_.m;
     char* result = own + block_at_;
-    (full ? block_ : last_)
-        .run_alone(left(buffers) + row * (p_.transpose_a ? 1 : p_.lda) * element_, right(buffers), result,
-                   own + product_at_);
+    (full ? *block_ : *last_)
+        .run_alone(static_cast<const char*>(buffers.inputs[inputs_]) + row * (p_.transpose_a ? 1 : p_.lda) * element_,
+                   buffers.inputs[inputs_ + 1], result, own + product_at_);
     const StepBuffers of_group = with_result(buffers, own, result, row * p_.n * element_);
     const std::int64_t end = std::min((block + 1) * chunks_of_block_, group_->chunks());
     for (std::int64_t chunk = block * chunks_of_block_; chunk < end; ++chunk)
@@ -165,7 +165,8 @@ class RidingStep {
   void run_one_after_the_other(const StepBuffers& buffers) const {
     auto* workspace = static_cast<char*>(buffers.workspace);
     char* result = partials(buffers) + lines(group_->partial_bytes());
-    whole_.run(left(buffers), right(buffers), result, workspace);
+    void* const outputs[] = {result};
+    whole_.run({buffers.inputs + inputs_, outputs, workspace});
     parallel_for(static_cast<std::size_t>(group_->chunks()), [&](std::size_t chunk, void* scratch) {
       char* own = scratch ? static_cast<char*>(scratch) : workspace;
       group_->run_chunk(with_result(buffers, own, result, 0), static_cast<std::int64_t>(chunk), own + scratch_at_,
@@ -178,11 +179,11 @@ class RidingStep {
   std::int64_t element_;
   std::size_t inputs_;  // of the group
   std::shared_ptr<const ChunkedGroup> group_;
-  products::Scheme whole_;
-  products::Scheme block_;  // and of the last block, if that has fewer rows
-  products::Scheme last_;
-  std::size_t result_ = 0;  // the number of the group's input that is the product
-  std::int64_t rows_ = 0;   // of a block
+  Step whole_;
+  std::optional<products::Scheme> block_;
+  std::optional<products::Scheme> last_;  // of the last block, if that has fewer rows
+  std::size_t result_ = 0;                // the number of the group's input that is the product
+  std::int64_t rows_ = 0;                 // of a block
   std::int64_t chunks_of_block_ = 0;
   bool keeps_all_ = false;
   std::size_t scratch_at_ = 0;

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <optional>
+#include <stdexcept>
 
 #include <fmt/core.h>
 
@@ -48,7 +50,14 @@ template <class F>
 KernelRun with_scheme(const Product& p, DType dtype, F make) {
   const auto shared = [&]<class S>(S scheme) { return make(std::make_shared<const S>(std::move(scheme))); };
   if (kernels::generated_set() && Dots::serves(p)) return shared(Dots(p, dtype));
-  if (const auto set = kernels::generated_set()) return shared(Scheme(p, dtype, *set));
+  if (const auto set = kernels::generated_set()) {
+    std::optional<Scheme> scheme;
+    try {
+      scheme.emplace(p, dtype, *set);
+    } catch (const std::runtime_error&) {  // no memory for code: the system may have begun to refuse it
+    }
+    if (scheme) return shared(std::move(*scheme));
+  }
   return visit_floating(dtype, [&]<class T>(T) -> KernelRun { return shared(BlasScheme<T>(p)); });
 }
 

@@ -349,7 +349,7 @@ Scheme::Operands Scheme::operands(const void* a, const void* b, void* c, void* w
 void Scheme::run(const void* a, const void* b, void* c, void* workspace) const {
   if (!may_be_cut_ || num_threads() == 1) return run_alone(a, b, c, workspace);
   const Grid grid = cut(num_threads());
-  if (blocks_ > std::min<std::int64_t>(grid.parts(), num_threads())) return run_blocks(a, b, c, workspace);
+  if (grid.parts() < 2 * num_threads() && blocks_ > grid.parts()) return run_blocks(a, b, c, workspace);
   detail::parallel_for(
       static_cast<std::size_t>(grid.parts()),
       [&](std::size_t part, void* own) {

@@ -1,6 +1,6 @@
 // ./tests/run bench --products: matrix products by the library's generated code, by OpenBLAS with its best kernels for
-// this processor, and by Eigen where that is installed, one after the other in one process; beside the rate at which
-// the processor multiplies and adds what is in its registers.
+// this processor, and by Eigen and oneDNN (float32) where they are installed, one after the other in one process;
+// beside the rate at which the processor multiplies and adds what is in its registers.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -20,6 +20,9 @@
 #ifdef BENCH_EIGEN
 #include <Eigen/Core>
 #endif
+#ifdef BENCH_DNNL
+#include <oneapi/dnnl/dnnl.h>
+#endif
 
 #include <chainrule/framework/core/array.hpp>
 #include <chainrule/framework/core/thread_pool.hpp>
@@ -35,6 +38,7 @@ struct Case {
   std::int64_t m, n, k;
   bool transpose_a = false;
   bool transpose_b = false;
+  std::int64_t batch = 1;  // so many products, one after the other in memory
 };
 
 std::vector<Case> cases(bool quick) {
@@ -67,7 +71,20 @@ std::vector<Case> cases(bool quick) {
       {512, 512, 1},
       {512, 512, 4},
       {512, 512, 16},
+      {64, 64, 16384, true},
+      // Batches.
+      {64, 64, 64, false, false, 48},
+      {64, 64, 64, false, true, 48},
+      {64, 64, 64, true, false, 48},
   };
+  // Of the largest network: forward, gradients of the weights, of the inputs.
+  if (!quick)
+    out.insert(out.end(), {{512, 4096, 4096},
+                           {512, 1000, 4096},
+                           {4096, 4096, 512, true},
+                           {4096, 1000, 512, true},
+                           {512, 4096, 4096, false, true},
+                           {512, 4096, 1000, false, true}});
   for (const std::int64_t side : {4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048})
     if (!quick || side <= 256)
       for (const bool ta : {false, true})
@@ -155,6 +172,14 @@ void eigen(const Product& p, const T* a, const T* b, T* c) {
 }
 #endif
 
+#ifdef BENCH_DNNL
+void dnnl(const Product& p, const float* a, const float* b, float* c) {
+  if (dnnl_sgemm(p.transpose_a ? 'T' : 'N', p.transpose_b ? 'T' : 'N', p.m, p.n, p.k, 1, a, p.lda, b, p.ldb, 0, c,
+                 p.ldc) != dnnl_success)
+    throw std::runtime_error("oneDNN failed");
+}
+#endif
+
 struct Options {
   int rounds = 15;
   int threads = 1;
@@ -168,7 +193,7 @@ struct Program {
   std::vector<double> times = {};
 };
 
-// The ratio of our rate to OpenBLAS's.
+// The ratio of our rate to the better one of OpenBLAS and oneDNN.
 template <class T>
 double run_case(const Case& of, const Options& options, nlohmann::json& rows) {
   Product p;
@@ -187,35 +212,47 @@ double run_case(const Case& of, const Options& options, nlohmann::json& rows) {
     for (std::int64_t i = 0; i < size; ++i) x.template data<T>()[i] = static_cast<T>((i * 7919) % 1000) / 500 - 1;
     return x;
   };
-  const chainrule::Array left = numbers(p.m * p.k);
-  const chainrule::Array right = numbers(p.n * p.k);
+  const chainrule::Array left = numbers(of.batch * p.m * p.k);
+  const chainrule::Array right = numbers(of.batch * p.n * p.k);
   const T* a = left.template data<T>();
   const T* b = right.template data<T>();
-  chainrule::Array results[] = {numbers(p.m * p.n), numbers(p.m * p.n), numbers(p.m * p.n)};
+  const std::int64_t size_of_c = of.batch * p.m * p.n;
+  chainrule::Array results[] = {numbers(size_of_c), numbers(size_of_c), numbers(size_of_c)};
   T* c = results[0].template data<T>();
   T* expected = results[1].template data<T>();
   const Scheme scheme(p, dtype, *chainrule::kernels::generated_set());
   std::vector<double> workspace(scheme.workspace() / sizeof(double) + 1);
   chainrule::detail::reserve_scratch(scheme.scratch());
+  // f(a, b, c) for each product of the batch.
+  const auto each = [&](T* out, const auto& f) {
+    for (std::int64_t i = 0; i < of.batch; ++i) f(a + i * p.m * p.k, b + i * p.n * p.k, out + i * p.m * p.n);
+  };
+  const auto with_others = [&](const auto& f) {
+    return [&, f] { each(results[2].template data<T>(), [&](const T* x, const T* y, T* z) { f(p, x, y, z); }); };
+  };
   std::vector<Program> programs = {
-      {"chainrule", [&] { scheme.run(a, b, c, workspace.data()); }},
-      {"openblas", [&] { blas(p, a, b, expected); }},
+      {"chainrule", [&] { each(c, [&](const T* x, const T* y, T* z) { scheme.run(x, y, z, workspace.data()); }); }},
+      {"openblas", [&] { each(expected, [&](const T* x, const T* y, T* z) { blas(p, x, y, z); }); }},
   };
 #ifdef BENCH_EIGEN
-  T* third = results[2].template data<T>();
-  programs.push_back({"eigen", [&] { eigen(p, a, b, third); }});
+  programs.push_back({"eigen", with_others([](const auto&... arguments) { eigen(arguments...); })});
+#endif
+#ifdef BENCH_DNNL
+  if constexpr (sizeof(T) == sizeof(float))
+    programs.push_back({"onednn", with_others([](const auto&... arguments) { dnnl(arguments...); })});
 #endif
   double top = 0;
   for (int round = 0; round < options.rounds; ++round) {
     for (Program& program : programs) program.times.push_back(time_of(program.run));
     top = std::max(top, peak<T>());
   }
-  for (std::int64_t i = 0; i < p.m * p.n; ++i)
+  for (std::int64_t i = 0; i < size_of_c; ++i)
     if (!(std::abs(c[i] - expected[i]) <= static_cast<T>(sizeof(T) == 4 ? 1e-5 : 1e-13) * static_cast<T>(p.k)))
       throw std::runtime_error("the products disagree");
   const std::string transposes = std::string(of.transpose_a ? "T" : "N") + (of.transpose_b ? "T" : "N");
-  fmt::print("{} {:>4} x {:>4} x {:>4} {}", sizeof(T) == 4 ? "float32" : "float64", p.m, p.n, p.k, transposes);
-  const double flops = 2e-9 * static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
+  fmt::print("{} {:>4} x {:>4} x {:>5} {}{}", sizeof(T) == 4 ? "float32" : "float64", p.m, p.n, p.k, transposes,
+             of.batch > 1 ? fmt::format(" {:>2}x", of.batch) : "    ");
+  const double flops = 2e-9 * static_cast<double>(of.batch * p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
   for (const Program& program : programs) {
     const double rate = flops / median(program.times);
     fmt::print(" {:9.1f}", rate);
@@ -225,10 +262,16 @@ double run_case(const Case& of, const Options& options, nlohmann::json& rows) {
                     {"n", p.n},
                     {"k", p.k},
                     {"transposes", transposes},
+                    {"batch", of.batch},
                     {"threads", options.threads},
                     {"gflops", rate}});
   }
-  const double ratio = median(programs[1].times) / median(programs[0].times);
+#ifdef BENCH_DNNL
+  if (sizeof(T) == 8) fmt::print(" {:>9}", "");
+#endif
+  double others = median(programs[1].times);
+  if (programs.back().name == "onednn") others = std::min(others, median(programs.back().times));
+  const double ratio = others / median(programs[0].times);
   fmt::print(" {:9.1f} {:9.2f}   {}\n", top, ratio, scheme.describe());
   std::fflush(stdout);
   return ratio;
@@ -239,11 +282,14 @@ void run_all(const Options& options) {
   openblas_set_num_threads(options.threads);
   fmt::print("GFLOP/s, medians of {}; OpenBLAS's core {}; peak: of one processor's registers\n\n", options.rounds,
              openblas_get_corename());
-  fmt::print("{:29} {:>9} {:>9}", "", "chainrule", "openblas");
+  fmt::print("{:34} {:>9} {:>9}", "", "chainrule", "openblas");
 #ifdef BENCH_EIGEN
   fmt::print(" {:>9}", "eigen");
 #endif
-  fmt::print(" {:>9} {:>9}\n", "peak", "/openblas");
+#ifdef BENCH_DNNL
+  fmt::print(" {:>9}", "onednn");
+#endif
+  fmt::print(" {:>9} {:>9}\n", "peak", "/best");
   nlohmann::json rows = nlohmann::json::array();
   for (const bool single : {true, false}) {
     double logs = 0;
@@ -254,8 +300,8 @@ void run_all(const Options& options) {
       logs += std::log(ratio);
       least = std::min(least, ratio);
     }
-    fmt::print("{}: {:.2f} times OpenBLAS in the geometric mean, {:.2f} at least\n\n", single ? "float32" : "float64",
-               std::exp(logs / static_cast<double>(all.size())), least);
+    fmt::print("{}: {:.2f} times the better of OpenBLAS and oneDNN in the geometric mean, {:.2f} at least\n\n",
+               single ? "float32" : "float64", std::exp(logs / static_cast<double>(all.size())), least);
   }
   if (!options.json_file.empty()) std::ofstream(options.json_file) << rows.dump(1) << '\n';
 }
@@ -275,6 +321,7 @@ int main(int argc, char** argv) {
   // OpenBLAS takes kernels for SSE3 where it does not know a processor by name.
   if (!std::getenv("OPENBLAS_CORETYPE")) {
     setenv("OPENBLAS_CORETYPE", __builtin_cpu_supports("avx512dq") ? "SkylakeX" : "Haswell", 1);
+    setenv("OMP_NUM_THREADS", std::to_string(options.threads).c_str(), 1);  // oneDNN's
     execv("/proc/self/exe", argv);
   }
   try {
