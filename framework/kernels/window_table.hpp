@@ -50,6 +50,26 @@ struct SpreadRows {
   std::int64_t end;
 };
 
+// Column i of a row of `to`, for i of [begin, end): the sum over taps s of copies[s][q] with
+// q * step + s * dilation - before = i, where there is such a q of [first, last); in order of s.
+template <class T>
+struct CollectedRows {
+  const T* copies;    // the first row of the first copy: element q lies at q - first
+  std::int64_t copy;  // in elements, from one copy to the next
+  std::int64_t from_row;
+  std::int64_t taps;
+  std::int64_t step;
+  std::int64_t dilation;
+  std::int64_t before;
+  std::int64_t first;
+  std::int64_t last;
+  T* to;  // column 0 of the first row
+  std::int64_t to_row;
+  std::int64_t rows;
+  std::int64_t begin;
+  std::int64_t end;
+};
+
 template <class T>
 struct WindowTable {
   static constexpr int most_rows = 13;
@@ -64,6 +84,7 @@ struct WindowTable {
   int lane_rows;
   void (*lane_sums[most_lane_rows + 1][most_lane_columns + 1])(const LanesOfProducts<T>& call);
   void (*spread)(const SpreadRows<T>& call);
+  void (*collect)(const CollectedRows<T>& call);
   // to[i * step] += from[i] for i < n
   void (*add)(const T* from, std::int64_t n, T* to, std::int64_t step);
   // Of maxima over windows, one tap of n outputs: x[i * step] is an element of output i's window.
