@@ -55,10 +55,14 @@ constexpr std::int64_t lanes_of_vector = static_cast<std::int64_t>(width<T>);
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int most_rows = 13;
 constexpr int most_lane_rows = 8;
+constexpr int most_place_rows = 8;
+constexpr int most_place_vectors = 3;
 constexpr int vectors_of(int rows) { return rows <= 4 ? 6 : rows <= 6 ? 4 : rows <= 8 ? 3 : 2; }
 #else  // 16 registers
 constexpr int most_rows = 6;
 constexpr int most_lane_rows = 4;
+constexpr int most_place_rows = 6;
+constexpr int most_place_vectors = 2;
 constexpr int vectors_of(int rows) { return rows <= 2 ? 4 : rows <= 4 ? 3 : 2; }
 #endif
 
@@ -156,6 +160,37 @@ void lanes_of_products(const LanesOfProducts<T>& by_reference) {
       });
     });
   }
+}
+
+// ---- sums over places
+
+template <class T, int rows, int vectors>
+void sums_of_places(const SumsOfPlaces<T>& by_reference) {
+  const SumsOfPlaces<T> call = by_reference;
+  constexpr std::int64_t w = lanes_of_vector<T>;
+  Batch<T> sums[rows][vectors];
+  const T* a[rows];
+  unrolled<rows>([&](auto i) CHAINRULE_INLINE {
+    a[i.value] = call.a + call.a_offsets[i.value];
+    unrolled<vectors>([&](auto v) CHAINRULE_INLINE { sums[i.value][v.value] = Batch<T>(T(0)); });
+  });
+  const T* b = call.b;
+  for (std::int64_t p = 0; p < call.terms; ++p, b += call.b_row) {
+    Batch<T> x[vectors];
+    unrolled<vectors>([&](auto v) CHAINRULE_INLINE { x[v.value] = held<T>(load(b + v.value * w)); });
+    unrolled<rows>([&](auto i) CHAINRULE_INLINE {
+      const Batch<T> factor(a[i.value][p]);
+      unrolled<vectors>([&](auto v) CHAINRULE_INLINE {
+        sums[i.value][v.value] = multiply_add<T>(factor, x[v.value], sums[i.value][v.value]);
+      });
+    });
+  }
+  unrolled<rows>([&](auto i) CHAINRULE_INLINE {
+    T* const to = call.c + i.value * call.c_row;
+    unrolled<vectors>([&](auto v) CHAINRULE_INLINE {
+      (load(to + v.value * w) + sums[i.value][v.value]).store_unaligned(to + v.value * w);
+    });
+  });
 }
 
 // ---- rows
@@ -491,6 +526,16 @@ void fill_windows(VectorTable<T>& table) {
     windows.lane_sums[rows][1] = lanes_of_products<T, rows, 1>;
     windows.lane_sums[rows][2] = lanes_of_products<T, rows, 2>;
     windows.lane_sums[rows][3] = lanes_of_products<T, rows, 3>;
+  });
+  windows.place_rows = most_place_rows;
+  windows.place_vectors = most_place_vectors;
+  windows.vector = lanes_of_vector<T>;
+  unrolled<most_place_rows>([&](auto i) {
+    unrolled<most_place_vectors>([&](auto v) {
+      constexpr int rows = decltype(i)::value + 1;
+      constexpr int vectors = decltype(v)::value + 1;
+      windows.places[rows][vectors] = sums_of_places<T, rows, vectors>;
+    });
   });
   windows.spread = spread_rows<T>;
   windows.collect = collect_rows<T>;
