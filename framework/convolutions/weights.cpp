@@ -21,7 +21,8 @@ constexpr std::int64_t lanes_of = kernels::WindowTable<T>::lanes;
 template <class T>
 WeightGradient<T>::WeightGradient(const Geometry& geometry) : g_(geometry), windows_(geometry, 0, 0) {
   const std::int64_t taps = g_.taps();
-  if (g_.channels * taps >= 36) {
+  // With one vector of features loads would be what is scarce, so there lanes are as good.
+  if (g_.channels * taps >= 36 && g_.features >= 2 * lanes_of<T>) {
     places_ = g_.features / lanes_of<T> * lanes_of<T>;
     // A vector that is mostly full.
     if ((g_.features - places_) * 8 > 3 * lanes_of<T>) places_ = g_.features;
@@ -36,13 +37,15 @@ WeightGradient<T>::WeightGradient(const Geometry& geometry) : g_(geometry), wind
     return (channel_blocks_.largest() * Windows(g_, rows, columns).size() + rows * columns * (places_ > 0 ? wide : 0)) *
            element<T>;
   };
-  while (bytes() > copied_bytes && strips_.rows.largest() > 1)
-    strips_.rows = pieces_of(g_.rows().out, 2 * strips_.rows.pieces);
+  // Lanes are put away once for so many pixels, whose dy for a tile of features is in the first-level cache.
+  constexpr std::int64_t pixels = 2048 / element<T>;
+  const auto too_many = [&] {
+    return bytes() > copied_bytes || (places_ == 0 && strips_.rows.largest() * g_.columns().out > pixels);
+  };
+  while (too_many() && strips_.rows.largest() > 1) strips_.rows = pieces_of(g_.rows().out, 2 * strips_.rows.pieces);
   while (bytes() > copied_bytes && strips_.columns.largest() > 512)
     strips_.columns = pieces_of(g_.columns().out, 2 * strips_.columns.pieces);
   windows_ = Windows(g_, strips_.rows.largest(), strips_.columns.largest());
-  // Lanes are put away once for so many pixels, whose dy for a tile of features is in the first-level cache.
-  constexpr std::int64_t pixels = 4096 / element<T>;
   const std::int64_t in_strip = std::max<std::int64_t>(1, strips_.rows.largest() * strips_.columns.largest());
   images_ = std::clamp<std::int64_t>(std::min(pixels / in_strip, copied_bytes / std::max<std::int64_t>(1, bytes())), 1,
                                      std::max<std::int64_t>(1, parts_.largest()));
