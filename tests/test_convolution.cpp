@@ -172,6 +172,8 @@ double worst(const Array& got, const std::vector<long double>& expected, const s
   return out;
 }
 
+bool fuses() { return kernels::tables().name != std::string_view("baseline"); }
+
 void check(const Case& c, DType dtype) {
   INFO(name(dtype) << " " << c.to_string());
   const Array x = random_array(dtype, c.x(), 0);
@@ -182,9 +184,11 @@ void check(const Case& c, DType dtype) {
   CHECK(got.y.shape() == c.y());
   CHECK(got.dx.shape() == c.x());
   CHECK(got.dw.shape() == c.w());
-  CHECK(worst(got.y, expected.y, expected.y_size) <= 4);
-  CHECK(worst(got.dx, expected.dx, expected.dx_size) <= 4);
-  CHECK(worst(got.dw, expected.dw, expected.dw_size) <= 4);
+  // Without fused multiply-adds each term is rounded twice.
+  const double allowed = fuses() ? 4 : 6;
+  CHECK(worst(got.y, expected.y, expected.y_size) <= allowed);
+  CHECK(worst(got.dx, expected.dx, expected.dx_size) <= allowed);
+  CHECK(worst(got.dw, expected.dw, expected.dw_size) <= allowed);
 }
 
 void check(const Case& c) {
@@ -350,7 +354,7 @@ struct Threads {
 }  // namespace
 
 TEST_CASE("every output of a convolution is a chain of fused multiply-adds in order, whatever computes it") {
-  if (kernels::tables().name == std::string_view("baseline")) {
+  if (!fuses()) {
     WARN("Skipped: without fused multiply-adds");
     return;
   }

@@ -9,9 +9,10 @@
 //   dx   where the stride is 1 and that is less work: as y, of dy and the turned weights, terms in order of (k, taps).
 //        Else for each tap a sum over k, in blocks of 256, chains as well; added up over the planes' and rows' taps in
 //        order, and then over the columns' taps.
-//   dw   64 bytes of lanes, lane by lane a chain over the pixels of a block of images and strip of rows; those added
-//   up,
-//        then the lanes by halves; and that for a number of parts of all images that follows from the sizes.
+//   dw   where there are enough taps and features, a chain over the pixels of a strip of rows of an image, and those
+//        added up in order; else 64 bytes of lanes, lane by lane a chain over the pixels of a block of images and strip
+//        of rows, those added up, then the lanes by halves. And that for parts of all images, which are added in order.
+//        All of that follows from the sizes.
 #pragma once
 
 #include <chainrule/framework/graph/op.hpp>

@@ -111,20 +111,31 @@ template <class T>
 void Spread::collect(const T* copies, Range rows, Range inputs, Range columns, T* plane) const {
   const Axis& down = geometry_.rows();
   const Axis& across = geometry_.columns();
-  const auto add = kernels::table<T>().windows.add;
-  for (std::int64_t row = rows.begin; row < rows.end; ++row) {
-    T* const to = plane + row * across.in;
-    std::fill(to + inputs.begin, to + inputs.end, T(0));
+  kernels::CollectedRows<T> call{};
+  call.copy = copy_;
+  call.from_row = columns_;
+  call.taps = across.taps;
+  call.step = across.stride;
+  call.dilation = across.dilation;
+  call.before = across.before;
+  call.first = columns.begin;
+  call.last = columns.end;
+  call.to_row = down.stride * across.in;
+  call.begin = inputs.begin;
+  call.end = inputs.end;
+  // The rows of each remainder; those of none are zeros.
+  for (std::int64_t row = rows.begin; row < std::min(rows.end, rows.begin + down.stride); ++row) {
     const std::int64_t padded = row + down.before;
     const std::int64_t phase = phases_.of_remainder(padded % down.stride);
-    if (phase < 0) continue;
-    const T* const from = copies + (phase * phase_rows_ + padded / down.stride - first(phase, rows)) * columns_;
-    for (std::int64_t s = 0; s < across.taps; ++s) {
-      const Range outputs = intersection(columns, across.outputs_inside(s, inputs));
-      if (outputs.size() == 0) continue;
-      add(from + s * copy_ + outputs.begin - columns.begin, outputs.size(),
-          to + outputs.begin * across.stride + s * across.dilation - across.before, across.stride);
+    call.rows = ceil_quotient(rows.end - row, down.stride);
+    call.to = plane + row * across.in;
+    if (phase < 0) {
+      for (std::int64_t i = 0; i < call.rows; ++i)
+        std::fill(call.to + i * call.to_row + inputs.begin, call.to + i * call.to_row + inputs.end, T(0));
+      continue;
     }
+    call.copies = copies + (phase * phase_rows_ + padded / down.stride - first(phase, rows)) * columns_;
+    kernels::table<T>().windows.collect(call);
   }
 }
 template void Spread::collect(const float*, Range, Range, Range, float*) const;

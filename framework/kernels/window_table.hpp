@@ -36,6 +36,19 @@ struct LanesOfProducts {
   std::int64_t sums_row;
 };
 
+// c[i, k] += the sum over p of a[i, p] b[p, k], for a few rows i and vectors of k. Each sum is one chain of fused
+// multiply-adds in order of p, and is then added.
+template <class T>
+struct SumsOfPlaces {
+  const T* a;
+  const std::int64_t* a_offsets;  // row i begins at a + a_offsets[i], and p goes on by 1
+  const T* b;
+  std::int64_t b_row;  // in elements, from one p to the next
+  std::int64_t terms;
+  T* c;
+  std::int64_t c_row;
+};
+
 // Rows of `columns` elements: zeros, but for those of [begin, end), which are from[0], from[step], ...
 template <class T>
 struct SpreadRows {
@@ -50,11 +63,33 @@ struct SpreadRows {
   std::int64_t end;
 };
 
+// Column i of a row of `to`, for i of [begin, end): the sum over taps s of copies[s][q] with
+// q * step + s * dilation - before = i, where there is such a q of [first, last); in order of s.
+template <class T>
+struct CollectedRows {
+  const T* copies;    // the first row of the first copy: element q lies at q - first
+  std::int64_t copy;  // in elements, from one copy to the next
+  std::int64_t from_row;
+  std::int64_t taps;
+  std::int64_t step;
+  std::int64_t dilation;
+  std::int64_t before;
+  std::int64_t first;
+  std::int64_t last;
+  T* to;  // column 0 of the first row
+  std::int64_t to_row;
+  std::int64_t rows;
+  std::int64_t begin;
+  std::int64_t end;
+};
+
 template <class T>
 struct WindowTable {
   static constexpr int most_rows = 13;
   static constexpr int most_lane_rows = 8;
   static constexpr int most_lane_columns = 3;
+  static constexpr int most_place_rows = 8;
+  static constexpr int most_place_vectors = 3;
   static constexpr std::int64_t lanes = 64 / sizeof(T);
   // By number of rows, up to `rows`, and how many columns are computed at once.
   int rows;
@@ -63,7 +98,13 @@ struct WindowTable {
   // By number of rows i, up to `lane_rows`, and of rows j.
   int lane_rows;
   void (*lane_sums[most_lane_rows + 1][most_lane_columns + 1])(const LanesOfProducts<T>& call);
+  // By number of rows, up to `place_rows`, and of vectors of so many elements, up to `place_vectors`.
+  int place_rows;
+  int place_vectors;
+  std::int64_t vector;
+  void (*places[most_place_rows + 1][most_place_vectors + 1])(const SumsOfPlaces<T>& call);
   void (*spread)(const SpreadRows<T>& call);
+  void (*collect)(const CollectedRows<T>& call);
   // to[i * step] += from[i] for i < n
   void (*add)(const T* from, std::int64_t n, T* to, std::int64_t step);
   // Of maxima over windows, one tap of n outputs: x[i * step] is an element of output i's window.

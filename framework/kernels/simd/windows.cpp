@@ -55,10 +55,14 @@ constexpr std::int64_t lanes_of_vector = static_cast<std::int64_t>(width<T>);
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int most_rows = 13;
 constexpr int most_lane_rows = 8;
+constexpr int most_place_rows = 8;
+constexpr int most_place_vectors = 3;
 constexpr int vectors_of(int rows) { return rows <= 4 ? 6 : rows <= 6 ? 4 : rows <= 8 ? 3 : 2; }
 #else  // 16 registers
 constexpr int most_rows = 6;
 constexpr int most_lane_rows = 4;
+constexpr int most_place_rows = 6;
+constexpr int most_place_vectors = 2;
 constexpr int vectors_of(int rows) { return rows <= 2 ? 4 : rows <= 4 ? 3 : 2; }
 #endif
 
@@ -158,34 +162,257 @@ void lanes_of_products(const LanesOfProducts<T>& by_reference) {
   }
 }
 
+// ---- sums over places
+
+template <class T, int rows, int vectors>
+void sums_of_places(const SumsOfPlaces<T>& by_reference) {
+  const SumsOfPlaces<T> call = by_reference;
+  constexpr std::int64_t w = lanes_of_vector<T>;
+  Batch<T> sums[rows][vectors];
+  const T* a[rows];
+  unrolled<rows>([&](auto i) CHAINRULE_INLINE {
+    a[i.value] = call.a + call.a_offsets[i.value];
+    unrolled<vectors>([&](auto v) CHAINRULE_INLINE { sums[i.value][v.value] = Batch<T>(T(0)); });
+  });
+  const T* b = call.b;
+  for (std::int64_t p = 0; p < call.terms; ++p, b += call.b_row) {
+    Batch<T> x[vectors];
+    unrolled<vectors>([&](auto v) CHAINRULE_INLINE { x[v.value] = held<T>(load(b + v.value * w)); });
+    unrolled<rows>([&](auto i) CHAINRULE_INLINE {
+      const Batch<T> factor(a[i.value][p]);
+      unrolled<vectors>([&](auto v) CHAINRULE_INLINE {
+        sums[i.value][v.value] = multiply_add<T>(factor, x[v.value], sums[i.value][v.value]);
+      });
+    });
+  }
+  unrolled<rows>([&](auto i) CHAINRULE_INLINE {
+    T* const to = call.c + i.value * call.c_row;
+    unrolled<vectors>([&](auto v) CHAINRULE_INLINE {
+      (load(to + v.value * w) + sums[i.value][v.value]).store_unaligned(to + v.value * w);
+    });
+  });
+}
+
 // ---- rows
 
+std::int64_t within(std::int64_t x, std::int64_t low, std::int64_t high) { return x < low ? low : x > high ? high : x; }
+
+// Lanes [begin, end) of a vector: loads read no others, which are 0.
 template <class T>
-CHAINRULE_INLINE inline void zero(T* to, std::int64_t n) {
-  for (std::int64_t i = 0; i < n; ++i) to[i] = T(0);
+class SomeLanes {
+ public:
+  SomeLanes() = default;
+  // Those whose places p, p + 1, ... lie in [first, last).
+  static SomeLanes inside(std::int64_t p, std::int64_t first, std::int64_t last) {
+    constexpr std::int64_t w = lanes_of_vector<T>;
+    const std::int64_t begin = within(first - p, 0, w);
+    return SomeLanes(begin, within(last - p, begin, w));
+  }
+#if defined(__AVX512F__)
+  [[nodiscard]] CHAINRULE_INLINE Batch<T> load(const T* p) const {
+    if constexpr (single<T>) {
+      return _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask_), p);
+    } else {
+      return _mm512_maskz_loadu_pd(static_cast<__mmask8>(mask_), p);
+    }
+  }
+
+ private:
+  SomeLanes(std::int64_t begin, std::int64_t end) : mask_((1U << end) - (1U << begin)) {}
+  unsigned mask_;
+#elif defined(__AVX2__)
+  [[nodiscard]] CHAINRULE_INLINE Batch<T> load(const T* p) const {
+    if constexpr (single<T>) {
+      return _mm256_maskload_ps(p, mask_);
+    } else {
+      return _mm256_maskload_pd(p, mask_);
+    }
+  }
+
+ private:
+  SomeLanes(std::int64_t begin, std::int64_t end) {
+    constexpr std::int64_t w = lanes_of_vector<T>;
+    if constexpr (single<T>) {
+      mask_ = _mm256_andnot_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(part_mask32 + w - begin)),
+                                  _mm256_loadu_si256(reinterpret_cast<const __m256i*>(part_mask32 + w - end)));
+    } else {
+      mask_ = _mm256_andnot_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(part_mask64 + w - begin)),
+                                  _mm256_loadu_si256(reinterpret_cast<const __m256i*>(part_mask64 + w - end)));
+    }
+  }
+  __m256i mask_;
+#else
+  [[nodiscard]] CHAINRULE_INLINE Batch<T> load(const T* p) const {
+    T lanes[width<T>] = {};
+    for (std::int64_t i = begin_; i < end_; ++i) lanes[i] = p[i];
+    return kernels::CHAINRULE_ARCH::load(lanes);
+  }
+
+ private:
+  SomeLanes(std::int64_t begin, std::int64_t end) : begin_(begin), end_(end) {}
+  std::int64_t begin_;
+  std::int64_t end_;
+#endif
+};
+
+// f(i, count) for each vector of n elements.
+template <class T, class F>
+CHAINRULE_INLINE inline void by_vectors(std::int64_t n, F f) {
+  constexpr std::int64_t w = lanes_of_vector<T>;
+  for (std::int64_t i = 0; i < n; i += w) f(i, static_cast<std::size_t>(n - i < w ? n - i : w));
 }
 
 template <class T>
-void spread_rows(const SpreadRows<T>& call) {
-  constexpr std::int64_t w = lanes_of_vector<T>;
-  const std::int64_t n = call.end - call.begin;
+CHAINRULE_INLINE inline void store_first(Batch<T> x, T* to, std::size_t count) {
+  if (count == width<T>) {
+    x.store_unaligned(to);
+  } else {
+    store_part<T>(x, to, count);
+  }
+}
+
+#if defined(__AVX512F__)
+// Every other element of two vectors.
+template <class T>
+CHAINRULE_INLINE inline Batch<T> even_elements(Batch<T> low, Batch<T> high) {
+  if constexpr (single<T>) {
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    return _mm512_permutex2var_ps(low, even, high);
+  } else {
+    return _mm512_permutex2var_pd(low, _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14), high);
+  }
+}
+
+// a[0], b[0], a[1], ...: the first vector, or the second.
+template <class T>
+CHAINRULE_INLINE inline Batch<T> interleaved(Batch<T> a, Batch<T> b, bool second) {
+  if constexpr (single<T>) {
+    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    return _mm512_permutex2var_ps(a, second ? _mm512_add_epi32(low, _mm512_set1_epi32(8)) : low, b);
+  } else {
+    const __m512i low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+    return _mm512_permutex2var_pd(a, second ? _mm512_add_epi64(low, _mm512_set1_epi64(4)) : low, b);
+  }
+}
+#endif
+
+// Vector by vector, each for all rows: which of its lanes are of the row is the same for all of them.
+template <class T>
+void spread_rows(const SpreadRows<T>& by_reference) {
+  const SpreadRows<T> call = by_reference;
+  if (call.step == 1) {
+    by_vectors<T>(call.columns, [&](std::int64_t i, std::size_t count) CHAINRULE_INLINE {
+      const auto lanes = SomeLanes<T>::inside(i, call.begin, call.end);
+      const T* from = call.from + (i - call.begin);
+      T* to = call.to + i;
+      for (std::int64_t row = 0; row < call.rows; ++row, from += call.from_row, to += call.to_row)
+        store_first<T>(lanes.load(from), to, count);
+    });
+    return;
+  }
+#if defined(__AVX512F__)
+  if (call.step == 2) {
+    constexpr std::int64_t w = lanes_of_vector<T>;
+    const std::int64_t end = 2 * (call.end - call.begin) - 1;  // nothing behind the last element is read
+    by_vectors<T>(call.columns, [&](std::int64_t i, std::size_t count) CHAINRULE_INLINE {
+      const std::int64_t place = 2 * (i - call.begin);
+      const auto low = SomeLanes<T>::inside(place, 0, end);
+      const auto high = SomeLanes<T>::inside(place + w, 0, end);
+      const T* from = call.from + place;
+      T* to = call.to + i;
+      for (std::int64_t row = 0; row < call.rows; ++row, from += call.from_row, to += call.to_row)
+        store_first<T>(even_elements<T>(low.load(from), high.load(from + w)), to, count);
+    });
+    return;
+  }
+#endif
   const T* from = call.from;
   T* to = call.to;
   for (std::int64_t row = 0; row < call.rows; ++row, from += call.from_row, to += call.to_row) {
-    zero(to, call.begin);
-    zero(to + call.end, call.columns - call.end);
-    T* const at = to + call.begin;
-    if (call.step != 1) {
-      if (call.step == 2) {
-        for (std::int64_t i = 0; i < n; ++i) at[i] = from[2 * i];
-      } else {
-        for (std::int64_t i = 0; i < n; ++i) at[i] = from[i * call.step];
+    for (std::int64_t i = 0; i < call.begin; ++i) to[i] = T(0);
+    for (std::int64_t i = call.begin; i < call.end; ++i) to[i] = from[(i - call.begin) * call.step];
+    for (std::int64_t i = call.end; i < call.columns; ++i) to[i] = T(0);
+  }
+}
+
+constexpr int most_taps = 16;
+
+template <class T>
+struct Tap {
+  SomeLanes<T> lanes;
+  const T* from;
+};
+
+// The taps whose elements for columns p, p + step, ... begin at q, of one remainder by the step.
+template <class T>
+CHAINRULE_INLINE inline int taps_of(const CollectedRows<T>& call, std::int64_t p, Tap<T>* taps) {
+  int n = 0;
+  for (std::int64_t s = 0; s < call.taps; ++s) {
+    const std::int64_t place = p + call.before - s * call.dilation;
+    if (place % call.step != 0) continue;
+    const std::int64_t q = place / call.step;
+    if (q + lanes_of_vector<T> <= call.first || q >= call.last) continue;
+    taps[n++] = {SomeLanes<T>::inside(q, call.first, call.last), call.copies + s * call.copy + (q - call.first)};
+  }
+  return n;
+}
+
+template <class T>
+CHAINRULE_INLINE inline Batch<T> sum_of(const Tap<T>* taps, int n, std::int64_t offset) {
+  Batch<T> sum(T(0));
+  for (int s = 0; s < n; ++s) sum = sum + taps[s].lanes.load(taps[s].from + offset);
+  return sum;
+}
+
+template <class T>
+void add_row(const T* from, std::int64_t n, T* to, std::int64_t step);
+
+template <class T>
+void collect_rows(const CollectedRows<T>& by_reference) {
+  const CollectedRows<T> call = by_reference;
+  const std::int64_t n = call.end - call.begin;
+  if (call.step == 1 && call.taps <= most_taps) {
+    by_vectors<T>(n, [&](std::int64_t i, std::size_t count) CHAINRULE_INLINE {
+      Tap<T> taps[most_taps];
+      const int found = taps_of(call, call.begin + i, taps);
+      T* to = call.to + call.begin + i;
+      for (std::int64_t row = 0; row < call.rows; ++row, to += call.to_row)
+        store_first<T>(sum_of(taps, found, row * call.from_row), to, count);
+    });
+    return;
+  }
+#if defined(__AVX512F__)
+  if (call.step == 2 && call.taps <= most_taps) {
+    constexpr std::int64_t w = lanes_of_vector<T>;
+    by_vectors<T>((n + 1) / 2, [&](std::int64_t i, std::size_t) CHAINRULE_INLINE {
+      Tap<T> taps[2 * most_taps];
+      const int even = taps_of(call, call.begin + 2 * i, taps);
+      const int odd = taps_of(call, call.begin + 2 * i + 1, taps + most_taps);
+      T* to = call.to + call.begin + 2 * i;
+      const std::int64_t left = n - 2 * i;
+      const auto low = static_cast<std::size_t>(left < w ? left : w);
+      const auto high = static_cast<std::size_t>(within(left - w, 0, w));
+      for (std::int64_t row = 0; row < call.rows; ++row, to += call.to_row) {
+        const Batch<T> a = sum_of(taps, even, row * call.from_row);
+        const Batch<T> b = sum_of(taps + most_taps, odd, row * call.from_row);
+        store_first<T>(interleaved<T>(a, b, false), to, low);
+        if (high > 0) store_first<T>(interleaved<T>(a, b, true), to + w, high);
       }
-    } else if (n >= w) {
-      for (std::int64_t i = 0; i + w <= n; i += w) load(from + i).store_unaligned(at + i);
-      load(from + n - w).store_unaligned(at + n - w);
-    } else if (n > 0) {
-      store_part<T>(load_part(from, static_cast<std::size_t>(n), T(0)), at, static_cast<std::size_t>(n));
+    });
+    return;
+  }
+#endif
+  for (std::int64_t row = 0; row < call.rows; ++row) {
+    T* const to = call.to + row * call.to_row;
+    for (std::int64_t i = call.begin; i < call.end; ++i) to[i] = T(0);
+    for (std::int64_t s = 0; s < call.taps; ++s) {
+      // q * step + shift of [begin, end)
+      const std::int64_t shift = s * call.dilation - call.before;
+      const auto up = [&](std::int64_t x) { return x <= 0 ? -(-x / call.step) : (x - 1) / call.step + 1; };
+      const std::int64_t first = within(up(call.begin - shift), call.first, call.last);
+      const std::int64_t last = within(up(call.end - shift), first, call.last);
+      add_row(call.copies + s * call.copy + row * call.from_row + (first - call.first), last - first,
+              to + first * call.step + shift, call.step);
     }
   }
 }
@@ -216,12 +443,7 @@ CHAINRULE_INLINE inline Batch<T> load_strided(const T* p, std::int64_t step, std
     const std::size_t all = 2 * count - 1;  // nothing behind the last is read
     const Batch<T> low = load_part(p, all < w ? all : w, T(0));
     const Batch<T> high = load_part(p + w, all < w ? 0 : all - w, T(0));
-    if constexpr (single<T>) {
-      const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-      return _mm512_permutex2var_ps(low, even, high);
-    } else {
-      return _mm512_permutex2var_pd(low, _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14), high);
-    }
+    return even_elements<T>(low, high);
   }
 #endif
   T gathered[w] = {};
@@ -241,17 +463,8 @@ CHAINRULE_INLINE inline void add_strided(Batch<T> x, T* p, std::int64_t step, st
     const std::size_t all = 2 * count - 1;
     const std::size_t low = all < w ? all : w;
     const Batch<T> zeros(T(0));
-    Batch<T> first;
-    Batch<T> second;
-    if constexpr (single<T>) {
-      const __m512i places = _mm512_setr_epi32(0, 16, 1, 16, 2, 16, 3, 16, 4, 16, 5, 16, 6, 16, 7, 16);
-      const __m512i others = _mm512_setr_epi32(8, 16, 9, 16, 10, 16, 11, 16, 12, 16, 13, 16, 14, 16, 15, 16);
-      first = _mm512_permutex2var_ps(x, places, zeros);
-      second = _mm512_permutex2var_ps(x, others, zeros);
-    } else {
-      first = _mm512_permutex2var_pd(x, _mm512_setr_epi64(0, 8, 1, 8, 2, 8, 3, 8), zeros);
-      second = _mm512_permutex2var_pd(x, _mm512_setr_epi64(4, 8, 5, 8, 6, 8, 7, 8), zeros);
-    }
+    const Batch<T> first = interleaved<T>(x, zeros, false);
+    const Batch<T> second = interleaved<T>(x, zeros, true);
     store_part<T>(load_part(p, low, T(0)) + first, p, low);
     if (all > w) store_part<T>(load_part(p + w, all - w, T(0)) + second, p + w, all - w);
     return;
@@ -260,13 +473,6 @@ CHAINRULE_INLINE inline void add_strided(Batch<T> x, T* p, std::int64_t step, st
   T scattered[w];
   x.store_unaligned(scattered);
   for (std::size_t i = 0; i < count; ++i) p[static_cast<std::int64_t>(i) * step] += scattered[i];
-}
-
-// f(i, count) for each vector of n elements.
-template <class T, class F>
-CHAINRULE_INLINE inline void by_vectors(std::int64_t n, F f) {
-  constexpr std::int64_t w = lanes_of_vector<T>;
-  for (std::int64_t i = 0; i < n; i += w) f(i, static_cast<std::size_t>(n - i < w ? n - i : w));
 }
 
 template <class T>
@@ -321,7 +527,18 @@ void fill_windows(VectorTable<T>& table) {
     windows.lane_sums[rows][2] = lanes_of_products<T, rows, 2>;
     windows.lane_sums[rows][3] = lanes_of_products<T, rows, 3>;
   });
+  windows.place_rows = most_place_rows;
+  windows.place_vectors = most_place_vectors;
+  windows.vector = lanes_of_vector<T>;
+  unrolled<most_place_rows>([&](auto i) {
+    unrolled<most_place_vectors>([&](auto v) {
+      constexpr int rows = decltype(i)::value + 1;
+      constexpr int vectors = decltype(v)::value + 1;
+      windows.places[rows][vectors] = sums_of_places<T, rows, vectors>;
+    });
+  });
   windows.spread = spread_rows<T>;
+  windows.collect = collect_rows<T>;
   windows.add = add_row<T>;
   windows.max = max_of_windows<T>;
   windows.max_scatter = scatter_to_maxima<T>;
