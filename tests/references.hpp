@@ -696,6 +696,17 @@ inline const std::map<std::string, Reference>& references() {
          const std::size_t axis = axis_of(a, x[0].dimension());
          return x[0] + put(x[1], axis, places(a), x[0].shape()[axis]);
        }}},
+      {"slice_update", {.value = [](const Inputs& x, const Attributes& a) -> X {
+                          const std::size_t axis = axis_of(a, x[0].dimension());
+                          const std::size_t whole = x[0].shape()[axis];
+                          const X there = put(xt::ones_like(x[1]), axis, places(a), whole);
+                          return xt::where(there > 0.0, put(x[1], axis, places(a), whole), x[0]);
+                        },
+                        .ulps = 0}},
+      {"iota", {.value = [](const Inputs&, const Attributes& a) -> X {
+                  return xt::arange<double>(static_cast<double>(sizes_of(a, "size")[0]));
+                },
+                .ulps = 0}},
       {"split", [] {
          Reference first = part(0);
          for (std::size_t i = 1; i < 3; ++i) first.further.push_back(part(i));
