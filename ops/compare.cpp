@@ -1,11 +1,15 @@
 #include <chainrule/ops/compare.hpp>
 
+#include <limits>
+
 #include <fmt/core.h>
 
 #include <chainrule/framework/graph/attempt.hpp>
+#include <chainrule/framework/graph/graph_data.hpp>
 #include <chainrule/framework/graph/op_family.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/control.hpp>
+#include <chainrule/ops/math.hpp>
 
 CHAINRULE_OP_FAMILY(compare)
 
@@ -128,6 +132,33 @@ Value not_equal(Operand a, Operand b) { return detail::apply_operands(not_equal_
 Value logical_and(Value a, Value b, Location at) { return apply(and_op, {a, b}, {}, at); }
 Value logical_or(Value a, Value b, Location at) { return apply(or_op, {a, b}, {}, at); }
 Value logical_not(Value a, Location at) { return apply(not_op, {a}, {}, at); }
+
+namespace {
+
+Value classified(std::string_view name, Value x, Location at, Value (*f)(Value)) {
+  at = detail::scoped(at);
+  if (!x.defined()) throw Error(at, name, "requires values of a graph, got an empty Value");
+  if (!is_floating(x.dtype()))
+    throw Error(at, name, fmt::format("requires float32 or float64, got {}", chainrule::name(x.dtype())));
+  return detail::attempt(x, [&] {
+    const detail::LocationScope scope(at);
+    return f(x);
+  });
+}
+
+constexpr double inf = std::numeric_limits<double>::infinity();
+
+}  // namespace
+
+Value isnan(Value x, Location at) {
+  return classified("isnan", x, at, [](Value v) { return not_equal(v, v); });
+}
+Value isinf(Value x, Location at) {
+  return classified("isinf", x, at, [](Value v) { return equal(abs(v), inf); });
+}
+Value isfinite(Value x, Location at) {
+  return classified("isfinite", x, at, [](Value v) { return abs(v) < inf; });
+}
 
 Value where(Value condition, Operand a, Operand b) {
   if (!condition.defined()) throw Error(a.location(), "where", "requires values of a graph, got an empty Value");

@@ -23,6 +23,11 @@ Value logical_and(Value a, Value b, Location at = Location::here());
 Value logical_or(Value a, Value b, Location at = Location::here());
 Value logical_not(Value a, Location at = Location::here());
 
+// Which numbers are NaN, infinite, or neither; of floating values.
+Value isnan(Value x, Location at = Location::here());
+Value isinf(Value x, Location at = Location::here());
+Value isfinite(Value x, Location at = Location::here());
+
 // condition ? a : b, element by element and broadcast (numpy.where).
 //
 // The side that is not chosen gets the gradient 0, but its own derivative is still multiplied by that 0: where it is

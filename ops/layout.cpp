@@ -377,16 +377,13 @@ std::uint64_t magnitude(std::int64_t number) {
 
 }  // namespace
 
-Value slice(Value x, std::int64_t axis, Slice range, Location at) {
-  at = detail::scoped(at);
-  if (!x.defined()) throw Error(at, "slice", "requires values of a graph, got an empty Value");
-  const std::size_t a = normalize_axis(axis, x.rank(), "slice", at);
+Attributes detail::slice_attributes_of(Value x, std::size_t a, const Slice& range, std::string_view op, Location at) {
   const Dimension extent = x.shape()[a];
-  if (range.step == 0) throw Error(at, "slice", "requires a step that is not 0");
+  if (range.step == 0) throw Error(at, op, "requires a step that is not 0");
   if (!extent.is_number()) {
     const std::int64_t first = range.start.value_or(0);
     if (range.step != 1 || (range.stop && *range.stop >= 0))
-      throw Error(at, "slice",
+      throw Error(at, op,
                   fmt::format("requires step 1 and no stop or one from the end for an extent that is only "
                               "known in a run, {}",
                               extent.to_string()));
@@ -394,7 +391,7 @@ Value slice(Value x, std::int64_t axis, Slice range, Location at) {
     const Dimension start = first >= 0 ? Dimension(first) : from_end(first);
     const Dimension stop = range.stop ? from_end(*range.stop) : extent;
     const bool none = first < 0 && range.stop && *range.stop <= first;
-    return apply(slice_op, {x}, slice_attributes(a, start, none ? Dimension(0) : stop - start, 1), at);
+    return slice_attributes(a, start, none ? Dimension(0) : stop - start, 1);
   }
   // Python's slice.indices().
   const std::int64_t n = extent.extent();
@@ -409,7 +406,14 @@ Value slice(Value x, std::int64_t axis, Slice range, Location at) {
   const std::int64_t span = forward ? stop - start : start - stop;
   const std::uint64_t size = span <= 0 ? 0 : (static_cast<std::uint64_t>(span) - 1) / magnitude(range.step) + 1;
   // A step that is never taken is 1: it could be as large as no array.
-  return apply(slice_op, {x}, slice_attributes(a, size == 0 ? 0 : start, size, size <= 1 ? 1 : range.step), at);
+  return slice_attributes(a, size == 0 ? 0 : start, size, size <= 1 ? 1 : range.step);
+}
+
+Value slice(Value x, std::int64_t axis, Slice range, Location at) {
+  at = detail::scoped(at);
+  if (!x.defined()) throw Error(at, "slice", "requires values of a graph, got an empty Value");
+  const std::size_t a = normalize_axis(axis, x.rank(), "slice", at);
+  return apply(slice_op, {x}, detail::slice_attributes_of(x, a, range, "slice", at), at);
 }
 
 }  // namespace chainrule

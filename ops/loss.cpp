@@ -1,11 +1,11 @@
 #include <chainrule/ops/loss.hpp>
 
-#include <algorithm>
+#include <cmath>
 #include <limits>
+#include <numbers>
 
 #include <fmt/core.h>
 
-#include <chainrule/framework/core/threads.hpp>
 #include <chainrule/framework/graph/attempt.hpp>
 #include <chainrule/framework/graph/graph_data.hpp>
 #include <chainrule/framework/graph/op_family.hpp>
@@ -13,9 +13,10 @@
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/compare.hpp>
 #include <chainrule/ops/control.hpp>
+#include <chainrule/ops/layout.hpp>
+#include <chainrule/ops/loss_parts.hpp>
 #include <chainrule/ops/math.hpp>
 #include <chainrule/ops/reduce.hpp>
-#include <chainrule/ops/softmax.hpp>
 
 CHAINRULE_OP_FAMILY(loss)
 
@@ -23,51 +24,12 @@ namespace chainrule {
 
 namespace {
 
-// Two inputs of one shape and floating dtype; broadcasting a loss is nearly always a mistake of the caller's.
-void require_alike(const OpCall& call) {
-  call.require_inputs(2);
-  call.require_floating(0);
-  call.require_same_dtype();
-  if (!(call.shape(0) == call.shape(1)))
-    call.fail("inputs of one shape", fmt::format("{} and {}", to_string(call.shape(0)), to_string(call.shape(1))));
-}
-
 Type pair_to_scalar(const OpCall& call) {
-  require_alike(call);
+  detail::require_alike(call);
   return {call.dtype(0), {}};
 }
 
 Value number_of(const Node& node) { return extent(node.input(0).graph(), node.input(0).shape(), node.dtype()); }
-
-constexpr double inf = std::numeric_limits<double>::infinity();
-
-// weight * cost, and 0 for an infinite cost of no weight: what cannot happen costs nothing. (Of no weight, any finite
-// cost will do; a NaN stays.)
-Value weighed(Value weight, Value cost) { return weight * where(equal(weight, 0.0), clip(cost, -1, 1), cost); }
-
-CHAINRULE_EARLY const BuiltinOp sigmoid_cross_entropy_op = register_op({
-    .name = "sigmoid_cross_entropy",
-    .doc = "mean(|z| (1 - y or, where z <= 0, y) + log(1 + exp(-|z|))).",
-    .shape = pair_to_scalar,
-    .forward = expand([](const Node& node) -> Value {
-      const Value z = node.input(0);
-      const Value y = node.input(1);
-      return mean(weighed(where(z > 0.0, 1.0 - y, y), abs(z)) + log1p(exp(-abs(z))));
-    }),
-    // d/dz = sigmoid(z) - y, of which for y = 1 all digits would cancel where sigmoid(z) is near 1.
-    .gradient = [](const Node& node, Value dy) -> Values {
-      const Value z = node.input(0);
-      const Value y = node.input(1);
-      const Value scale = dy / number_of(node);
-      return {node.wants(0) ? scale * ((1.0 - y) * sigmoid(z) - y * sigmoid(-z)) : Value{},
-              node.wants(1) ? -scale * z : Value{}};
-    },
-    .samples = {{.inputs = {uniform({1, 6}, -3, 3), uniform({1, 6}, 0, 1)}},
-                {.inputs = {uniform({2, 3}, -30, 30), uniform({2, 3}, 0, 1)}},
-                {.inputs = {Array({1e4, -1e4, 1e4, -1e4, 0.0}), Array({1.0, 0.0, 0.0, 1.0, 1.0})},
-                 .differentiate = false},
-                {.inputs = {Array({inf, -inf, inf}), Array({1.0, 0.0, 0.5})}, .differentiate = false}},
-});
 
 CHAINRULE_EARLY const BuiltinOp mean_squared_error_op = register_op({
     .name = "mean_squared_error",
@@ -81,103 +43,97 @@ CHAINRULE_EARLY const BuiltinOp mean_squared_error_op = register_op({
     .samples = {{.inputs = {uniform({3, 2}, -2, 2), uniform({3, 2}, -2, 2)}}, {.inputs = {uniform({}), uniform({})}}},
 });
 
-// Zeros that are worth another thread's while.
-constexpr std::int64_t elements_of_part = 65'536;
+constexpr double inf = std::numeric_limits<double>::infinity();
 
-Forward one_hot_kernel() {
-  Forward forward;
-  forward.exact = true;
-  forward.may_throw = true;
-  forward.kernel = [](KernelCall& call) -> KernelRun {
-    const auto axis = static_cast<std::size_t>(call.attributes.get<std::int64_t>("axis"));
-    std::int64_t outer = 1;
-    std::int64_t inner = 1;
-    for (std::size_t i = 0; i < axis; ++i) outer *= call.output.shape[i];
-    for (std::size_t i = axis + 1; i < call.output.shape.rank(); ++i) inner *= call.output.shape[i];
-    const std::int64_t classes = call.output.shape[axis];
-    const std::int64_t grain = std::max<std::int64_t>(1, elements_of_part / std::max<std::int64_t>(1, classes * inner));
-    return visit_dtype(call.output.dtype, [&]<class T>(T) -> KernelRun {
-      return [=, at = call.at](const KernelBuffers& buffers) {
-        const auto* index = static_cast<const std::int64_t*>(buffers.inputs[0]);
-        auto* out = static_cast<T*>(buffers.output);
-        parallel_for(outer, grain, [=](std::int64_t begin, std::int64_t end) {
-          std::fill(out + begin * classes * inner, out + end * classes * inner, T{0});
-          for (std::int64_t o = begin; o < end; ++o) {
-            for (std::int64_t i = 0; i < inner; ++i) {
-              const std::int64_t k = index[o * inner + i];
-              if (k < 0 || k >= classes)
-                throw Error(at, "one_hot",
-                            fmt::format("requires class indices from 0 to {}, got {} at element {}", classes - 1, k,
-                                        o * inner + i));
-              out[(o * classes + k) * inner + i] = T{1};
-            }
-          }
-        });
-      };
-    });
-  };
-  return forward;
+CHAINRULE_EARLY const BuiltinOp huber_op = register_op({
+    .name = "huber",
+    .doc = "d^2 / 2 where |d| <= delta, delta (|d| - delta / 2) elsewhere.",
+    .shape = same_shape,
+    .forward = elementwise(
+        [](auto d, auto delta) {
+          const auto size = simd::abs(d);
+          const auto within = simd::min(size, delta);
+          return within * (size - 0.5 * within);
+        },
+        {"delta"}),
+    .gradient = [](const Node& node, Value dy) -> Values {
+      const double delta = node.attributes().number("delta");
+      return {dy * clip(node.input(0), -delta, delta)};
+    },
+    .samples = {{.inputs = {uniform({3, 4}, -3, 3)}, .attributes = {{"delta", 1.0}}},
+                {.inputs = {uniform({5}, -1, 1)}, .attributes = {{"delta", 0.3}}},
+                {.inputs = {Array({0.0, -0.0, 1.0, -1.0, 1e300, -inf, std::numeric_limits<double>::quiet_NaN()})},
+                 .attributes = {{"delta", 1.0}},
+                 .differentiate = false},
+                {.inputs = {zeros({0, 2})}, .attributes = {{"delta", 1.0}}}},
+});
+
+CHAINRULE_EARLY const BuiltinOp xlogy_op = register_op({
+    .name = "xlogy",
+    .doc = "x log(y), and 0 where x is 0.",
+    .shape = broadcast_shape,
+    .forward = elementwise(
+        [](auto x, auto y) { return simd::select(x == 0.0, simd::select(y == y, 0.0, y), x * simd::log(y)); }),
+    .gradient = [](const Node& node, Value dy) -> Values {
+      const Value x = node.input(0);
+      const Value y = node.input(1);
+      return {node.wants(0) ? dy * log(y) : Value{},
+              node.wants(1) ? dy * (x / where(logical_and(equal(x, 0.0), equal(y, 0.0)), 1.0, y)) : Value{}};
+    },
+    .samples = {{.inputs = {uniform({3, 4}, -2, 2), uniform({4}, 0.1, 3)}},
+                {.inputs = {Array({0.0, 2.0, 0.0}), uniform({3}, 0.5, 2)}},
+                {.inputs = {Array({0.0, 0.0, 0.0, 0.0, 1.0, -1.0}),
+                            Array({0.0, inf, -1.0, std::numeric_limits<double>::quiet_NaN(), 0.0, 0.0})},
+                 .differentiate = false},
+                {.inputs = {zeros({0}), uniform({1}, 1, 2)}}},
+});
+
+CHAINRULE_EARLY const BuiltinOp kl_term_op = register_op({
+    .name = "kl_term",
+    .doc = "p (log p - q), and 0 where p is 0.",
+    .shape = broadcast_shape,
+    .forward = elementwise(
+        [](auto p, auto q) { return simd::select(p == 0.0, simd::select(q == q, 0.0, q), p * (simd::log(p) - q)); }),
+    .gradient = [](const Node& node, Value dy) -> Values {
+      const Value p = node.input(0);
+      return {node.wants(0) ? dy * (log(p) + 1.0 - node.input(1)) : Value{}, node.wants(1) ? -dy * p : Value{}};
+    },
+    .samples = {{.inputs = {uniform({3, 4}, 0.1, 1), uniform({3, 4}, -3, 0)}},
+                {.inputs = {uniform({2}, 0.1, 1), uniform({2}, -30, -20)}},
+                {.inputs = {Array({0.0, 0.0, 0.5, 1.0}), Array({-inf, -1.0, -inf, 0.0})}, .differentiate = false},
+                {.inputs = {zeros({0}), zeros({0})}}},
+});
+
+// ---- what losses are made of
+
+// The length of vectors along an axis: of 0 its slope is 0, and not the root's, which is infinite.
+Value length(Value x, std::int64_t axis) {
+  const Value squares = sum(square(x), axis);
+  const Value some = squares > 0.0;
+  return where(some, sqrt(where(some, squares, 1.0)), 0.0);
 }
 
-CHAINRULE_EARLY const BuiltinOp one_hot_op = register_op({
-    .name = "one_hot",
-    .doc = "1 at the class index along a new axis, 0 elsewhere.",
-    .attributes = {{"classes", AttributeType::extent},
-                   {"dtype", AttributeType::dtype},
-                   {"axis", AttributeType::new_axis, -1}},
-    .shape = [](const OpCall& call) -> Type {
-      call.require_inputs(1);
-      if (call.dtype(0) != int64) call.fail("int64 class indices", name(call.dtype(0)));
-      const auto axis = static_cast<std::size_t>(call.attribute<std::int64_t>("axis"));
-      Type out{call.attribute<DType>("dtype"), {}};
-      for (std::size_t i = 0; i <= call.shape(0).rank(); ++i) {
-        if (i == axis) out.shape.push_back(call.attribute<Shape>("classes")[0]);
-        if (i < call.shape(0).rank()) out.shape.push_back(call.shape(0)[i]);
-      }
-      return out;
-    },
-    .forward = one_hot_kernel(),
-    .samples = {{.inputs = {integers({4}, 0, 3)},
-                 .attributes = {{"classes", Shape{3}}, {"dtype", float64}, {"axis", 1}}},
-                {.inputs = {integers({2, 3}, 0, 5)},
-                 .attributes = {{"classes", Shape{5}}, {"dtype", float64}, {"axis", 0}}}},
-});
+// Two floating values of one shape and an axis of them, below its rank.
+std::int64_t axis_of_alike(std::string_view op, Location at, Value a, Value b, std::int64_t axis) {
+  detail::require_alike(op, at, a, b);
+  return static_cast<std::int64_t>(normalize_axis(axis, a.rank(), op, at));
+}
 
-CHAINRULE_EARLY const BuiltinOp softmax_cross_entropy_op = register_op({
-    .name = "softmax_cross_entropy",
-    .doc = "mean over examples of -sum(y log softmax(z)) along an axis.",
-    .attributes = {{"axis", AttributeType::axis, -1}},
-    .shape = [](const OpCall& call) -> Type {
-      require_alike(call);
-      if (call.shape(0)[call.axis(call.attributes().get<std::int64_t>("axis"))].is(0))
-        call.fail("at least one class", to_string(call.shape(0)));
-      return {call.dtype(0), {}};
-    },
-    .forward = expand([](const Node& node) -> Value {
-      const std::int64_t axis = node.attribute<std::int64_t>("axis");
-      return -mean(sum(weighed(node.input(1), log_softmax(node.input(0), axis)), axis));
-    }),
-    // Rows of y need not sum to 1: d/dz = softmax(z) sum(y) - y.
-    .gradient = [](const Node& node, Value dy) -> Values {
-      const auto axis = node.attribute<std::int64_t>("axis");
-      const Value z = node.input(0);
-      const Value y = node.input(1);
-      Shape examples;
-      for (std::size_t i = 0; i < z.rank(); ++i)
-        if (i != static_cast<std::size_t>(axis)) examples.push_back(z.shape()[i]);
-      const Value scale = dy / extent(dy.graph(), examples, dy.dtype());
-      return {node.wants(0) ? scale * (softmax(z, axis) * sum(y, axis, true) - y) : Value{},
-              node.wants(1) ? -scale * log_softmax(z, axis) : Value{}};
-    },
-    .samples = {{.inputs = {uniform({4, 3}, -3, 3), uniform({4, 3}, 0, 1)}, .attributes = {{"axis", -1}}},
-                {.inputs = {uniform({3, 5}, -3, 3), uniform({3, 5}, 0, 1)}, .attributes = {{"axis", 0}}},
-                {.inputs = {Array({{1e4, -1e4, 0.0}, {-1e4, 1e4, 0.0}}), Array({{1.0, 0.0, 0.0}, {1.0, 0.0, 0.0}})},
-                 .attributes = {{"axis", 1}},
-                 .differentiate = false},
-                {.inputs = {Array({{0.0, 0.0, -inf}, {-inf, 1.0, -inf}}), Array({{0.5, 0.5, 0.0}, {0.0, 1.0, 0.0}})},
-                 .attributes = {{"axis", 1}},
-                 .differentiate = false}},
-});
+void require_finite_above(std::string_view op, Location at, std::string_view what, double number, double bound) {
+  if (!(number > bound && std::isfinite(number)))
+    throw Error(at, op, fmt::format("requires {} > {}, got {}", what, bound, number));
+}
+
+// An elementwise loss of two values of one shape.
+template <class F>
+Value loss_of(std::string_view op, Value a, Value b, Reduction reduction, Location at, F costs) {
+  at = detail::scoped(at);
+  detail::require_alike(op, at, a, b);
+  return detail::attempt({a, b}, [&] {
+    const detail::LocationScope scope(at);
+    return detail::reduced(costs(), reduction, at);
+  });
+}
 
 Value total(const Values& weights, std::string_view op, Location at, Value (*term)(Value, Location)) {
   if (weights.empty()) throw Error(at, op, "requires at least one weight, got none");
@@ -199,35 +155,105 @@ Value penalty(const Values& weights, double lambda, Dimension examples, Location
 
 }  // namespace
 
-Value sigmoid_cross_entropy(Value logits, Value y, Location at) {
-  return apply(sigmoid_cross_entropy_op, {logits, y}, {}, at);
-}
-
-Value softmax_cross_entropy(Value logits, Value labels, std::int64_t axis, Location at) {
-  if (!logits.defined() || !labels.defined() || labels.dtype() != int64)
-    return apply(softmax_cross_entropy_op, {logits, labels}, {{"axis", axis}}, at);
-  return detail::attempt({logits, labels}, [&] {
-    const auto a = normalize_axis(axis, logits.rank(), "softmax_cross_entropy", detail::scoped(at));
-    Shape expected;
-    for (std::size_t i = 0; i < logits.rank(); ++i)
-      if (i != a) expected.push_back(logits.shape()[i]);
-    if (!(labels.shape() == expected))
-      throw Error(detail::scoped(at), "softmax_cross_entropy",
-                  fmt::format("requires class indices of shape {} for logits {}, got {}", to_string(expected),
-                              to_string(logits.shape()), to_string(labels.shape())));
-    const Value rows = apply(one_hot_op, {labels},
-                             {{"classes", Shape{logits.shape()[a]}}, {"dtype", logits.dtype()}, {"axis", a}}, at);
-    return apply(softmax_cross_entropy_op, {logits, rows}, {{"axis", axis}}, at);
-  });
-}
-
 Value mean_squared_error(Value prediction, Value target, Location at) {
   return apply(mean_squared_error_op, {prediction, target}, {}, at);
 }
 
-Value one_hot(Value indices, std::int64_t classes, DType dtype, std::int64_t axis, Location at) {
-  if (classes < 0) throw Error(at, "one_hot", fmt::format("requires classes of 0 or more, got {}", classes));
-  return apply(one_hot_op, {indices}, {{"classes", Shape{classes}}, {"dtype", dtype}, {"axis", axis}}, at);
+Value mean_squared_error(Value prediction, Value target, Reduction reduction, Location at) {
+  if (reduction == Reduction::mean) return mean_squared_error(prediction, target, at);
+  return loss_of("mean_squared_error", prediction, target, reduction, at, [&] { return square(prediction - target); });
+}
+
+Value l1_loss(Value prediction, Value target, Reduction reduction, Location at) {
+  return loss_of("l1_loss", prediction, target, reduction, at, [&] { return abs(prediction - target); });
+}
+
+Value huber_loss(Value prediction, Value target, double delta, Reduction reduction, Location at) {
+  require_finite_above("huber_loss", detail::scoped(at), "delta", delta, 0);
+  return loss_of("huber_loss", prediction, target, reduction, at, [&] {
+    return apply(huber_op, {prediction - target}, {{"delta", delta}});
+  });
+}
+
+Value hinge_loss(Value score, Value y, Reduction reduction, Location at) {
+  return loss_of("hinge_loss", score, y, reduction, at, [&] { return relu(1.0 - y * score); });
+}
+
+Value kl_divergence(Value log_prediction, Value target, std::int64_t axis, Reduction reduction, Location at) {
+  at = detail::scoped(at);
+  const std::int64_t along = axis_of_alike("kl_divergence", at, log_prediction, target, axis);
+  return loss_of("kl_divergence", log_prediction, target, reduction, at, [&] {
+    return sum(apply(kl_term_op, {target, log_prediction}), along);
+  });
+}
+
+Value cosine_similarity(Value a, Value b, std::int64_t axis, double epsilon, Location at) {
+  constexpr std::string_view op = "cosine_similarity";
+  at = detail::scoped(at);
+  const std::int64_t along = axis_of_alike(op, at, a, b, axis);
+  require_finite_above(op, at, "epsilon", epsilon, 0);
+  return detail::attempt({a, b}, [&] {
+    const detail::LocationScope scope(at);
+    const auto least_length = [&](Value x) { return sqrt(clip(sum(square(x), along), epsilon * epsilon, inf)); };
+    return sum(a * b, along) / (least_length(a) * least_length(b));
+  });
+}
+
+Value cosine_embedding_loss(Value a, Value b, Value y, const CosineEmbeddingOptions& options, Location at) {
+  constexpr std::string_view op = "cosine_embedding_loss";
+  at = detail::scoped(at);
+  const std::int64_t along = axis_of_alike(op, at, a, b, options.axis);
+  return detail::attempt({a, b, y}, [&] {
+    const detail::LocationScope scope(at);
+    const Value cosine = cosine_similarity(a, b, along);
+    detail::require_alike(op, at, cosine, y);
+    return detail::reduced(where(y > 0.0, 1.0 - cosine, relu(cosine - options.margin)), options.reduction, at);
+  });
+}
+
+Value triplet_margin_loss(Value anchor, Value positive, Value negative, const TripletOptions& options, Location at) {
+  constexpr std::string_view op = "triplet_margin_loss";
+  at = detail::scoped(at);
+  const std::int64_t along = axis_of_alike(op, at, anchor, positive, options.axis);
+  detail::require_alike(op, at, anchor, negative);
+  return detail::attempt({anchor, positive, negative}, [&] {
+    const detail::LocationScope scope(at);
+    const Value near = length(anchor - positive, along);
+    Value far = length(anchor - negative, along);
+    if (options.swap) far = minimum(far, length(positive - negative, along));
+    return detail::reduced(relu(near - far + options.margin), options.reduction, at);
+  });
+}
+
+Value gaussian_nll_loss(Value mean, Value target, Value variance, const GaussianNllOptions& options, Location at) {
+  constexpr std::string_view op = "gaussian_nll_loss";
+  at = detail::scoped(at);
+  require_finite_above(op, at, "epsilon", options.epsilon, 0);
+  detail::require_alike(op, at, mean, target);
+  Shape both;
+  if (!variance.defined()) throw Error(at, op, "requires values of a graph, got an empty Value");
+  if (variance.dtype() != mean.dtype() || !broadcast(variance.shape(), mean.shape(), both) || !(both == mean.shape()))
+    throw Error(at, op,
+                fmt::format("requires a variance of {} that broadcasts to {}, got {} {}", name(mean.dtype()),
+                            to_string(mean.shape()), name(variance.dtype()), to_string(variance.shape())));
+  return detail::attempt({mean, target, variance}, [&] {
+    const detail::LocationScope scope(at);
+    const Value spread = clip(variance, options.epsilon, inf);
+    Value costs = 0.5 * (log(spread) + square(mean - target) / spread);
+    if (options.full) costs = costs + 0.5 * std::log(2 * std::numbers::pi);
+    return detail::reduced(costs, options.reduction, at);
+  });
+}
+
+Value poisson_nll_loss(Value prediction, Value target, const PoissonNllOptions& options, Location at) {
+  return loss_of("poisson_nll_loss", prediction, target, options.reduction, at, [&] {
+    Value costs = options.log_prediction ? exp(prediction) - target * prediction
+                                         : prediction - apply(xlogy_op, {target, prediction});
+    if (!options.full) return costs;
+    const Value many = target > 1.0;
+    const Value t = where(many, target, 1.0);  // not the logarithm of 0, nor its slope
+    return costs + where(many, t * log(t) - t + 0.5 * log(2 * std::numbers::pi * t), 0.0);
+  });
 }
 
 Value l2(const Values& weights, Location at) { return total(weights, "l2", at, square); }

@@ -371,6 +371,17 @@ inline X one_hot(const X& indices, const Attributes& attributes) {
   return xt::cast<double>(xt::equal(spread, classes.reshape(along)));
 }
 
+inline X hot_rows(const X& classes, std::size_t axis, std::size_t count) {
+  return one_hot(classes, {{"classes", Shape{count}}, {"axis", axis}});
+}
+
+// Of each example the element of its class.
+inline X of_classes(const X& x, const X& classes, std::size_t axis) {
+  const X hot = hot_rows(classes, axis, x.shape()[axis]);
+  const X chosen = xt::where(hot > 0.0, x, 0.0);  // not 0 times what may be infinite
+  return finished(total(chosen, {axis}), {axis}, false);
+}
+
 // ---- batch norm
 
 struct BatchNorm {
@@ -702,6 +713,17 @@ inline const std::map<std::string, Reference>& references() {
          const std::size_t axis = axis_of(a, x[0].dimension());
          return x[0] + put(x[1], axis, places(a), x[0].shape()[axis]);
        }}},
+      {"slice_update", {.value = [](const Inputs& x, const Attributes& a) -> X {
+                          const std::size_t axis = axis_of(a, x[0].dimension());
+                          const std::size_t whole = x[0].shape()[axis];
+                          const X there = put(xt::ones_like(x[1]), axis, places(a), whole);
+                          return xt::where(there > 0.0, put(x[1], axis, places(a), whole), x[0]);
+                        },
+                        .ulps = 0}},
+      {"iota", {.value = [](const Inputs&, const Attributes& a) -> X {
+                  return xt::arange<double>(static_cast<double>(sizes_of(a, "size")[0]));
+                },
+                .ulps = 0}},
       {"split", [] {
          Reference first = part(0);
          for (std::size_t i = 1; i < 3; ++i) first.further.push_back(part(i));
@@ -773,6 +795,54 @@ inline const std::map<std::string, Reference>& references() {
               const std::size_t axis = axis_of(a, x[0].dimension());
               return mean_over_examples(xt::abs(x[1]) * softmax_terms(x[0], axis), axis);
             }}},
+      {"logistic_loss",
+       {.value = [](const Inputs& x, const Attributes&) -> X {
+          return weighed(x[1], softplus(-x[0])) + weighed(1 - x[1], softplus(x[0]));
+        },
+        .magnitude = [](const Inputs& x, const Attributes&) -> X { return 1 + xt::abs(x[0]) * (xt::abs(x[1]) + xt::abs(1 - x[1])); }}},
+      {"binary_cross_entropy",
+       {.value = [](const Inputs& x, const Attributes&) -> X {
+          return -weighed(x[1], xt::log(x[0])) - weighed(1 - x[1], xt::log1p(-x[0]));
+        },
+        .magnitude = [](const Inputs& x, const Attributes&) -> X {
+          return xt::abs(weighed(x[1], xt::log(x[0]))) + xt::abs(weighed(1 - x[1], xt::log1p(-x[0])));
+        }}},
+      {"class_elements",
+       {.value = [](const Inputs& x, const Attributes& a) { return of_classes(x[0], x[1], axis_of(a, x[0].dimension())); },
+        .ulps = 0}},
+      {"add_to_classes",
+       {.value = [](const Inputs& x, const Attributes& a) -> X {
+          const std::size_t axis = axis_of(a, x[0].dimension());
+          return x[0] + xt::expand_dims(x[2], axis) * hot_rows(x[1], axis, x[0].shape()[axis]);
+        }}},
+      {"class_cross_entropy",
+       {.value = [](const Inputs& x, const Attributes& a) -> X {
+          const std::size_t axis = axis_of(a, x[0].dimension());
+          return -of_classes(log_softmax(x[0], axis), x[1], axis);
+        },
+        .magnitude = [](const Inputs& x, const Attributes& a) -> X {
+          const std::size_t axis = axis_of(a, x[0].dimension());
+          return of_classes(softmax_terms(x[0], axis), x[1], axis);
+        }}},
+      {"huber", unsigned_zero({.value = [](const Inputs& x, const Attributes& a) -> X {
+                  const double delta = a.number("delta");
+                  const X size = xt::abs(x[0]);
+                  return xt::where(size > delta, delta * (size - delta / 2), size * size / 2);
+                }})},
+      {"xlogy", unsigned_zero(two([](const X& a, const X& b) -> X {
+         const X log_b = xt::log(b);
+         const X nothing = xt::where(xt::isnan(b), b, 0.0 * a * xt::ones_like(b));
+         return xt::where(xt::equal(a + 0.0 * xt::ones_like(b), 0.0), nothing, a * log_b);
+       }))},
+      {"kl_term",
+       {.value = [](const Inputs& x, const Attributes&) -> X {
+          const X p = x[0] + 0.0 * xt::ones_like(x[1]);
+          return xt::where(xt::equal(p, 0.0), xt::where(xt::isnan(x[1]), x[1], 0.0), p * (xt::log(p) - x[1]));
+        },
+        .magnitude = [](const Inputs& x, const Attributes&) -> X {
+          const X p = x[0] + 0.0 * xt::ones_like(x[1]);
+          return xt::where(xt::equal(p, 0.0), 1.0, xt::abs(p) * (xt::abs(xt::log(p)) + xt::abs(x[1])));
+        }}},
       {"mean_squared_error",
        {.value = [](const Inputs& x, const Attributes&) { return mean_of_all(xt::square(x[0] - x[1])); }}},
       {"one_hot", moved([](const X& x, const Attributes& a) { return one_hot(x, a); })},

@@ -413,6 +413,7 @@ TEST_CASE("layout ops compute their references on strided and odd shapes") {
         part[static_cast<std::size_t>(axis)] = size;
         check_in_every_dtype({"slice_scatter", {part}, slice_of(axis, start, size, step).with("whole", Shape{n})});
         check_in_every_dtype({"slice_add", {shape, part}, slice_of(axis, start, size, step)});
+        check_in_every_dtype({"slice_update", {shape, part}, slice_of(axis, start, size, step)});
       }
     }
   }

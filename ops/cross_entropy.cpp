@@ -1,0 +1,603 @@
+// Cross-entropies: of logits and of probabilities, by class indices and by distributions.
+#include <cstring>
+#include <limits>
+
+#include <fmt/core.h>
+
+#include <chainrule/framework/graph/attempt.hpp>
+#include <chainrule/framework/graph/graph_data.hpp>
+#include <chainrule/framework/graph/op_family.hpp>
+#include <chainrule/framework/kernels/lines.hpp>
+#include <chainrule/ops/activation.hpp>
+#include <chainrule/ops/arithmetic.hpp>
+#include <chainrule/ops/compare.hpp>
+#include <chainrule/ops/control.hpp>
+#include <chainrule/ops/indexing.hpp>
+#include <chainrule/ops/layout.hpp>
+#include <chainrule/ops/loss_parts.hpp>
+#include <chainrule/ops/math.hpp>
+#include <chainrule/ops/reduce.hpp>
+#include <chainrule/ops/softmax.hpp>
+
+CHAINRULE_OP_FAMILY(cross_entropy)
+
+namespace chainrule {
+
+namespace {
+
+using kernels::axis_of;
+
+Type pair_to_scalar(const OpCall& call) {
+  detail::require_alike(call);
+  return {call.dtype(0), {}};
+}
+
+Value number_of(const Node& node) { return extent(node.input(0).graph(), node.input(0).shape(), node.dtype()); }
+
+constexpr double inf = std::numeric_limits<double>::infinity();
+
+// weight * cost, and 0 for an infinite cost of no weight: what cannot happen costs nothing. (Of no weight, any finite
+// cost will do; a NaN stays.)
+Value weighed(Value weight, Value cost) { return weight * where(equal(weight, 0.0), clip(cost, -1, 1), cost); }
+
+CHAINRULE_EARLY const BuiltinOp sigmoid_cross_entropy_op = register_op({
+    .name = "sigmoid_cross_entropy",
+    .doc = "mean(|z| (1 - y or, where z <= 0, y) + log(1 + exp(-|z|))).",
+    .shape = pair_to_scalar,
+    .forward = expand([](const Node& node) -> Value {
+      const Value z = node.input(0);
+      const Value y = node.input(1);
+      return mean(weighed(where(z > 0.0, 1.0 - y, y), abs(z)) + log1p(exp(-abs(z))));
+    }),
+    // d/dz = sigmoid(z) - y, of which for y = 1 all digits would cancel where sigmoid(z) is near 1.
+    .gradient = [](const Node& node, Value dy) -> Values {
+      const Value z = node.input(0);
+      const Value y = node.input(1);
+      const Value scale = dy / number_of(node);
+      return {node.wants(0) ? scale * ((1.0 - y) * sigmoid(z) - y * sigmoid(-z)) : Value{},
+              node.wants(1) ? -scale * z : Value{}};
+    },
+    .samples = {{.inputs = {uniform({1, 6}, -3, 3), uniform({1, 6}, 0, 1)}},
+                {.inputs = {uniform({2, 3}, -30, 30), uniform({2, 3}, 0, 1)}},
+                {.inputs = {Array({1e4, -1e4, 1e4, -1e4, 0.0}), Array({1.0, 0.0, 0.0, 1.0, 1.0})},
+                 .differentiate = false},
+                {.inputs = {Array({inf, -inf, inf}), Array({1.0, 0.0, 0.5})}, .differentiate = false}},
+});
+
+// ---- one logit or one probability an element
+
+CHAINRULE_EARLY const BuiltinOp logistic_loss_op = register_op({
+    .name = "logistic_loss",
+    .doc = "|z| (1 - y or, where z <= 0, y) + log(1 + exp(-|z|)), of each logit z and probability y.",
+    .shape = broadcast_shape,
+    .forward = elementwise([](auto z, auto y) {
+      const auto weight = simd::select(z > 0.0, 1.0 - y, y);
+      const auto size = simd::abs(z);
+      // Of no weight any finite cost will do.
+      return weight * simd::select(weight == 0.0, simd::min(size, 1.0), size) + simd::log1p(simd::exp(-size));
+    }),
+    .gradient = [](const Node& node, Value dy) -> Values {
+      const Value z = node.input(0);
+      const Value y = node.input(1);
+      return {node.wants(0) ? dy * ((1.0 - y) * sigmoid(z) - y * sigmoid(-z)) : Value{},
+              node.wants(1) ? -dy * z : Value{}};
+    },
+    .samples = {{.inputs = {uniform({2, 6}, -3, 3), uniform({2, 6}, 0, 1)}},
+                {.inputs = {uniform({2, 3}, -30, 30), uniform({2, 3}, 0, 1)}},
+                {.inputs = {Array({1e4, -1e4, 1e4, -1e4, 0.0, inf, -inf, inf}),
+                            Array({1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.5})},
+                 .differentiate = false},
+                {.inputs = {zeros({0}), zeros({0})}}},
+});
+
+// y / p, and 0 for 0 / 0.
+Value share(Value y, Value p) { return y / where(logical_and(equal(y, 0.0), equal(p, 0.0)), 1.0, p); }
+
+CHAINRULE_EARLY const BuiltinOp binary_cross_entropy_op = register_op({
+    .name = "binary_cross_entropy",
+    .doc = "-(y log p + (1 - y) log(1 - p)), where 0 log 0 is 0, of each probability p.",
+    .shape = broadcast_shape,
+    .forward = elementwise([](auto p, auto y) {
+      // Of no weight any finite logarithm will do, but that of a number beyond 0 to 1, NaN, stays.
+      const auto term = [](auto weight, auto logarithm) {
+        return weight * simd::select(weight == 0.0, simd::max(logarithm, -1.0), logarithm);
+      };
+      return -(term(y, simd::log(p)) + term(1.0 - y, simd::log1p(-p)));
+    }),
+    .gradient = [](const Node& node, Value dy) -> Values {
+      const Value p = node.input(0);
+      const Value y = node.input(1);
+      return {node.wants(0) ? dy * (share(1.0 - y, 1.0 - p) - share(y, p)) : Value{},
+              node.wants(1) ? dy * (log1p(-p) - log(p)) : Value{}};
+    },
+    .samples = {{.inputs = {uniform({2, 6}, 0.05, 0.95), uniform({2, 6}, 0, 1)}},
+                {.inputs = {uniform({3}, 1e-6, 1e-5), uniform({3}, 0.2, 0.8)}},
+                {.inputs = {Array({0.0, 1.0, 0.0, 1.0, 0.5, 1e-300}), Array({0.0, 1.0, 1.0, 0.0, 0.0, 0.0})},
+                 .differentiate = false},
+                {.inputs = {zeros({0}), zeros({0})}}},
+});
+
+// ---- classes by their indices
+
+// The class of each example, which is checked, and where its element lies in an array with the classes on an axis.
+class Classes {
+ public:
+  Classes(const KernelCall& call, const Dims& shape)
+      : lines_(shape, axis_of(call.attributes)), at_(call.at), op_(call.op) {}
+
+  // Calls f(example, element).
+  template <class F>
+  void for_each(const std::int64_t* classes, F f) const {
+    std::int64_t example = 0;
+    for (std::int64_t o = 0; o < lines_.outer; ++o)
+      for (std::int64_t i = 0; i < lines_.inner; ++i, ++example) {
+        const std::int64_t k = classes[example];
+        if (k < 0 || k >= lines_.n)
+          throw Error(
+              at_, op_,
+              fmt::format("requires class indices from 0 to {}, got {} at element {}", lines_.n - 1, k, example));
+        f(example, (o * lines_.n + k) * lines_.inner + i);
+      }
+  }
+
+ private:
+  kernels::Lines lines_;
+  Location at_;
+  std::string op_;
+};
+
+Shape without_axis(const Shape& shape, std::size_t axis) {
+  Shape out;
+  for (std::size_t i = 0; i < shape.rank(); ++i)
+    if (i != axis) out.push_back(shape[i]);
+  return out;
+}
+
+// A value for each example, with the axis of the classes as a 1.
+Value with_axis(const Node& node, Value of_examples) {
+  Shape shape = node.input(0).shape();
+  shape[axis_of(node.attributes())] = 1;
+  return reshape(of_examples, shape);
+}
+
+void require_classes(const OpCall& call, std::size_t input) {
+  if (call.dtype(input) != int64) call.fail("int64 class indices", name(call.dtype(input)));
+  const Shape expected = without_axis(call.shape(0), axis_of(call.attributes()));
+  if (!(call.shape(input) == expected))
+    call.fail(fmt::format("class indices of shape {} for {}", to_string(expected), to_string(call.shape(0))),
+              to_string(call.shape(input)));
+}
+
+CHAINRULE_EARLY const BuiltinOp add_to_classes_op = register_op({
+    .name = "add_to_classes",
+    .doc = "The first input, with a number added for each example at its class along an axis.",
+    .attributes = {{"axis", AttributeType::axis}},
+    .shape = [](const OpCall& call) -> Type {
+      call.require_inputs(3);
+      call.require_floating(0);
+      require_classes(call, 1);
+      if (call.dtype(2) != call.dtype(0) || !(call.shape(2) == call.shape(1)))
+        call.fail(fmt::format("numbers of {} and shape {}", name(call.dtype(0)), to_string(call.shape(1))),
+                  fmt::format("{} {}", name(call.dtype(2)), to_string(call.shape(2))));
+      return call.type(0);
+    },
+    .forward =
+        [] {
+          Forward forward;
+          forward.may_throw = true;
+          forward.dtypes = Forward::Dtypes::floating;
+          forward.adds_to = 0;
+          forward.kernel = [](KernelCall& call) -> KernelRun {
+            const Classes places(call, call.output.shape);
+            const std::size_t bytes = static_cast<std::size_t>(count(call.output.shape)) * size_of(call.output.dtype);
+            return visit_floating(call.output.dtype, [&](auto t) -> KernelRun {
+              using T = decltype(t);
+              return [places, bytes](const KernelBuffers& buffers) {
+                auto* y = static_cast<T*>(buffers.output);
+                if (buffers.inputs[0] != buffers.output && bytes > 0) std::memcpy(y, buffers.inputs[0], bytes);
+                const auto* added = static_cast<const T*>(buffers.inputs[2]);
+                places.for_each(static_cast<const std::int64_t*>(buffers.inputs[1]),
+                                [=](std::int64_t i, std::int64_t at) { y[at] += added[i]; });
+              };
+            });
+          };
+          return forward;
+        }(),
+    .gradient = [](const Node& node, Value dy) -> Values {
+      return {
+          dy, {}, node.wants(2) ? apply(*find_op("class_elements"), {dy, node.input(1)}, node.attributes()) : Value{}};
+    },
+    .samples = {{.inputs = {uniform({3, 4}), integers({3}, 0, 4), uniform({3})}, .attributes = {{"axis", 1}}},
+                {.inputs = {uniform({2, 3, 2}), integers({2, 2}, 0, 3), uniform({2, 2})}, .attributes = {{"axis", 1}}},
+                {.inputs = {uniform({0, 2}), integers({0}, 0, 2), uniform({0})}, .attributes = {{"axis", 1}}}},
+});
+
+CHAINRULE_EARLY const BuiltinOp class_elements_op = register_op({
+    .name = "class_elements",
+    .doc = "Of each example the element of its class along an axis.",
+    .attributes = {{"axis", AttributeType::axis}},
+    .shape = [](const OpCall& call) -> Type {
+      call.require_inputs(2);
+      call.require_floating(0);
+      require_classes(call, 1);
+      return {call.dtype(0), call.shape(1)};
+    },
+    .forward =
+        [] {
+          Forward forward;
+          forward.exact = true;
+          forward.may_throw = true;
+          forward.dtypes = Forward::Dtypes::floating;
+          forward.kernel = [](KernelCall& call) -> KernelRun {
+            const Classes places(call, call.inputs[0].shape);
+            return visit_floating(call.output.dtype, [&](auto t) -> KernelRun {
+              using T = decltype(t);
+              return [places](const KernelBuffers& buffers) {
+                const auto* x = static_cast<const T*>(buffers.inputs[0]);
+                auto* y = static_cast<T*>(buffers.output);
+                places.for_each(static_cast<const std::int64_t*>(buffers.inputs[1]),
+                                [=](std::int64_t i, std::int64_t at) { y[i] = x[at]; });
+              };
+            });
+          };
+          return forward;
+        }(),
+    .gradient = [](const Node& node, Value dy) -> Values {
+      const Value zero = broadcast_to(dy.graph().constant(0.0, dy.dtype()), node.input(0).shape());
+      return {apply(add_to_classes_op, {zero, node.input(1), dy}, node.attributes()), {}};
+    },
+    .samples = {{.inputs = {uniform({3, 4}), integers({3}, 0, 4)}, .attributes = {{"axis", 1}}},
+                {.inputs = {uniform({3, 2, 2}), integers({2, 2}, 0, 3)}, .attributes = {{"axis", 0}}},
+                {.inputs = {uniform({4}), integers({}, 0, 4)}, .attributes = {{"axis", 0}}}},
+});
+
+// softmax(z), as exp(z - log(sum(exp(z)))): z is read twice, where softmax, which shares its exponentials with the
+// forward pass, would have them written and read. For its digits the logarithm is taken in two parts: max + log(total),
+// rounded, and what that is rounded by, so that z less both is as right as z - max is.
+Value softmax_again(Value z, std::int64_t axis) {
+  const Value greatest = max(z, axis, true);
+  const Value log_total = log(sum(exp(z - greatest), axis, true));
+  const Value high = greatest + log_total;
+  const Value part = high - greatest;
+  const Value low = (greatest - (high - part)) + (log_total - part);
+  return exp((z - high) - low);
+}
+
+CHAINRULE_EARLY const BuiltinOp class_cross_entropy_op = register_op({
+    .name = "class_cross_entropy",
+    .doc = "-log softmax(z) of the class of each example, along an axis.",
+    .attributes = {{"axis", AttributeType::axis, -1}},
+    .shape = [](const OpCall& call) -> Type {
+      call.require_inputs(2);
+      call.require_floating(0);
+      require_classes(call, 1);
+      if (call.shape(0)[axis_of(call.attributes())].is(0)) call.fail("at least one class", to_string(call.shape(0)));
+      return {call.dtype(0), call.shape(1)};
+    },
+    // Not log(sum(exp(z))) - z of the class: the digits of a small cost would cancel.
+    .forward = expand([](const Node& node) -> Value {
+      const Value z = node.input(0);
+      const auto axis = node.attribute<std::int64_t>("axis");
+      const Value greatest = max(z, axis, true);
+      const Value total = sum(exp(z - greatest), axis);
+      const Value own = apply(class_elements_op, {z, node.input(1)}, {{"axis", axis}});
+      return log(total) - (own - reshape(greatest, node.shape()));
+    }),
+    .gradient = [](const Node& node, Value dy) -> Values {
+      const auto axis = node.attribute<std::int64_t>("axis");
+      const Value whole = with_axis(node, dy) * softmax_again(node.input(0), axis);
+      return {apply(add_to_classes_op, {whole, node.input(1), -dy}, {{"axis", axis}}), {}};
+    },
+    .samples = {{.inputs = {uniform({4, 3}, -3, 3), integers({4}, 0, 3)}, .attributes = {{"axis", -1}}},
+                {.inputs = {uniform({3, 5}, -3, 3), integers({5}, 0, 3)}, .attributes = {{"axis", 0}}},
+                {.inputs = {uniform({2, 3, 2}, -3, 3), integers({2, 2}, 0, 3)}, .attributes = {{"axis", 1}}},
+                {.inputs = {Array({{1e4, -1e4, 0.0}, {-inf, 1.0, -inf}, {3.0, 0.0, 0.0}, {-inf, -inf, -inf}}),
+                            integers({4}, 0, 3)},
+                 .attributes = {{"axis", 1}},
+                 .differentiate = false}},
+});
+
+// ---- distributions over classes
+
+// Zeros that are worth another thread's while.
+constexpr std::int64_t elements_of_part = 65'536;
+
+Forward one_hot_kernel() {
+  Forward forward;
+  forward.exact = true;
+  forward.may_throw = true;
+  forward.kernel = [](KernelCall& call) -> KernelRun {
+    const auto axis = static_cast<std::size_t>(call.attributes.get<std::int64_t>("axis"));
+    std::int64_t outer = 1;
+    std::int64_t inner = 1;
+    for (std::size_t i = 0; i < axis; ++i) outer *= call.output.shape[i];
+    for (std::size_t i = axis + 1; i < call.output.shape.rank(); ++i) inner *= call.output.shape[i];
+    const std::int64_t classes = call.output.shape[axis];
+    const std::int64_t grain = std::max<std::int64_t>(1, elements_of_part / std::max<std::int64_t>(1, classes * inner));
+    return visit_dtype(call.output.dtype, [&]<class T>(T) -> KernelRun {
+      return [=, at = call.at](const KernelBuffers& buffers) {
+        const auto* index = static_cast<const std::int64_t*>(buffers.inputs[0]);
+        auto* out = static_cast<T*>(buffers.output);
+        parallel_for(outer, grain, [=](std::int64_t begin, std::int64_t end) {
+          std::fill(out + begin * classes * inner, out + end * classes * inner, T{0});
+          for (std::int64_t o = begin; o < end; ++o) {
+            for (std::int64_t i = 0; i < inner; ++i) {
+              const std::int64_t k = index[o * inner + i];
+              if (k < 0 || k >= classes)
+                throw Error(at, "one_hot",
+                            fmt::format("requires class indices from 0 to {}, got {} at element {}", classes - 1, k,
+                                        o * inner + i));
+              out[(o * classes + k) * inner + i] = T{1};
+            }
+          }
+        });
+      };
+    });
+  };
+  return forward;
+}
+
+CHAINRULE_EARLY const BuiltinOp one_hot_op = register_op({
+    .name = "one_hot",
+    .doc = "1 at the class index along a new axis, 0 elsewhere.",
+    .attributes = {{"classes", AttributeType::extent},
+                   {"dtype", AttributeType::dtype},
+                   {"axis", AttributeType::new_axis, -1}},
+    .shape = [](const OpCall& call) -> Type {
+      call.require_inputs(1);
+      if (call.dtype(0) != int64) call.fail("int64 class indices", name(call.dtype(0)));
+      const auto axis = static_cast<std::size_t>(call.attribute<std::int64_t>("axis"));
+      Type out{call.attribute<DType>("dtype"), {}};
+      for (std::size_t i = 0; i <= call.shape(0).rank(); ++i) {
+        if (i == axis) out.shape.push_back(call.attribute<Shape>("classes")[0]);
+        if (i < call.shape(0).rank()) out.shape.push_back(call.shape(0)[i]);
+      }
+      return out;
+    },
+    .forward = one_hot_kernel(),
+    .samples = {{.inputs = {integers({4}, 0, 3)},
+                 .attributes = {{"classes", Shape{3}}, {"dtype", float64}, {"axis", 1}}},
+                {.inputs = {integers({2, 3}, 0, 5)},
+                 .attributes = {{"classes", Shape{5}}, {"dtype", float64}, {"axis", 0}}}},
+});
+
+CHAINRULE_EARLY const BuiltinOp softmax_cross_entropy_op = register_op({
+    .name = "softmax_cross_entropy",
+    .doc = "mean over examples of -sum(y log softmax(z)) along an axis.",
+    .attributes = {{"axis", AttributeType::axis, -1}},
+    .shape = [](const OpCall& call) -> Type {
+      detail::require_alike(call);
+      if (call.shape(0)[call.axis(call.attributes().get<std::int64_t>("axis"))].is(0))
+        call.fail("at least one class", to_string(call.shape(0)));
+      return {call.dtype(0), {}};
+    },
+    .forward = expand([](const Node& node) -> Value {
+      const std::int64_t axis = node.attribute<std::int64_t>("axis");
+      return -mean(sum(weighed(node.input(1), log_softmax(node.input(0), axis)), axis));
+    }),
+    // Rows of y need not sum to 1: d/dz = softmax(z) sum(y) - y.
+    .gradient = [](const Node& node, Value dy) -> Values {
+      const auto axis = node.attribute<std::int64_t>("axis");
+      const Value z = node.input(0);
+      const Value y = node.input(1);
+      Shape examples;
+      for (std::size_t i = 0; i < z.rank(); ++i)
+        if (i != static_cast<std::size_t>(axis)) examples.push_back(z.shape()[i]);
+      const Value scale = dy / extent(dy.graph(), examples, dy.dtype());
+      return {node.wants(0) ? scale * (softmax(z, axis) * sum(y, axis, true) - y) : Value{},
+              node.wants(1) ? -scale * log_softmax(z, axis) : Value{}};
+    },
+    .samples = {{.inputs = {uniform({4, 3}, -3, 3), uniform({4, 3}, 0, 1)}, .attributes = {{"axis", -1}}},
+                {.inputs = {uniform({3, 5}, -3, 3), uniform({3, 5}, 0, 1)}, .attributes = {{"axis", 0}}},
+                {.inputs = {Array({{1e4, -1e4, 0.0}, {-1e4, 1e4, 0.0}}), Array({{1.0, 0.0, 0.0}, {1.0, 0.0, 0.0}})},
+                 .attributes = {{"axis", 1}},
+                 .differentiate = false},
+                {.inputs = {Array({{0.0, 0.0, -inf}, {-inf, 1.0, -inf}}), Array({{0.5, 0.5, 0.0}, {0.0, 1.0, 0.0}})},
+                 .attributes = {{"axis", 1}},
+                 .differentiate = false}},
+});
+
+// ---- options
+
+constexpr double no_smoothing = 0;
+
+// What the classes of examples cost, with all options.
+class ClassCosts {
+ public:
+  ClassCosts(std::string_view op, std::string_view noun, Value scores, Value classes,
+             const CrossEntropyOptions& options, Location at)
+      : op_(op), noun_(noun), scores_(scores), classes_(classes), options_(options), at_(at) {
+    if (!(options.label_smoothing >= 0 && options.label_smoothing <= 1))
+      fail(fmt::format("label_smoothing from 0 to 1, got {}", options.label_smoothing));
+    axis_ = normalize_axis(options.axis, scores.rank(), op, at);
+    examples_ = without_axis(scores.shape(), axis_);
+    const Dimension extent = scores.shape()[axis_];
+    const Value weights = options.class_weights;
+    if (weights.defined() && !(weights.shape() == Shape{extent} && weights.dtype() == scores.dtype()))
+      fail(fmt::format("class_weights of {} and shape {}, got {} {}", name(scores.dtype()),
+                       chainrule::to_string(Shape{extent}), name(weights.dtype()),
+                       chainrule::to_string(weights.shape())));
+  }
+
+  // By class indices. `own` is the cost of each example's class, `all` makes those of all classes, both without
+  // weights.
+  template <class Own, class All>
+  [[nodiscard]] Value by_index(Own own, All all) const {
+    if (!(classes_.shape() == examples_))
+      fail(fmt::format("class indices of shape {} for {} {}, got {}", chainrule::to_string(examples_), noun_,
+                       chainrule::to_string(scores_.shape()), chainrule::to_string(classes_.shape())));
+    Value counted;  // whether an example is
+    Value classes = classes_;
+    if (options_.ignore_index) {
+      counted = not_equal(classes_, *options_.ignore_index);
+      classes = where(counted, classes_, 0);
+    }
+    Value cost = own(classes);
+    Value weight;
+    if (options_.class_weights.defined()) {
+      weight = reshape(take_along_axis(options_.class_weights, reshape(classes, {-1}), 0), examples_);
+      cost = detail::weighed_cost(weight, cost);
+    }
+    if (options_.label_smoothing != no_smoothing) {
+      const double s = options_.label_smoothing;
+      cost = (1 - s) * cost + (s / number_of_classes()) * sum(weighed_classes(all()), axis());
+    }
+    if (counted.defined()) {
+      cost = where(counted, cost, 0.0);
+      const Value one = cast(counted, cost.dtype());
+      weight = weight.defined() ? weight * one : one;
+    }
+    if (options_.reduction != Reduction::mean || !weight.defined())
+      return detail::reduced(cost, options_.reduction, at_);
+    return sum(cost) / sum(weight);
+  }
+
+  // By distributions, of the costs of all classes.
+  [[nodiscard]] Value by_distribution(Value costs) const {
+    detail::require_alike(op_, at_, scores_, classes_);
+    if (options_.ignore_index) fail("class indices where there is an ignore_index, got probabilities");
+    Value y = classes_;
+    const double s = options_.label_smoothing;
+    if (s != no_smoothing) y = (1 - s) * y + s / number_of_classes();
+    if (options_.class_weights.defined()) y = y * spread_weights();
+    return detail::reduced(sum(detail::weighed_cost(y, costs), axis()), options_.reduction, at_);
+  }
+
+  [[nodiscard]] std::int64_t axis() const { return static_cast<std::int64_t>(axis_); }
+
+ private:
+  [[noreturn]] void fail(const std::string& required) const { throw Error(at_, op_, "requires " + required); }
+  [[nodiscard]] Value number_of_classes() const {
+    return extent(scores_.graph(), Shape{scores_.shape()[axis_]}, scores_.dtype());
+  }
+  [[nodiscard]] Value spread_weights() const {
+    Shape shape = Shape::filled(scores_.rank(), 1);
+    shape[axis_] = scores_.shape()[axis_];
+    return reshape(options_.class_weights, shape);
+  }
+  [[nodiscard]] Value weighed_classes(Value costs) const {
+    return options_.class_weights.defined() ? detail::weighed_cost(spread_weights(), costs) : costs;
+  }
+
+  std::string_view op_;
+  std::string_view noun_;  // what the scores are called
+  Value scores_;
+  Value classes_;
+  const CrossEntropyOptions& options_;
+  Location at_;
+  std::size_t axis_ = 0;
+  Shape examples_;
+};
+
+void require_defined(std::string_view op, Location at, Value a, Value b) {
+  if (!a.defined() || !b.defined()) throw Error(at, op, "requires values of a graph, got an empty Value");
+  if (!is_floating(a.dtype())) throw Error(at, op, fmt::format("requires float32 or float64, got {}", name(a.dtype())));
+}
+
+}  // namespace
+
+void detail::require_alike(std::string_view op, Location at, Value a, Value b) {
+  require_defined(op, at, a, b);
+  if (a.dtype() != b.dtype())
+    throw Error(at, op, fmt::format("requires inputs of one dtype, got {} and {}", name(a.dtype()), name(b.dtype())));
+  if (!(a.shape() == b.shape()))
+    throw Error(at, op,
+                fmt::format("requires inputs of one shape, got {} and {}", to_string(a.shape()), to_string(b.shape())));
+}
+
+Value detail::weighed_cost(Value weight, Value cost) {
+  return weight * where(logical_and(equal(weight, 0.0), equal(abs(cost), inf)), 0.0, cost);
+}
+
+Value detail::reduced(Value costs, Reduction reduction, Location at) {
+  switch (reduction) {
+    case Reduction::mean: return mean(costs, {}, false, at);
+    case Reduction::sum: return sum(costs, {}, false, at);
+    case Reduction::none: return costs;
+  }
+  throw Error(at, "reduction", "requires mean, sum or none");
+}
+
+Value sigmoid_cross_entropy(Value logits, Value y, Location at) {
+  return apply(sigmoid_cross_entropy_op, {logits, y}, {}, at);
+}
+
+Value sigmoid_cross_entropy(Value logits, Value y, const SigmoidCrossEntropyOptions& options, Location at) {
+  constexpr std::string_view op = "sigmoid_cross_entropy";
+  at = detail::scoped(at);
+  detail::require_alike(op, at, logits, y);
+  const double s = options.label_smoothing;
+  if (!(s >= 0 && s <= 1)) throw Error(at, op, fmt::format("requires label_smoothing from 0 to 1, got {}", s));
+  return detail::attempt({logits, y, options.weights, options.positive_weight}, [&] {
+    const detail::LocationScope scope(at);
+    const auto spread = [&](Value weights, std::string_view what) {
+      Shape both;
+      if (weights.dtype() != logits.dtype() || !broadcast(weights.shape(), logits.shape(), both) ||
+          !(both == logits.shape()))
+        throw Error(at, op,
+                    fmt::format("requires {} of {} that broadcast to {}, got {} {}", what, name(logits.dtype()),
+                                to_string(logits.shape()), name(weights.dtype()), to_string(weights.shape())));
+      return weights;
+    };
+    const Value target = s == no_smoothing ? y : (1 - s) * y + s / 2;
+    Value costs = apply(logistic_loss_op, {logits, target});
+    if (options.positive_weight.defined())
+      costs = spread(options.positive_weight, "a positive_weight") * detail::weighed_cost(target, softplus(-logits)) +
+              detail::weighed_cost(1.0 - target, softplus(logits));
+    if (options.weights.defined()) costs = detail::weighed_cost(spread(options.weights, "weights"), costs);
+    return detail::reduced(costs, options.reduction, at);
+  });
+}
+
+Value binary_cross_entropy(Value probabilities, Value y, Reduction reduction, Location at) {
+  detail::require_alike("binary_cross_entropy", detail::scoped(at), probabilities, y);
+  return detail::attempt({probabilities, y}, [&] {
+    return detail::reduced(apply(binary_cross_entropy_op, {probabilities, y}, {}, at), reduction, at);
+  });
+}
+
+Value softmax_cross_entropy(Value logits, Value labels, std::int64_t axis, Location at) {
+  if (!logits.defined() || !labels.defined() || labels.dtype() != int64)
+    return apply(softmax_cross_entropy_op, {logits, labels}, {{"axis", axis}}, at);
+  return softmax_cross_entropy(logits, labels, CrossEntropyOptions{.axis = axis}, at);
+}
+
+Value softmax_cross_entropy(Value logits, Value labels, const CrossEntropyOptions& options, Location at) {
+  constexpr std::string_view op = "softmax_cross_entropy";
+  at = detail::scoped(at);
+  require_defined(op, at, logits, labels);
+  return detail::attempt({logits, labels, options.class_weights}, [&] {
+    const detail::LocationScope scope(at);
+    const ClassCosts costs(op, "logits", logits, labels, options, at);
+    const auto of_all = [&] { return -log_softmax(logits, costs.axis()); };
+    if (labels.dtype() != int64) return costs.by_distribution(of_all());
+    return costs.by_index(
+        [&](Value classes) {
+          return apply(class_cross_entropy_op, {logits, classes}, {{"axis", costs.axis()}});
+        },
+        of_all);
+  });
+}
+
+Value nll_loss(Value log_probabilities, Value classes, const CrossEntropyOptions& options, Location at) {
+  constexpr std::string_view op = "nll_loss";
+  at = detail::scoped(at);
+  require_defined(op, at, log_probabilities, classes);
+  return detail::attempt({log_probabilities, classes, options.class_weights}, [&] {
+    const detail::LocationScope scope(at);
+    const ClassCosts costs(op, "log_probabilities", log_probabilities, classes, options, at);
+    if (classes.dtype() != int64) return costs.by_distribution(-log_probabilities);
+    return costs.by_index(
+        [&](Value of) {
+          return -apply(class_elements_op, {log_probabilities, of}, {{"axis", costs.axis()}});
+        },
+        [&] { return -log_probabilities; });
+  });
+}
+
+Value one_hot(Value indices, std::int64_t classes, DType dtype, std::int64_t axis, Location at) {
+  if (classes < 0) throw Error(at, "one_hot", fmt::format("requires classes of 0 or more, got {}", classes));
+  return apply(one_hot_op, {indices}, {{"classes", Shape{classes}}, {"dtype", dtype}, {"axis", axis}}, at);
+}
+
+}  // namespace chainrule
