@@ -44,7 +44,7 @@ void collapse(Dims& shape, Dims& a, Dims& b) {
 
 // Elements that a part of the work moves, about.
 constexpr std::int64_t part_elements = 32'768;
-constexpr std::size_t part_bytes = 256 * 1024;
+constexpr std::int64_t part_bytes = 262'144;
 // Sides of the tiles of a transpose: so many lines and pages of either side that first-level caches hold them.
 constexpr std::int64_t tile_side = 64;
 // From so many bytes on a transpose is written past the caches, which would not keep it to its end.

@@ -147,13 +147,12 @@ void argmax_part_of_rows(const T* x, std::size_t stride, std::size_t rows, std::
   std::size_t j = 0;
   const auto put = [&](std::size_t n) {
     for (std::size_t k = 0; k < n; ++k) out[j + k] = found[k];
-    j += n;
   };
-  while (j + stripe * w <= columns) {
+  for (; j + stripe * w <= columns; j += stripe * w) {
     argmax_stripe<T, stripe>(x + j, stride, rows, whole, found);
     put(stripe * w);
   }
-  while (j + w <= columns) {
+  for (; j + w <= columns; j += w) {
     argmax_stripe<T, 1>(x + j, stride, rows, whole, found);
     put(w);
   }
