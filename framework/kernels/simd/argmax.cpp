@@ -109,8 +109,16 @@ using Index = std::conditional_t<single<T>, std::int32_t, std::int64_t>;
 
 // x takes the place of `held`: it is greater, or the first NaN.
 template <class T>
-auto takes_over(Batch<T> x, Batch<T> held) {
+typename Batch<T>::batch_bool_type takes_over(Batch<T> x, Batch<T> held) {
+#if defined(__AVX512F__)
+  if constexpr (single<T>) {
+    return _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(held, held, _CMP_ORD_Q), x, held, _CMP_NLE_UQ);
+  } else {
+    return _mm512_mask_cmp_pd_mask(_mm512_cmp_pd_mask(held, held, _CMP_ORD_Q), x, held, _CMP_NLE_UQ);
+  }
+#else
   return (x > held) | (xsimd::isnan(x) & (held == held));
+#endif
 }
 
 template <class T, std::size_t count, class Read>
