@@ -9,7 +9,7 @@
 
 namespace chainrule::convolutions {
 
-// Where a weight lies: that of (group, feature, channel, tap) at group * by_group + ... + first + tap * by_tap.
+// How far it is from one weight to the next, in elements; `first`: where tap 0 of feature and channel 0 lies.
 struct WeightStrides {
   std::int64_t group;
   std::int64_t feature;

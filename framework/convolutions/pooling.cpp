@@ -287,8 +287,9 @@ Forward transposed_weighted_sums(TermsOf terms) { return sums(terms, true); }
 
 namespace {
 
-// Calls f(tap, plane, s, from, rows, to) for the rows of outputs of a channel that a tap has elements for: element
-// `from` of the input's channel is the first of row rows.begin, whose place among the tap's outputs is `to`.
+// Calls f(at, from, rows, columns) for each tap and plane of outputs: its elements of these rows and columns of
+// outputs, which are those that lie in the input, begin at element `from` of the input's channel; the plane is at `at`
+// among the columns.
 template <class F>
 void for_each_tap(const Geometry& g, F f) {
   const auto& [planes, down, across] = g.axes;
