@@ -11,12 +11,15 @@ namespace chainrule {
 // is the environment variable CHAINRULE_NUM_THREADS, or where that is not set the number of processors that the process
 // may use. Only large steps are split. Results do not depend on the number, to the bit; so where the system refuses to
 // start as many, a run goes on with those that there are (until set_num_threads() is called again).
-// The threads serve one run at a time: of runs of several programs at once the others stay on the threads that called
-// them.
+// Runs of several programs at once share these threads: beside the threads that call, there are num_threads() - 1 in
+// the process, of which no more work at a time than it has processors left. Those that have nothing to do sleep after
+// some 50 us. The child of a fork has threads of its own. Which steps run side by side is decided when a plan is made,
+// for the number of that time.
 //
 // num_threads() throws Error where the environment variable is no number from 1 to 1024 (and so does Program's
 // constructor, so that a run need not), set_num_threads() for one outside of that range. Both may be called from any
-// thread; set_num_threads() waits for a step that is under way in another one.
+// thread; set_num_threads() waits for a step that is under way in another one, and throws Error in a range of
+// parallel_for(), which it would wait for.
 [[nodiscard]] int num_threads();
 void set_num_threads(int threads, Location at = Location::here());
 
