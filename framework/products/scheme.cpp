@@ -27,7 +27,7 @@ constexpr std::int64_t first_cache = 32'768;
 // Rows that are multiples of this apart fall on the same sets of the first-level cache.
 constexpr std::int64_t set_stride = 4096;
 // B is packed from this size, for it is read once for each row of tiles.
-constexpr std::int64_t large_b = 4'000'000;
+constexpr std::int64_t large_b = 2'000'000;
 // A is packed for so many columns of C, B for so many rows.
 constexpr std::int64_t columns_worth_packing = 128;
 constexpr std::int64_t rows_worth_packing = 48;
