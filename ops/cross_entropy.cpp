@@ -1,9 +1,11 @@
 // Cross-entropies: of logits and of probabilities, by class indices and by distributions.
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
 #include <fmt/core.h>
 
+#include <chainrule/framework/core/threads.hpp>
 #include <chainrule/framework/graph/attempt.hpp>
 #include <chainrule/framework/graph/graph_data.hpp>
 #include <chainrule/framework/graph/op_family.hpp>
