@@ -442,10 +442,10 @@ struct SmallLayers {
   Updates updates;
 
   explicit SmallLayers(int layers) {
-    x = graph.input("x", {64, 256});
+    x = graph.input("x", {64, 224});
     Value h = x;
     for (int i = 0; i < layers; ++i)
-      h = tanh(matmul(h, graph.parameter("w" + std::to_string(i), Initial(numbers(float32, {256, 256}, i + 1)))) * 0.1);
+      h = tanh(matmul(h, graph.parameter("w" + std::to_string(i), Initial(numbers(float32, {224, 224}, i + 1)))) * 0.1);
     loss = mean(square(h));
     updates = optim::Adam{.learning_rate = 1e-3}.minimize(loss);
   }
@@ -454,7 +454,7 @@ struct SmallLayers {
     set_num_threads(threads);
     State state(graph);
     Program program(state, {.outputs = {loss}, .updates = updates, .memory_limit = memory_limit});
-    const Array fed = numbers(float32, {64, 256}, 99);
+    const Array fed = numbers(float32, {64, 224}, 99);
     std::vector<Array> out;
     for (int step = 0; step < 3; ++step) out.push_back(program.run({{x, fed}})[0]);
     for (const Value parameter : graph.parameters()) out.push_back(state[parameter]);
@@ -480,7 +480,8 @@ TEST_CASE("products that leave threads idle run side by side, to the same bits")
   const auto [several, plan] = net.train(16);
   // The two products of a layer's backward pass; the first layer has one.
   CHECK(count_of(plan, ", beside step") >= 6);
-  CHECK(arena_of(plan) <= arena_of(plan_of_one) / 8 * 9 + 4096);
+  // An eighth more for values, and scratch memory for a second product.
+  CHECK(arena_of(plan) <= arena_of(plan_of_one) / 8 * 9 + 65'536);
   for (std::size_t i = 0; i < one.size(); ++i) CHECK(several[i].identical(one[i]));
   for (int repeat = 0; repeat < 5; ++repeat) {
     const auto again = net.train(8).first;

@@ -57,7 +57,9 @@ class FusedStep final : public ChunkedGroup {
         tile_(group.tile) {
     columns_ = flat.shape.empty() ? 1 : flat.shape.back();
     for (std::size_t axis = 0; axis + 1 < flat.shape.rank(); ++axis) lines_ *= flat.shape[axis];
+    // The bits of a sum over everything depend on the tiles, and must not on who runs the group.
     for (const FlatSum& sum : flat.sums) {
+      whole_lines = whole_lines || sum.over == SumOver::all;
       line_sums_ = line_sums_ || sum.over != SumOver::all;
       column_sums_ = column_sums_ || sum.over == SumOver::columns;
     }

@@ -65,6 +65,7 @@ struct Arrangement {
   const Compiled& compiled;
   const GraphData& graph;
   const Sizes& sizes;
+  bool rides = true;  // whether groups may follow products block by block
 
   // Of make_units():
   std::vector<NodeId> base;             // by node, whose memory it has: a reshape its input's

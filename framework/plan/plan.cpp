@@ -9,9 +9,14 @@ namespace chainrule::detail {
 
 namespace {
 
+// Of the arena against its lower bound: then one without groups that follow products is looked at, whose buffers are
+// others. (A group has the same bits either way.)
+constexpr double wasteful = 1.05;
+
 // All but the steps' code and the buffers' offsets.
-Arrangement arrange(const Compiled& compiled, const Sizes& sizes, bool beside) {
+Arrangement arrange(const Compiled& compiled, const Sizes& sizes, bool beside, bool rides = true) {
   Arrangement a(compiled, sizes);
+  a.rides = rides;
   make_units(a);
   assign_results(a);
   order_units(a);
@@ -66,7 +71,13 @@ Plan finish(Arrangement a) {
 
 Plan make_plan(const Compiled& compiled, const Sizes& sizes, bool beside) {
   try {
-    return finish(arrange(compiled, sizes, beside));
+    Plan plan = finish(arrange(compiled, sizes, beside));
+    const bool rides =
+        std::any_of(plan.steps.begin(), plan.steps.end(), [](const PlannedStep& step) { return step.product; });
+    if (!rides || static_cast<double>(plan.arena_bytes) <= wasteful * static_cast<double>(plan.lower_bound))
+      return plan;
+    Plan other = finish(arrange(compiled, sizes, beside, false));
+    return other.arena_bytes < plan.arena_bytes ? std::move(other) : std::move(plan);
   } catch (const Error& error) {
     rethrow_at_node(error, *compiled.computation.graph.data(), sizes);
   }

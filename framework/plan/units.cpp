@@ -77,6 +77,7 @@ class UnitMaker {
     const std::size_t n = a_.graph.nodes.size();
     constexpr std::uint32_t several = ~std::uint32_t{0};
     rides_on_.assign(n, 0);
+    if (!a_.rides) return;
     std::vector<std::uint32_t> reader(n, 0);  // the group, 0 for none, or several
     for (NodeId id = 0; id < n; ++id)
       for (const NodeId input : a_.graph.node(id).inputs) {
