@@ -41,7 +41,7 @@ struct MathConstants;
 //   highest_erf.
 template <>
 struct MathConstants<float> {
-  static constexpr double whole = 0x1.8p23;  // numbers near it are integers
+  static constexpr double whole = 0x1.8p23;         // numbers near it are integers
   static constexpr double log2_high = 0x1.62e4p-1;  // so short that its products with integers here are exact
   static constexpr double log2_low = 0x1.7f7d1cf79abcap-20;
   static constexpr double lowest_exp = -104;  // exp of what is less is 0
