@@ -116,6 +116,9 @@ class Generator final : private Xbyak::CodeGenerator {
   [[nodiscard]] std::size_t of_vector(int j) const { return static_cast<std::size_t>(j) * vector_bytes_; }
   [[nodiscard]] std::uint32_t of_elements(int n) const { return static_cast<std::uint32_t>(n) * element_; }
 
+  // As the assembler takes numbers, negative ones too.
+  static std::uint32_t immediate(int number) { return static_cast<std::uint32_t>(number); }
+
   Xbyak::Address argument(std::size_t offset) { return qword[call_ + offset]; }
 
   // ---- the code
@@ -205,12 +208,12 @@ class Generator final : private Xbyak::CodeGenerator {
     jz(none, T_NEAR);
     mov(fetch_, argument(offsetof(TileCall, sums)));
     mov(fetch_stride_, argument(offsetof(TileCall, sums_stride)));
-    mov(fetch_count_, shape_.rows);
-    sub(count_, shape_.rows);
+    mov(fetch_count_, immediate(shape_.rows));
+    sub(count_, immediate(shape_.rows));
     Xbyak::Label loop;
     align(32);
     L(loop);
-    for (std::uint32_t at = 0; at < shape_.vectors * vector_bytes_; at += line) prefetchw(ptr[fetch_ + at]);
+    for (std::uint32_t at = 0; at < of_vector(shape_.vectors); at += line) prefetchw(ptr[fetch_ + at]);
     add(fetch_, fetch_stride_);
     term();
     sub(fetch_count_, 1);
@@ -224,7 +227,7 @@ class Generator final : private Xbyak::CodeGenerator {
     Xbyak::Label others;
     align(32);
     L(others);
-    for (std::uint32_t at = 0; at < shape_.vectors * vector_bytes_; at += line) prefetcht1(ptr[fetch_ + at]);
+    for (std::uint32_t at = 0; at < of_vector(shape_.vectors); at += line) prefetcht1(ptr[fetch_ + at]);
     add(fetch_, fetch_stride_);
     term();
     sub(fetch_count_, 1);
@@ -343,10 +346,10 @@ class Generator final : private Xbyak::CodeGenerator {
     clear_sums();
     // By so many terms forward (or back).
     const auto step = [&](int terms) {
-      for (int i = 0; i < pointers; ++i) add(columns_of_b(i), terms * static_cast<int>(element_));
+      for (int i = 0; i < pointers; ++i) add(columns_of_b(i), immediate(terms * static_cast<int>(element_)));
       if (!shape_.transpose_a) {
-        add(a_[0], terms * static_cast<int>(element_));
-        if (second) add(r13, terms * static_cast<int>(element_));
+        add(a_[0], immediate(terms * static_cast<int>(element_)));
+        if (second) add(r13, immediate(terms * static_cast<int>(element_)));
       } else if (terms == group) {
         lea(a_[0], ptr[a_[0] + stride_ * group]);
       } else {
@@ -356,19 +359,19 @@ class Generator final : private Xbyak::CodeGenerator {
     Xbyak::Label loop;
     Xbyak::Label rest;
     Xbyak::Label end;
-    sub(count_, group);
+    sub(count_, immediate(group));
     jl(rest, T_NEAR);
     align(32);
     L(loop);
     add_terms(0, group);
     step(group);
-    sub(count_, group);
+    sub(count_, immediate(group));
     jge(loop, T_NEAR);
     L(rest);
     // Of the last terms as many as are left.
     for (int left = 1; left < group; ++left) {
       Xbyak::Label other;
-      cmp(count_, left - group);
+      cmp(count_, immediate(left - group));
       jne(other, T_NEAR);
       step(left - group);
       add_terms(group - left, group);
