@@ -1,12 +1,12 @@
 #include <chainrule/ops/activation.hpp>
 
 #include <cmath>
-#include <limits>
 
 #include <fmt/core.h>
 
 #include <chainrule/framework/graph/attempt.hpp>
 #include <chainrule/framework/graph/op_family.hpp>
+#include <chainrule/ops/activation_samples.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/compare.hpp>
 #include <chainrule/ops/math.hpp>
@@ -16,14 +16,6 @@ CHAINRULE_OP_FAMILY(activation)
 namespace chainrule {
 
 namespace {
-
-CHAINRULE_EARLY const Sample matrix{.inputs = {uniform({3, 4}, -4, 4)}};
-CHAINRULE_EARLY const Sample steep{.inputs = {uniform({2, 3}, -40, 40)}};
-CHAINRULE_EARLY const Sample empty{.inputs = {zeros({0, 2})}};
-CHAINRULE_EARLY const Sample edges{
-    .inputs = {Array({0.0, -0.0, 1e4, -1e4, 1e300, -1e300, 1e-300, std::numeric_limits<double>::infinity(),
-                      -std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()})},
-    .differentiate = false};
 
 CHAINRULE_EARLY const BuiltinOp relu_op = register_op({
     .name = "relu",

@@ -1,9 +1,11 @@
-// What several tests do: run values of a graph, catch an Error.
+// What several tests do: run values of a graph, catch an Error, draw numbers.
 #pragma once
 
 #include <chainrule/chainrule.hpp>
 
+#include <cstdint>
 #include <functional>
+#include <random>
 #include <vector>
 
 namespace chainrule::test {
@@ -25,6 +27,16 @@ inline std::vector<Array> compute(const Graph& graph, const Values& values, cons
   const Results results = program.run(feeds);
   std::vector<Array> out;
   for (std::size_t i = 0; i < results.size(); ++i) out.push_back(results[i]);
+  return out;
+}
+
+// Normally distributed.
+template <class T>
+std::vector<T> random_numbers(std::int64_t n, unsigned seed) {
+  std::mt19937_64 random(seed);
+  std::normal_distribution<double> normal;
+  std::vector<T> out(static_cast<std::size_t>(n));
+  for (T& x : out) x = static_cast<T>(normal(random));
   return out;
 }
 

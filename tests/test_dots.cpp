@@ -10,21 +10,14 @@
 #include <chainrule/framework/products/dots.hpp>
 
 #include "catch.hpp"
+#include "support.hpp"
 
 using namespace chainrule;
 using products::Dots;
 using products::Product;
+using test::random_numbers;
 
 namespace {
-
-template <class T>
-std::vector<T> random_numbers(std::int64_t n, unsigned seed) {
-  std::mt19937_64 random(seed);
-  std::normal_distribution<double> normal;
-  std::vector<T> out(static_cast<std::size_t>(n));
-  for (T& x : out) x = static_cast<T>(normal(random));
-  return out;
-}
 
 // 64 bytes of chains in each block of 256 terms, then halves onto halves; blocks in order.
 template <class T>

@@ -28,6 +28,7 @@
 #include "support.hpp"
 
 using namespace chainrule;
+using test::random_numbers;
 using namespace chainrule::products;
 using kernels::X86;
 
@@ -45,15 +46,6 @@ std::vector<X86> sets() {
 
 template <class T>
 constexpr DType dtype_t = sizeof(T) == 4 ? float32 : float64;
-
-template <class T>
-std::vector<T> random_numbers(std::int64_t n, unsigned seed) {
-  std::mt19937_64 random(seed);
-  std::normal_distribution<double> normal;
-  std::vector<T> out(static_cast<std::size_t>(n));
-  for (T& x : out) x = static_cast<T>(normal(random));
-  return out;
-}
 
 // Bytes between pages that cannot be touched: up to the one behind them, or from the one before them.
 class Guarded {

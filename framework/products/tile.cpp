@@ -15,6 +15,7 @@
 #include <stdexcept>
 #include <string>
 #include <tuple>
+#include <vector>
 
 #include <xbyak/xbyak.h>
 #endif
@@ -124,39 +125,35 @@ class Generator final : private Xbyak::CodeGenerator {
   // ---- the code
 
   void generate() {
-    if (shape_.transposes) {
-      generate_transposing();
-      return;
-    }
-    if (bases_ > 1) push(rbx);
-    if (bases_ > 2) push(rbp);
-    if (may_fetch()) {
-      push(r12);
-      push(r13);
-      push(r14);
-    }
+    const std::vector<Reg64> saved = saved_registers();
+    for (const Reg64& r : saved) push(r);
     if (shape_.masked) {
       mov(rax, argument(avx512_ ? offsetof(TileCall, bits) : offsetof(TileCall, mask)));
       avx512_ ? kmovw(k1, eax) : vmovups(mask(), ptr[rax]);
     }
     Xbyak::Label next;
     L(next);
-    terms();
+    shape_.transposes ? terms_transposing() : terms();
     Xbyak::Label done;
     finish(done);
     L(done);
     advance();
     sub(argument(offsetof(TileCall, tiles)), 1);
     jnz(next, T_NEAR);
-    if (may_fetch()) {
-      pop(r14);
-      pop(r13);
-      pop(r12);
-    }
-    if (bases_ > 2) pop(rbp);
-    if (bases_ > 1) pop(rbx);
+    for (auto r = saved.rbegin(); r != saved.rend(); ++r) pop(*r);
     vzeroupper();
     ret();
+  }
+
+  // Those that the caller wants back and this code uses.
+  [[nodiscard]] std::vector<Reg64> saved_registers() const {
+    if (shape_.transposes) return {rbx, rbp, r12, r13, r14, r15};
+    std::vector<Reg64> saved;
+    if (bases_ > 1) saved.push_back(rbx);
+    if (bases_ > 2) saved.push_back(rbp);
+    if (may_fetch())
+      for (const Reg64& r : {r12, r13, r14}) saved.push_back(r);
+    return saved;
   }
 
   void terms() {
@@ -301,27 +298,6 @@ class Generator final : private Xbyak::CodeGenerator {
   }
   // A block of terms, as many as a register of 128 bits holds, of the columns of a vector.
   [[nodiscard]] Xmm transposed(int i) const { return vec(shape_.rows * shape_.vectors + i); }
-
-  void generate_transposing() {
-    const Reg64 saved[] = {rbx, rbp, r12, r13, r14, r15};
-    for (const Reg64& r : saved) push(r);
-    if (shape_.masked) {
-      mov(rax, argument(avx512_ ? offsetof(TileCall, bits) : offsetof(TileCall, mask)));
-      avx512_ ? kmovw(k1, eax) : vmovups(mask(), ptr[rax]);
-    }
-    Xbyak::Label next;
-    L(next);
-    terms_transposing();
-    Xbyak::Label done;
-    finish(done);
-    L(done);
-    advance();
-    sub(argument(offsetof(TileCall, tiles)), 1);
-    jnz(next, T_NEAR);
-    for (auto r = std::rbegin(saved); r != std::rend(saved); ++r) pop(*r);
-    vzeroupper();
-    ret();
-  }
 
   void terms_transposing() {
     const int group = terms_transposed(shape_.single);

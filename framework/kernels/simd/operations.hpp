@@ -60,6 +60,15 @@ Batch<T> vector_exp(Batch<T> x) {
     static B apply parameters body              \
   };
 
+#if defined(__AVX2__)
+// A function of framework/kernels/vector_math.hpp.
+#define CHAINRULE_VECTOR_MATH(Name, function) \
+  CHAINRULE_MICRO(Name, (B x), {              \
+    Vectors<typename B::value_type> m;        \
+    return kernels::function(m, x);           \
+  })
+#endif
+
 CHAINRULE_MICRO(Copy, (B x), { return x; })
 CHAINRULE_MICRO(Neg, (B x), { return x ^ B(typename B::value_type(-0.0)); })
 CHAINRULE_MICRO(Abs, (B x), { return xsimd::abs(x); })
@@ -71,26 +80,11 @@ CHAINRULE_MICRO(Sign, (B x), {
 CHAINRULE_MICRO(Square, (B x), { return x * x; })
 CHAINRULE_MICRO(Sqrt, (B x), { return xsimd::sqrt(x); })
 #if defined(__AVX2__)
-CHAINRULE_MICRO(Erf, (B x), {
-  Vectors<typename B::value_type> m;
-  return kernels::erf(m, x);
-})
-CHAINRULE_MICRO(Exp, (B x), {
-  Vectors<typename B::value_type> m;
-  return kernels::exp(m, x);
-})
-CHAINRULE_MICRO(Expm1, (B x), {
-  Vectors<typename B::value_type> m;
-  return kernels::expm1(m, x);
-})
-CHAINRULE_MICRO(Tanh, (B x), {
-  Vectors<typename B::value_type> m;
-  return kernels::tanh(m, x);
-})
-CHAINRULE_MICRO(Sigmoid, (B x), {
-  Vectors<typename B::value_type> m;
-  return kernels::sigmoid(m, x);
-})
+CHAINRULE_VECTOR_MATH(Erf, erf)
+CHAINRULE_VECTOR_MATH(Exp, exp)
+CHAINRULE_VECTOR_MATH(Expm1, expm1)
+CHAINRULE_VECTOR_MATH(Tanh, tanh)
+CHAINRULE_VECTOR_MATH(Sigmoid, sigmoid)
 #else
 struct Erf {
   template <class T>
@@ -119,14 +113,8 @@ CHAINRULE_MICRO(Sigmoid, (B x), {
 })
 #endif
 #if defined(__AVX2__)
-CHAINRULE_MICRO(Log, (B x), {
-  Vectors<typename B::value_type> m;
-  return kernels::log(m, x);
-})
-CHAINRULE_MICRO(Log1p, (B x), {
-  Vectors<typename B::value_type> m;
-  return kernels::log1p(m, x);
-})
+CHAINRULE_VECTOR_MATH(Log, log)
+CHAINRULE_VECTOR_MATH(Log1p, log1p)
 #else
 CHAINRULE_MICRO(Log, (B x), {
   using T = typename B::value_type;
@@ -142,14 +130,8 @@ CHAINRULE_MICRO(Log1p, (B x), {
 })
 #endif
 #if defined(__AVX2__)
-CHAINRULE_MICRO(Sin, (B x), {
-  Vectors<typename B::value_type> m;
-  return kernels::sin(m, x);
-})
-CHAINRULE_MICRO(Cos, (B x), {
-  Vectors<typename B::value_type> m;
-  return kernels::cos(m, x);
-})
+CHAINRULE_VECTOR_MATH(Sin, sin)
+CHAINRULE_VECTOR_MATH(Cos, cos)
 CHAINRULE_MICRO(Pow, (B x, B y), {
   Vectors<typename B::value_type> m;
   return kernels::pow(m, x, y);
@@ -193,6 +175,7 @@ CHAINRULE_MICRO(NotEqual, (B a, B b), {
   return xsimd::select(a == b, B(T(0)), B(T(1)));
 })
 CHAINRULE_MICRO(Select, (B c, B a, B b), { return xsimd::select(c == B(typename B::value_type(0)), b, a); })
+#undef CHAINRULE_VECTOR_MATH
 #undef CHAINRULE_MICRO
 
 }  // namespace
