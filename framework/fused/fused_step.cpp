@@ -106,7 +106,7 @@ class FusedStep final : public ChunkedGroup {
     });
   }
 
-  [[nodiscard]] std::string describe() const {
+  [[nodiscard]] std::string describe() const override {
     const std::int64_t tiles = rows_ * tiles_of_row_;
     std::string out = fmt::format("{} instructions, {} tile{} of up to {}", instructions_, tiles, tiles == 1 ? "" : "s",
                                   std::min(row_, tile_));

@@ -38,7 +38,8 @@ class ChunkedGroup {
   [[nodiscard]] virtual std::int64_t elements_of_chunk() const = 0;  // the last may have fewer
   [[nodiscard]] virtual std::size_t scratch_bytes() const = 0;
   [[nodiscard]] virtual std::size_t partial_bytes() const = 0;
-  [[nodiscard]] virtual std::int64_t tile() const = 0;  // as Step::tile
+  [[nodiscard]] virtual std::int64_t tile() const = 0;     // as Step::tile
+  [[nodiscard]] virtual std::string describe() const = 0;  // as describe_fused_step()
   virtual void run_chunk(const StepBuffers& buffers, std::int64_t chunk, char* scratch, char* partials) const = 0;
   virtual void finish(const StepBuffers& buffers, const char* partials) const = 0;
 };

@@ -59,7 +59,10 @@ class RidingStep {
   [[nodiscard]] std::int64_t tile() const { return group_->tile(); }
   [[nodiscard]] double flops() const { return whole_.flops; }
   [[nodiscard]] std::string describe() const {
-    return rows_ == p_.m ? std::string("the product, then the group") : fmt::format("in blocks of {} rows", rows_);
+    return fmt::format(
+        "{}; {}",
+        rows_ == p_.m ? std::string("the product, then the group") : fmt::format("in blocks of {} rows", rows_),
+        group_->describe());
   }
 
   void run(const StepBuffers& buffers) const {

@@ -51,8 +51,11 @@ std::string Plan::explain(const passes::Computation& c, const Sizes& sizes) cons
                        : step.beside ? fmt::format(", beside step {}", i - 1)
                                      : std::string(),
                        title(step, c, sizes));
-    if (step.product) out += fmt::format("    {}\n", describe_riding_step(graph, *step.product, step.group, sizes));
-    if (step.fused) out += fmt::format("    {}\n", describe_fused_step(graph, step.group, sizes));
+    if (step.product) {
+      out += fmt::format("    {}\n", describe_riding_step(graph, *step.product, step.group, sizes));
+    } else if (step.fused) {
+      out += fmt::format("    {}\n", describe_fused_step(graph, step.group, sizes));
+    }
     out += fmt::format("    reads {}\n    writes {}\n", list(step.inputs), list(step.outputs));
     if (step.workspace != PlannedStep::none)
       out += fmt::format("    workspace {}\n", print({Storage::Kind::arena, step.workspace}, *this, graph));
