@@ -1,5 +1,4 @@
-// Samples of the files of activations, each of which has its own (they are made before ops are registered). Not
-// installed.
+// What activations are tried on: for each of their files, before its ops are registered. Not installed.
 #pragma once
 
 #include <limits>
