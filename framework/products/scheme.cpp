@@ -38,6 +38,7 @@ constexpr std::int64_t gap_of_a = 16;
 // Multiplications that are worth another thread's while: some microseconds.
 constexpr std::int64_t worth_a_part = 1'000'000;
 constexpr int parts_of_thread = 3;
+constexpr int few_threads = 4;
 constexpr std::int64_t long_part = 4'000'000;  // multiplications
 constexpr std::int64_t fewest_tiles = 4;       // of a part, for B's sake
 // The same for additions of sums.
@@ -310,7 +311,8 @@ std::string Scheme::describe() const {
 }
 
 // In more parts than there are threads, so that one that is late does not hold up the others by much; but short parts,
-// whose beginnings would cost more than that, in about as many as there are; and so where A is packed for each part.
+// whose beginnings would cost more than that, in about as many as there are; and so where A is packed for each part, as
+// long as the threads are few: of many, one is late nearly always (its core is shared with another process).
 //
 // Where C has more rows than columns, in rows: so they lie together, and whoever reads C next, range by range, mostly
 // finds what the same thread made. But not in a few tiles each, for a panel of B is read for each part. Where that is
@@ -324,7 +326,7 @@ Scheme::Grid Scheme::cut(int threads) const {
     const std::int64_t rounds = (grid.parts() - 1) / threads + 1;
     const bool even = 8 * grid.parts() >= 7 * rounds * threads;
     if (grid.parts() >= std::int64_t{parts_of_thread} * threads || work < 2 * worth_a_part ||
-        (even && (packs_a_ || work < 2 * long_part)))
+        (even && ((packs_a_ && threads <= few_threads) || work < 2 * long_part)))
       return grid;
     const bool rather_columns =
         packs_a_ || packs_b_ ? rows <= (packs_b_ ? 4 : 1) * columns : p_.m < p_.n || grid.tiles < 2 * fewest_tiles;
