@@ -25,6 +25,7 @@
 #include <chainrule/framework/train/progress.hpp>
 #include <chainrule/ops/activation.hpp>
 #include <chainrule/ops/arithmetic.hpp>
+#include <chainrule/ops/attention.hpp>
 #include <chainrule/ops/compare.hpp>
 #include <chainrule/ops/control.hpp>
 #include <chainrule/ops/convolution.hpp>

@@ -331,6 +331,8 @@ inline X product(const X& a, const X& b, const Attributes& attributes) {
 // log(1 + exp(x))
 inline X softplus(const X& x) { return xt::maximum(x, 0.0) + xt::log1p(xt::exp(-xt::abs(x))); }
 
+inline X finite_or_zero(const X& x) { return xt::where(xt::isfinite(x), x, 0.0); }
+
 inline X softmax(const X& x, std::size_t axis) {
   const X e = xt::exp(x - greatest(x, {axis}));
   return e / total(e, {axis});
@@ -765,6 +767,20 @@ inline const std::map<std::string, Reference>& references() {
         .magnitude = [](const Inputs& x, const Attributes& a) -> X {
           const std::size_t axis = axis_of(a, x[0].dimension());
           return softmax(x[0], axis) * softmax_terms(x[0], axis);
+        }}},
+      {"attention_weights",  // of all -inf: 0 / 1
+       {.value = [](const Inputs& x, const Attributes&) -> X {
+          const std::size_t axis = x[0].dimension() - 1;
+          const X e = xt::exp(x[0] - finite_or_zero(greatest(x[0], {axis})));
+          const X all = total(e, {axis});
+          return e / xt::where(xt::equal(all, 0.0), 1.0, all);
+        },
+        .magnitude = [](const Inputs& x, const Attributes&) -> X {
+          const std::size_t axis = x[0].dimension() - 1;
+          const X e = xt::exp(x[0] - finite_or_zero(greatest(x[0], {axis})));
+          const X all = total(e, {axis});
+          const X size = 1 + finite_or_zero(xt::abs(x[0])) + finite_or_zero(xt::abs(greatest(x[0], {axis})));
+          return e / xt::where(xt::equal(all, 0.0), 1.0, all) * size;
         }}},
       {"softmax_gradient",
        {.value = [](const Inputs& x, const Attributes& a) -> X {
