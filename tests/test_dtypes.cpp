@@ -249,7 +249,7 @@ TEST_CASE("numbers beside small integers are whole and of their range") {
   CHECK_THAT(message([&] { b + words({1, 2, 300}); }),
              ContainsSubstring("whole numbers of its range beside a uint8 value, got 300 at {2}"));
   CHECK_THAT(message([&] { b + Dimension(256); }), ContainsSubstring("beside a uint8 value, got 256"));
-  CHECK((b + std::vector<int>{1, 2, 3}).dtype() == uint8);
+  CHECK((b + longs({1, 2, 3})).dtype() == uint8);
   CHECK((b + 255.0).dtype() == uint8);
   CHECK_THAT(message([&] { graph.constant(256, uint8); }), ContainsSubstring("8 bits can be"));
   CHECK_THAT(message([&] { b + w; }), ContainsSubstring("inputs of one dtype, got uint8 and int32"));
@@ -351,7 +351,7 @@ TEMPLATE_TEST_CASE("a cast of bytes and int32 is part of the group that reads it
       for (std::int64_t i = 0; i < n; ++i)
         x.set(i, from == uint8     ? (i * 37 + 11) % 256
                  : from == boolean ? i % 3 % 2
-                                   : i % 5 == 0 ? most - i : (i * 7919 - 40000) * 1001);
+                                   : i % 5 == 0 ? most - i : (i * 7919 - 40000) * 53);
       Graph graph({.dtype = floating});
       const Value in = graph.input("x", {n}, from);
       const Value y = cast(in, floating) / 255;
@@ -370,7 +370,7 @@ TEMPLATE_TEST_CASE("a cast of bytes and int32 is part of the group that reads it
                 third.data<T>()[i] == number;
       }
       CHECK(right);
-      const std::string explained = both.explain({{in, x}});
+      const std::string explained = both.explain();
       CAPTURE(explained);
       if (detail::can_generate()) CHECK_THAT(explained, ContainsSubstring("bytes of generated code"));
     }
@@ -474,7 +474,7 @@ TEST_CASE("a network is trained on bytes and labels of bytes") {
     const Value small = other.constant(bytes({2, 0}));
     const Value wide = other.constant(longs({2, 0}).astype(dtype));
     const auto got = chainrule::test::compute(
-        other, {softmax_cross_entropy(z, small), softmax_cross_entropy(z, wide), one_hot(small, 3), one_hot(wide, 3),
+        other, {softmax_cross_entropy(z, small), softmax_cross_entropy(z, wide), one_hot(small, 3, float32), one_hot(wide, 3, float32),
                 take_along_axis(z, reshape(small, {2, 1}), 1), take_along_axis(z, reshape(wide, {2, 1}), 1)});
     CHECK(got[0].identical(got[1]));
     CHECK(got[2].identical(got[3]));
@@ -536,7 +536,6 @@ TEST_CASE("integer ops wrap around at every node, fused or not") {
             .identical(bytes({255, 255, 200, 100, 255})));
   CHECK(of({words({least})}, [](const Values& v) { return abs(v[0]); }).identical(words({least})));
   CHECK(of({words({most})}, [](const Values& v) { return v[0] + 1; }).identical(words({least})));
-  CHECK(of({a}, [](const Values& v) { return sign(v[0]); }).identical(bytes({0, 1, 1, 1, 1})));
 }
 
 TEST_CASE("movement of small integers") {
@@ -546,14 +545,14 @@ TEST_CASE("movement of small integers") {
     const auto expect = [&](const Array& got, const std::vector<int>& numbers, const Dims& shape) {
       CHECK(got.identical(array_of(numbers, dtype).reshape(shape)));
     };
-    expect(of({x}, [](const Values& v) { return slice(v[0], 1, 2, 4); }), {20, 30, 80, 90, 140, 150, 200, 210}, {4, 2});
-    expect(of({x}, [](const Values& v) { return concat({slice(v[0], 0, 3, 4), slice(v[0], 0, 0, 1)}, 0); }),
+    expect(of({x}, [](const Values& v) { return slice(v[0], 1, {2, 4}); }), {20, 30, 80, 90, 140, 150, 200, 210}, {4, 2});
+    expect(of({x}, [](const Values& v) { return concat({slice(v[0], 0, {3, 4}), slice(v[0], 0, {0, 1})}, 0); }),
            {180, 190, 200, 210, 220, 230, 0, 10, 20, 30, 40, 50}, {2, 6});
     const Array turned = of({x}, [](const Values& v) { return transpose(v[0]); });
     for (std::int64_t i = 0; i < 24; ++i) CHECK(turned(i % 6, i / 6) == x[i]);
-    expect(of({x}, [](const Values& v) { return broadcast_to(slice(v[0], 1, 5, 6), {4, 2}); }),
+    expect(of({x}, [](const Values& v) { return broadcast_to(slice(v[0], 1, {5, 6}), {4, 2}); }),
            {50, 50, 110, 110, 170, 170, 230, 230}, {4, 2});
-    expect(of({x}, [](const Values& v) { return sort(slice(v[0], 0, 0, 1), 1, true).values; }), {50, 40, 30, 20, 10, 0},
+    expect(of({x}, [](const Values& v) { return sort(slice(v[0], 0, {0, 1}), 1, true).values; }), {50, 40, 30, 20, 10, 0},
            {1, 6});
     // Large enough for the tiles and threads.
     Array large(dtype, {513, 700});
@@ -620,14 +619,13 @@ TEST_CASE("every op takes small integers as NumPy does, or refuses them") {
           mixed[i] = whole[i].astype(dtype);
           tried(*op, mixed, sample.attributes);
         }
-        if (op->attributes.empty()) continue;
         if (sample.attributes.find("dtype")) tried(*op, small, sample.attributes.with("dtype", dtype));
       }
     }
   }
   // These, at least.
   for (const char* const name :
-       {"add", "sub", "mul", "neg", "abs", "sign", "square", "maximum", "minimum", "less", "less_equal", "greater",
+       {"add", "sub", "mul", "neg", "abs", "square", "maximum", "minimum", "less", "less_equal", "greater",
         "greater_equal", "equal", "not_equal", "where", "reshape", "transpose", "slice", "concat", "split", "broadcast_to",
         "sum", "max", "min", "argmax", "sort", "topk", "cast", "slice_update", "stop_gradient"})
     CHECK(taken.contains(name));
