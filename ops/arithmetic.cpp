@@ -14,17 +14,17 @@ namespace chainrule {
 
 namespace {
 
-// Broadcast inputs of one dtype, int64 included.
+// Broadcast inputs of one dtype, integers included.
 Type number_shape(const OpCall& call) {
   call.require_same_dtype();
-  if (call.dtype(0) != int64) return broadcast_shape(call);
+  if (!is_integer(call.dtype(0))) return broadcast_shape(call);
   Shape shape = call.shape(0);
   for (std::size_t i = 1; i < call.size(); ++i) {
     const Shape left = shape;
     if (!broadcast(left, call.shape(i), shape))
       call.fail("shapes that broadcast", fmt::format("{} and {}", to_string(left), to_string(call.shape(i))));
   }
-  return {int64, shape};
+  return {call.dtype(0), shape};
 }
 
 CHAINRULE_EARLY const Sample matrix_and_row{.inputs = {uniform({3, 4}, -2, 2), uniform({4}, 1, 3)}};

@@ -101,7 +101,7 @@ CHAINRULE_EARLY const BuiltinOp slice_update_op = register_op({
           forward.kernel = [](KernelCall& call) -> KernelRun {
             const Places places(call);
             const std::size_t bytes = static_cast<std::size_t>(count(call.output.shape)) * size_of(call.output.dtype);
-            return visit_dtype(call.output.dtype, [&](auto t) -> KernelRun {
+            return visit_bits(call.output.dtype, [&](auto t) -> KernelRun {
               using T = decltype(t);
               return [places, bytes](const KernelBuffers& buffers) {
                 if (buffers.inputs[0] != buffers.output && bytes > 0)
@@ -144,7 +144,12 @@ CHAINRULE_EARLY const BuiltinOp iota_op = register_op({
           forward.kernel = [](KernelCall& call) -> KernelRun {
             return visit_dtype(call.output.dtype, [&](auto t) -> KernelRun {
               using T = decltype(t);
-              return [n = count(call.output.shape)](const KernelBuffers& buffers) {
+              const std::int64_t size = count(call.output.shape);
+              if (is_integer(call.output.dtype) && size > 0 && !detail::keeps_meaning<T>(size - 1))
+                throw Error(call.at, call.op,
+                            fmt::format("requires numbers that {} can be, got a size of {}", name(call.output.dtype),
+                                        size));
+              return [n = size](const KernelBuffers& buffers) {
                 auto* out = static_cast<T*>(buffers.output);
                 for (std::int64_t i = 0; i < n; ++i) out[i] = static_cast<T>(i);
               };

@@ -73,6 +73,9 @@ CHAINRULE_EARLY const BuiltinOp extent_op = register_op({
           forward.kernel = [](KernelCall& call) -> KernelRun {
             const auto number = count(evaluate(call.attributes.get<Shape>("shape"), Sizes{}));
             return visit_dtype(call.output.dtype, [&](auto t) -> KernelRun {
+              if (is_integer(call.output.dtype) && !detail::keeps_meaning<decltype(t)>(number))
+                throw Error(call.at, call.op,
+                            fmt::format("requires a number that {} can be, got {}", name(call.output.dtype), number));
               return [value = static_cast<decltype(t)>(number)](const KernelBuffers& buffers) {
                 *static_cast<decltype(t)*>(buffers.output) = value;
               };

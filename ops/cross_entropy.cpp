@@ -559,6 +559,8 @@ Value binary_cross_entropy(Value probabilities, Value y, Reduction reduction, Lo
 }
 
 Value softmax_cross_entropy(Value logits, Value labels, std::int64_t axis, Location at) {
+  if (labels.defined() && is_integer(labels.dtype()))
+    return softmax_cross_entropy(logits, labels, CrossEntropyOptions{.axis = axis}, at);
   if (!logits.defined() || !labels.defined() || labels.dtype() != int64)
     return apply(softmax_cross_entropy_op, {logits, labels}, {{"axis", axis}}, at);
   return softmax_cross_entropy(logits, labels, CrossEntropyOptions{.axis = axis}, at);
@@ -568,6 +570,8 @@ Value softmax_cross_entropy(Value logits, Value labels, const CrossEntropyOption
   constexpr std::string_view op = "softmax_cross_entropy";
   at = detail::scoped(at);
   require_defined(op, at, logits, labels);
+  if (is_integer(labels.dtype()) && labels.dtype() != int64)
+    return detail::attempt(labels, [&] { return softmax_cross_entropy(logits, cast(labels, int64, at), options, at); });
   return detail::attempt({logits, labels, options.class_weights}, [&] {
     const detail::LocationScope scope(at);
     const ClassCosts costs(op, "logits", logits, labels, options, at);
@@ -585,6 +589,9 @@ Value nll_loss(Value log_probabilities, Value classes, const CrossEntropyOptions
   constexpr std::string_view op = "nll_loss";
   at = detail::scoped(at);
   require_defined(op, at, log_probabilities, classes);
+  if (is_integer(classes.dtype()) && classes.dtype() != int64)
+    return detail::attempt(classes,
+                           [&] { return nll_loss(log_probabilities, cast(classes, int64, at), options, at); });
   return detail::attempt({log_probabilities, classes, options.class_weights}, [&] {
     const detail::LocationScope scope(at);
     const ClassCosts costs(op, "log_probabilities", log_probabilities, classes, options, at);
@@ -599,6 +606,8 @@ Value nll_loss(Value log_probabilities, Value classes, const CrossEntropyOptions
 
 Value one_hot(Value indices, std::int64_t classes, DType dtype, std::int64_t axis, Location at) {
   if (classes < 0) throw Error(at, "one_hot", fmt::format("requires classes of 0 or more, got {}", classes));
+  if (indices.defined() && is_integer(indices.dtype()) && indices.dtype() != int64)
+    return detail::attempt(indices, [&] { return one_hot(cast(indices, int64, at), classes, dtype, axis, at); });
   return apply(one_hot_op, {indices}, {{"classes", Shape{classes}}, {"dtype", dtype}, {"axis", axis}}, at);
 }
 

@@ -9,6 +9,7 @@
 #include <chainrule/framework/graph/attempt.hpp>
 #include <chainrule/framework/graph/op_family.hpp>
 #include <chainrule/framework/kernels/lines.hpp>
+#include <chainrule/ops/control.hpp>
 #include <chainrule/ops/layout.hpp>
 
 CHAINRULE_OP_FAMILY(indexing)
@@ -115,7 +116,7 @@ Forward take_kernel() {
   forward.may_throw = true;
   forward.kernel = [](KernelCall& call) -> KernelRun {
     const Places places(call, call.inputs[1].shape, call.inputs[0].shape[axis_of(call.attributes)]);
-    return visit_dtype(call.output.dtype, [&](auto t) -> KernelRun {
+    return visit_bits(call.output.dtype, [&](auto t) -> KernelRun {
       using T = decltype(t);
       return [places](const KernelBuffers& buffers) {
         const auto* x = static_cast<const T*>(buffers.inputs[0]);
@@ -197,6 +198,8 @@ CHAINRULE_EARLY const BuiltinOp scatter_add_op = register_op({
 }  // namespace
 
 Value take_along_axis(Value x, Value indices, std::int64_t axis, Location at) {
+  if (indices.defined() && is_integer(indices.dtype()) && indices.dtype() != int64)
+    return detail::attempt(indices, [&] { return take_along_axis(x, cast(indices, int64, at), axis, at); });
   if (!x.defined() || !indices.defined() || x.rank() != indices.rank() || x.rank() == 0)
     return apply(take_op, {x, indices}, {{"axis", axis}}, at);  // which says what is wrong
   const std::size_t along = normalize_axis(axis, x.rank(), take_op->name, detail::scoped(at));
@@ -215,6 +218,9 @@ Value take_along_axis(Value x, Value indices, std::int64_t axis, Location at) {
 }
 
 Value scatter_add_along_axis(Value x, Value indices, Dimension extent, std::int64_t axis, Location at) {
+  if (indices.defined() && is_integer(indices.dtype()) && indices.dtype() != int64)
+    return detail::attempt(indices,
+                           [&] { return scatter_add_along_axis(x, cast(indices, int64, at), extent, axis, at); });
   return apply(scatter_add_op, {x, indices}, {{"axis", axis}, {"extent", Shape{extent}}}, at);
 }
 

@@ -15,10 +15,10 @@ namespace chainrule {
 
 namespace {
 
-// Floating, or int64 for the functions that have whole results.
+// Floating, or integers for the functions that have whole results.
 Type number_shape(const OpCall& call) {
   call.require_inputs(1);
-  if (call.dtype(0) != int64) call.require_floating(0);
+  if (!is_integer(call.dtype(0))) call.require_floating(0);
   return call.type(0);
 }
 
@@ -234,7 +234,7 @@ Value ceil(Value x, Location at) { return apply(ceil_op, {x}, {}, at); }
 Value clip(Value x, Number low, Number high, Location at) {
   if (!(low.as<double>() <= high.as<double>()))
     throw Error(at, "clip", fmt::format("requires low <= high, got {} and {}", low.to_string(), high.to_string()));
-  if (x.defined() && x.dtype() == int64) {  // whose bounds are exact
+  if (x.defined() && is_integer(x.dtype())) {  // whose bounds are exact
     const auto bound = [&](Number number) { return number.visit([&](auto value) { return Operand(value, at); }); };
     return detail::attempt(x, [&] { return minimum(Operand(maximum(Operand(x, at), bound(low)), at), bound(high)); });
   }

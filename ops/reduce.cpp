@@ -43,6 +43,13 @@ Type reduced_shape(const OpCall& call) {
   return out;
 }
 
+// Of integers int64, as NumPy's: what few bits hold soon overflow.
+Type sum_shape(const OpCall& call) {
+  Type out = reduced_shape(call);
+  if (is_integer(out.dtype)) out.dtype = int64;
+  return out;
+}
+
 Type floating_reduced_shape(const OpCall& call) {
   call.require_inputs(1);
   call.require_floating(0);
@@ -133,9 +140,9 @@ std::vector<Sample> reduction_samples(bool empty) {
 
 CHAINRULE_EARLY const BuiltinOp sum_op = register_op({
     .name = "sum",
-    .doc = "The sum over axes; floating sums are made pairwise in blocks.",
+    .doc = "The sum over axes; floating sums are made pairwise in blocks, those of integers are int64.",
     .attributes = reduction_attributes,
-    .shape = reduced_shape,
+    .shape = sum_shape,
     .forward = reduction(kernels::Reduction::sum),
     .gradient = [](const Node& node, Value dy) -> Values {
       return {broadcast_to(keep(node, dy), node.input(0).shape())};

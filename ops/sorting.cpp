@@ -108,7 +108,7 @@ Forward first_in_order(std::string descending) {
 
 Types values_and_indices(const OpCall& call, std::optional<std::int64_t> k) {
   call.require_inputs(1);
-  if (call.dtype(0) == boolean) call.fail("float32, float64 or int64", name(boolean));
+  if (call.dtype(0) == boolean) call.fail("float32, float64 or an integer", name(boolean));
   const std::size_t axis = axis_of(call.attributes());
   Shape shape = call.shape(0);
   if (k) {

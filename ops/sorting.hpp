@@ -12,7 +12,7 @@ struct Sorted {
 };
 
 // The elements along an axis, smallest first, or with `descending` greatest first. Equal ones stay in their order
-// (-0 equals 0), NaN are last either way, where NumPy has them. float32, float64 or int64. The gradient of the values
+// (-0 equals 0), NaN are last either way, where NumPy has them. Of numbers of any dtype. The gradient of the values
 // goes to the elements that they came from; where elements are equal, that is a subgradient.
 Sorted sort(Value x, std::int64_t axis = -1, bool descending = false, Location at = Location::here());
 // The indices of sort(): numpy.argsort(kind="stable").

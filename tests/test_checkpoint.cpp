@@ -274,7 +274,18 @@ TEST_CASE("A checkpoint's floating numbers are rounded to the State's width, its
   CHECK(load("F32", tenths32, cr::float64)[1] == 0x1.99999ap-4);
   CHECK(load("I32", unhex("ffffffff07000000"), cr::int64).identical(cr::Array({-1, 7}).astype(cr::int64)));
   CHECK(load("U8", unhex("ff07"), cr::int64).identical(cr::Array({255, 7}).astype(cr::int64)));
+  CHECK(load("I32", unhex("ffffffff07000000"), cr::int32).identical(cr::Array({-1, 7}).astype(cr::int32)));
+  CHECK(load("I64", unhex("ffffffffffffffff0700000000000000"), cr::int32)
+            .identical(cr::Array({-1, 7}).astype(cr::int32)));
+  CHECK(load("U8", unhex("ff07"), cr::uint8).identical(cr::Array({255, 7}).astype(cr::uint8)));
+  CHECK(load("I16", unhex("ff000700"), cr::uint8).identical(cr::Array({255, 7}).astype(cr::uint8)));
   // What would lose its meaning.
+  CHECK_THAT(error_text([&] { load("I16", unhex("00010700"), cr::uint8); }),
+             ContainsSubstring("'w': the number 256, which is too large for uint8"));
+  CHECK_THAT(error_text([&] { load("I8", unhex("ff07"), cr::uint8); }),
+             ContainsSubstring("'w': the number -1, which is none of uint8"));
+  CHECK_THAT(error_text([&] { load("U32", unhex("00000080ffffffff"), cr::int32); }),
+             ContainsSubstring("'w': the number 2147483648, which is too large for int32"));
   const std::string large = unhex("000000000000f07f9a9999999999e97f");  // inf, 1.4e308
   CHECK(load("F64", large.substr(0, 8) + large.substr(0, 8), cr::float32)[0] ==
         std::numeric_limits<double>::infinity());

@@ -911,6 +911,6 @@ TEST_CASE("an op that cannot be checked or run is not registered") {
 TEST_CASE("what int64 has of the micro-operations, shape rules and kernels agree upon") {
   for (std::size_t m = 0; m < micro_count; ++m) {
     CAPTURE(m);
-    CHECK(has_integers(static_cast<Micro>(m)) == (kernels::integer_micro(m, 0) != nullptr));
+    CHECK(has_integers(static_cast<Micro>(m)) == (kernels::integer_micro<std::int64_t>(m, 0) != nullptr));
   }
 }

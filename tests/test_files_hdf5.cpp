@@ -85,7 +85,7 @@ TEST_CASE("load_hdf5 reads data sets of numbers") {
   write_sample(path);
   const auto all = load_hdf5(path);
   REQUIRE(all.size() == 3);  // without the text
-  CHECK(all.at("bytes").identical(Array({{0, 1, 2}, {253, 254, 255}}).astype(chainrule::int64)));
+  CHECK(all.at("bytes").identical(Array({{0, 1, 2}, {253, 254, 255}}).astype(chainrule::uint8)));
   CHECK(all.at("floats").identical(Array({1.5, -2.5}).astype(chainrule::float32)));
   CHECK(all.at("group/doubles").identical(Array({{0.1}, {0.2}, {0.3}})));
   for (const auto& [name, array] : all) {
@@ -109,6 +109,11 @@ TEST_CASE("load_hdf5 reads every kind of number") {
     const std::int64_t integers[] = {-5, std::numeric_limits<std::int64_t>::max()};
     file.set("i64", H5T_STD_I64BE, H5T_NATIVE_INT64, {2}, integers);
     file.set("i16", H5T_STD_I16BE, H5T_NATIVE_INT64, {1}, integers);
+    const std::int32_t words[] = {-7, std::numeric_limits<std::int32_t>::max()};
+    file.set("i32", H5T_STD_I32BE, H5T_NATIVE_INT32, {2}, words);
+    const std::uint32_t unsigned_words[] = {7, std::numeric_limits<std::uint32_t>::max()};
+    file.set("u32", H5T_STD_U32LE, H5T_NATIVE_UINT32, {2}, unsigned_words);
+    file.set("i8", H5T_STD_I8LE, H5T_NATIVE_SCHAR, {3}, truths);
     const std::uint64_t small = 7;
     const std::uint64_t large = std::uint64_t{1} << 63;
     file.set("u64", H5T_STD_U64LE, H5T_NATIVE_UINT64, {1}, &small);
@@ -127,6 +132,9 @@ TEST_CASE("load_hdf5 reads every kind of number") {
   CHECK(load_hdf5(path, "bool").identical(Array({1, 0, 1}).astype(chainrule::boolean)));
   CHECK(load_hdf5(path, "i64").data<std::int64_t>()[1] == std::numeric_limits<std::int64_t>::max());
   CHECK(load_hdf5(path, "i16").identical(Array({-5}).astype(chainrule::int64)));
+  CHECK(load_hdf5(path, "i32").identical(Array({-7, 2147483647}).astype(chainrule::int32)));
+  CHECK(load_hdf5(path, "u32").identical(Array({7.0, 4294967295.0}).astype(chainrule::int64)));
+  CHECK(load_hdf5(path, "i8").identical(Array({1, 0, 1}).astype(chainrule::int64)));
   CHECK(load_hdf5(path, "u64").identical(Array({7}).astype(chainrule::int64)));
   CHECK(load_hdf5(path, "f16").identical(Array({1.5, -2.5}).astype(chainrule::float32)));
   CHECK(load_hdf5(path, "scalar").identical(Array(0.1)));
@@ -287,7 +295,7 @@ TEST_CASE("The course's cats") {
   if (path.empty()) return;
   const Array x = load_hdf5(path, "train_set_x");
   CHECK(x.shape() == Dims{209, 64, 64, 3});
-  CHECK(x.dtype() == chainrule::int64);
+  CHECK(x.dtype() == chainrule::uint8);
   CHECK(x(0, 0, 0, 0) == 17);  // the course's sanity check prints the first pixels: 17 31 56 22 33
   CHECK(x(0, 0, 0, 1) == 31);
   CHECK(x(0, 0, 0, 2) == 56);

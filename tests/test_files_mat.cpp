@@ -88,13 +88,14 @@ TEST_CASE("load_mat reads MATLAB's columns as rows") {
   const auto all = load_mat(path);
   CHECK(all.size() == 11);  // without the text
   CHECK(all.at("X").identical(Array({{1, 2, 3}, {4, 5, 6.5}})));
-  CHECK(all.at("y").identical(Array({{0.0}, {1.0}, {255.0}}).astype(chainrule::int64)));
+  CHECK(all.at("y").identical(Array({{0.0}, {1.0}, {255.0}}).astype(chainrule::uint8)));
   CHECK(all.at("cube").identical(Array({1, 3, 2, 4}).astype(chainrule::float32).reshape({2, 1, 2})));
   CHECK(all.at("truth").identical(Array({{1.0, 0.0}}).astype(chainrule::boolean)));
   CHECK(all.at("i8").item() == -8);
   CHECK(all.at("i16").item() == -16);
   CHECK(all.at("u16").item() == 65535);
-  CHECK(all.at("i32").item() == -32);
+  CHECK(all.at("u16").dtype() == chainrule::int64);
+  CHECK(all.at("i32").identical(Array({-32}).astype(chainrule::int32).reshape({1, 1})));
   CHECK(all.at("u32").item() == 4294967295.0);
   CHECK(*all.at("i64").data<std::int64_t>() == std::numeric_limits<std::int64_t>::min());
   CHECK(all.at("u64").item() == 64);
@@ -198,13 +199,16 @@ TEST_CASE("load_mat reads numbers however they are stored, as MATLAB's class of 
   const std::string bytes = "\1\2\xff\4";
   const auto got =
       loaded(header5() + variable(6, "double", 4, 2, bytes) + variable(7, "single", 4, 1, bytes) +
-             variable(13, "uint32", 4, 2, bytes) + variable(0x0206, "logical", 4, 2, bytes) +
+             variable(13, "uint32", 4, 2, bytes) + variable(9, "uint8", 4, 2, bytes) +
+             variable(12, "int32", 4, 1, bytes) + variable(0x0206, "logical", 4, 2, bytes) +
              // Up to 4 bytes may stand within the tag.
              element(14, element(6, word(6) + word(0)) + element(5, word(1) + word(2)) + word(1 | 1 << 16) +
                              std::string("z\0\0\0", 4) + word(2 | 2 << 16) + std::string("\7\b\0\0", 4)));
   CHECK(got.at("double").identical(Array({{1, 2, 255, 4}})));
   CHECK(got.at("single").identical(Array({{1, 2, -1, 4}}).astype(chainrule::float32)));
   CHECK(got.at("uint32").identical(Array({{1, 2, 255, 4}}).astype(chainrule::int64)));
+  CHECK(got.at("uint8").identical(Array({{1, 2, 255, 4}}).astype(chainrule::uint8)));
+  CHECK(got.at("int32").identical(Array({{1, 2, -1, 4}}).astype(chainrule::int32)));
   CHECK(got.at("logical").identical(Array({{1, 1, 1, 1}}).astype(chainrule::boolean)));
   CHECK(got.at("z").identical(Array({{7, 8}})));
 }

@@ -54,9 +54,9 @@ TEST_CASE("load_npy reads what NumPy writes") {
   CHECK(loaded(npy(header("<i2", "(2, 3)", true), unhex("000003000100040002000500")))
             .identical(Array({{0, 1, 2}, {3, 4, 5}}).astype(chainrule::int64)));
   CHECK(loaded(npy(header(">i4", "(3,)"), unhex("ffffffff0000000000000001")))
-            .identical(Array({-1, 0, 1}).astype(chainrule::int64)));
+            .identical(Array({-1, 0, 1}).astype(chainrule::int32)));
   CHECK(loaded(npy(header("|b1", "(3,)"), unhex("010001"))).identical(Array({1, 0, 1}).astype(chainrule::boolean)));
-  CHECK(loaded(npy(header("|u1", "(3,)"), unhex("00ff80"))).identical(Array({0, 255, 128}).astype(chainrule::int64)));
+  CHECK(loaded(npy(header("|u1", "(3,)"), unhex("00ff80"))).identical(Array({0, 255, 128}).astype(chainrule::uint8)));
   CHECK(loaded(npy(header("|i1", "(2,)"), unhex("ff7f"))).identical(Array({-1, 127}).astype(chainrule::int64)));
   CHECK(loaded(npy(header("<u2", "(1,)"), unhex("ffff")))[0] == 65535);
   CHECK(loaded(npy(header("<u4", "(1,)"), unhex("ffffffff")))[0] == 4294967295.0);
@@ -92,11 +92,12 @@ TEST_CASE("load_npy reads the later versions of the format") {
 TEST_CASE("save_npy writes what load_npy reads and NumPy would write") {
   const TemporaryFolder folder;
   const std::string path = folder / "x.npy";
-  for (const auto dtype : {chainrule::float32, chainrule::float64, chainrule::int64, chainrule::boolean})
+  for (const auto dtype : {chainrule::float32, chainrule::float64, chainrule::int64, chainrule::int32,
+                           chainrule::uint8, chainrule::boolean})
     for (const Dims& shape :
          {Dims{}, Dims{1}, Dims{3}, Dims{0}, Dims{2, 3}, Dims{2, 0, 3}, Dims{1, 2, 3, 1, 2, 1, 1, 2}}) {
       Array array(dtype, shape);
-      for (std::int64_t i = 0; i < array.size(); ++i) array.set(i, dtype == chainrule::boolean ? i % 2 : i * 3 - 5);
+      for (std::int64_t i = 0; i < array.size(); ++i) array.set(i, dtype == chainrule::boolean ? i % 2 : i * 3 - (dtype == chainrule::uint8 ? 0 : 5));
       save_npy(path, array);
       CHECK(load_npy(path).identical(array));
     }
@@ -106,6 +107,10 @@ TEST_CASE("save_npy writes what load_npy reads and NumPy would write") {
             unhex("000000000000f83f00000000000000c00000000000000840000000000000104000000000000014400000000000001840")));
   save_npy(path, Array({1, 0}).astype(chainrule::boolean));
   CHECK(chainrule::test::read_file(path) == npy(header("|b1", "(2,)"), unhex("0100")));
+  save_npy(path, Array({200, 7}).astype(chainrule::uint8));
+  CHECK(chainrule::test::read_file(path) == npy(header("|u1", "(2,)"), unhex("c807")));
+  save_npy(path, Array({-2, 7}).astype(chainrule::int32));
+  CHECK(chainrule::test::read_file(path) == npy(header("<i4", "(2,)"), unhex("feffffff07000000")));
   CHECK(folder.files() == 1);
 }
 

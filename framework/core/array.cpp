@@ -193,9 +193,9 @@ Array Array::transpose() const {
   if (rank() != 2)
     throw Error("array", fmt::format("transpose requires a matrix, got {}", chainrule::to_string(shape_)));
   Array out(dtype_, Dims{shape_[1], shape_[0]});
-  visit_dtype(dtype_, [&](auto t) {
-    const auto* from = data<decltype(t)>();
-    auto* to = out.data<decltype(t)>();
+  visit_bits(dtype_, [&](auto t) {
+    const auto* from = static_cast<const decltype(t)*>(raw());
+    auto* to = static_cast<decltype(t)*>(out.raw());
     for (std::int64_t i = 0; i < shape_[0]; ++i)
       for (std::int64_t j = 0; j < shape_[1]; ++j) to[j * shape_[0] + i] = from[i * shape_[1] + j];
   });
@@ -209,7 +209,7 @@ bool Array::identical(const Array& other) const {
 
 std::string Array::to_string(int precision) const {
   const auto number = [&](std::int64_t i) {
-    return dtype_ == int64 ? fmt::format("{}", data<std::int64_t>()[i]) : fmt::format("{:.{}g}", (*this)[i], precision);
+    return is_integer(dtype_) ? fmt::format("{}", at<std::int64_t>(i)) : fmt::format("{:.{}g}", (*this)[i], precision);
   };
   if (rank() == 0) return number(0);
   constexpr std::int64_t edge = 3;  // of an axis longer than 2 * edge + 1, this many from each end
@@ -240,14 +240,17 @@ std::string Array::to_string(int precision) const {
 
 namespace {
 
-// float64 > float32 > int64 > bool, but a scalar does not widen an array of floats.
+// float64 > float32 > int64 > int32 > uint8 > bool, but a scalar does not widen an array of its kind, nor one of floats.
 DType common_dtype(const Array& a, const Array& b) {
-  const auto rank_of = [](const Array& x) {
-    return x.dtype() == float64 ? 3 : x.dtype() == float32 ? 2 : x.dtype() == int64 ? 1 : 0;
+  constexpr DType widest_first[] = {float64, float32, int64, int32, uint8, boolean};
+  DType dtype = *std::find_if(std::begin(widest_first), std::end(widest_first),
+                              [&](DType of) { return of == a.dtype() || of == b.dtype(); });
+  const auto takes = [](const Array& array, const Array& scalar) {
+    return array.rank() > 0 && scalar.rank() == 0 &&
+           (is_floating(array.dtype()) || (is_integer(array.dtype()) && !is_floating(scalar.dtype())));
   };
-  DType dtype = rank_of(a) >= rank_of(b) ? a.dtype() : b.dtype();
-  if (a.rank() == 0 && b.rank() > 0 && is_floating(b.dtype())) dtype = b.dtype();
-  if (b.rank() == 0 && a.rank() > 0 && is_floating(a.dtype())) dtype = a.dtype();
+  if (takes(a, b)) dtype = a.dtype();
+  if (takes(b, a)) dtype = b.dtype();
   return dtype == boolean ? int64 : dtype;
 }
 
@@ -279,19 +282,23 @@ Array combine(const Array& a, const Array& b, std::string_view op, F f) {
     throw Error(
         op, fmt::format("requires shapes that broadcast, got {} and {}", to_string(a.shape()), to_string(b.shape())));
   DType dtype = common_dtype(a, b);
-  if (op == "divide" && dtype == int64) dtype = float64;
+  if (op == "divide" && is_integer(dtype)) dtype = float64;
   const Array x = a.astype(dtype);
   const Array y = b.astype(dtype);
   const Dims dims = evaluate(shape, Sizes{});
   Array out(dtype, dims);
   visit_dtype(dtype, [&](auto t) {
     using T = decltype(t);
+    // Unsigned numbers wrap around, which signed ones must not.
+    using Computed = std::conditional_t<std::is_integral_v<T>, std::uint64_t, T>;
     if constexpr (!std::is_same_v<T, bool>) {
       const T* px = x.data<T>();
       const T* py = y.data<T>();
       T* to = out.data<T>();
       for_each_pair(dims, broadcast_strides(x.shape(), dims), broadcast_strides(y.shape(), dims),
-                    [&](std::int64_t ix, std::int64_t iy) { *to++ = static_cast<T>(f(px[ix], py[iy])); });
+                    [&](std::int64_t ix, std::int64_t iy) { 
+                      *to++ = static_cast<T>(f(static_cast<Computed>(px[ix]), static_cast<Computed>(py[iy])));
+                    });
     }
   });
   return out;

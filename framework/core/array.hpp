@@ -59,8 +59,9 @@ class Array {
   }
   ~Array() = default;
 
-  // A scalar (shape {}): double and float keep their type, integers become int64. (One above INT64_MAX throws Error,
-  // here and below.)
+  // A scalar (shape {}): double, float, bool and std::uint8_t keep their type, other integers become int64. (One above
+  // INT64_MAX throws Error, here and below.) So do the elements of containers: an int32 array is made from numbers by
+  // from() with a dtype, or by astype().
   template <class T>
   requires std::is_arithmetic_v<T> Array(T value, Location at = Location::here())
       : Array(dtype_of<T>(), Dims{}) {  // NOLINT: a number is an array of shape {}
@@ -90,6 +91,16 @@ class Array {
     for (std::int64_t i = 0; i < out.size(); ++i) to[i] = detail::stored(values[i]);
     return out;
   }
+  // The same in another dtype than the numbers' own, converted as set() does: from(pointer_to_int, {n}, int32).
+  template <class T>
+  static Array from(const T* values, const Dims& shape, DType dtype) {
+    Array out(dtype, shape);
+    visit_dtype(dtype, [&](auto t) {
+      auto* to = out.data<decltype(t)>();
+      for (std::int64_t i = 0; i < out.size(); ++i) to[i] = detail::convert_number<decltype(t)>(values[i]);
+    });
+    return out;
+  }
 
   [[nodiscard]] DType dtype() const { return dtype_; }
   [[nodiscard]] const Dims& shape() const { return shape_; }
@@ -99,15 +110,18 @@ class Array {
 
   [[nodiscard]] void* raw() { return storage_.get(); }
   [[nodiscard]] const void* raw() const { return storage_.get(); }
-  // The elements, row-major, 64-byte aligned. T must be the C++ type of dtype(); throws Error where it is not.
+  // The elements, row-major, 64-byte aligned. T must be the C++ type of dtype() - float, double, std::int64_t,
+  // std::int32_t, std::uint8_t or bool; throws Error where it is not.
   template <class T>
+  requires detail::is_element<T>
   [[nodiscard]] T* data() {
-    if (dtype_of<T>() != dtype_) detail::throw_wrong_element_type(dtype_, dtype_of<T>());
+    if (detail::element_dtype<T>() != dtype_) detail::throw_wrong_element_type(dtype_, detail::element_dtype<T>());
     return static_cast<T*>(raw());
   }
   template <class T>
+  requires detail::is_element<T>
   [[nodiscard]] const T* data() const {
-    if (dtype_of<T>() != dtype_) detail::throw_wrong_element_type(dtype_, dtype_of<T>());
+    if (detail::element_dtype<T>() != dtype_) detail::throw_wrong_element_type(dtype_, detail::element_dtype<T>());
     return static_cast<const T*>(raw());
   }
 
@@ -133,8 +147,8 @@ class Array {
   // Sets one element, whole numbers exactly, others converted as at() does.
   void set(std::int64_t flat_index, Number value);
 
-  // The same numbers in another dtype, rounded as C++ does (throws Error for NaN and numbers beyond 2^63 as int64); the
-  // same numbers in another shape of the same size.
+  // The same numbers in another dtype, rounded as C++ does (throws Error for NaN and numbers beyond the range of an
+  // integer dtype, where the op cast() gives some number); the same numbers in another shape of the same size.
   [[nodiscard]] Array astype(DType dtype) const;
   [[nodiscard]] Array reshape(const Dims& shape) const;
   [[nodiscard]] Array transpose() const;  // of a matrix
@@ -199,8 +213,9 @@ std::string element_text(const Block& from, std::int64_t index);
 
 }  // namespace detail
 
-// Elementwise arithmetic with NumPy's broadcasting and the wider dtype of both, for preparing data and initial
-// values. (A C++ number takes the array's dtype, unless a fraction meets integers.)
+// Elementwise arithmetic with NumPy's broadcasting and the wider dtype of both - float64, float32, int64, int32, uint8,
+// in this order - for preparing data and initial values. (A C++ number takes the array's dtype, unless a fraction meets
+// integers; an integer that it cannot be throws Error.) Integers wrap around, as NumPy's do; their quotients are float64.
 Array operator+(const Array& a, const Array& b);
 Array operator-(const Array& a, const Array& b);
 Array operator*(const Array& a, const Array& b);

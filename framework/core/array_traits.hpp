@@ -76,6 +76,14 @@ struct StorageOf<int64> {
   using type = std::int64_t;
 };
 template <>
+struct StorageOf<int32> {
+  using type = std::int32_t;
+};
+template <>
+struct StorageOf<uint8> {
+  using type = std::uint8_t;
+};
+template <>
 struct StorageOf<boolean> {
   using type = bool;
 };
@@ -109,8 +117,7 @@ StorageType<E> stored(const E& element, Location at = {}) {
 
 // Whether memory that holds E is memory as Arrays have it.
 template <class E>
-concept StoredElement = std::is_arithmetic_v<E> &&
-    (std::same_as<E, StorageType<E>> || (std::signed_integral<E> && sizeof(E) == sizeof(std::int64_t)));
+concept StoredElement = is_element<E>;
 
 // ---- xtensor's, and what is like them
 
@@ -340,6 +347,11 @@ template <class T>
 concept ForeignBlock = requires(const T& t) {
   requires StoredElement<std::remove_cvref_t<decltype(*ArrayTraits<T>::block(t))>>;
 };
+// Of its memory: int32 of int, which a copy makes int64.
+template <ForeignBlock T>
+constexpr DType block_dtype() {
+  return element_dtype<std::remove_cvref_t<decltype(*ArrayTraits<T>::block(std::declval<const T&>()))>>();
+}
 
 template <class T>
 concept ForeignContainer = requires(const Dims& shape) {

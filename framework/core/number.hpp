@@ -61,6 +61,21 @@ constexpr To convert_number(From value) {
   return static_cast<To>(value);
 }
 
+// The conversion of the op cast, which has a result for every number, NumPy's on x86-64. Anything but 0 is true. An
+// integer keeps its low bits. The fraction of a floating number is cut off, and where that is beyond the range of int64
+// or int32, or NaN, it becomes the least int64 or int32; to uint8 it goes by way of int32, of which the low byte is kept.
+template <class To, class From>
+constexpr To cast_number(From value) {
+  if constexpr (std::same_as<To, bool>) {
+    return value != From{0};
+  } else if constexpr (std::floating_point<From> && std::integral<To>) {
+    using Whole = std::conditional_t<(sizeof(To) > sizeof(std::int32_t)), std::int64_t, std::int32_t>;
+    return static_cast<To>(convertible<Whole>(value) ? static_cast<Whole>(value) : std::numeric_limits<Whole>::min());
+  } else {
+    return static_cast<To>(value);
+  }
+}
+
 }  // namespace detail
 
 // A C++ number as an argument. Throws Error for an unsigned one above INT64_MAX.

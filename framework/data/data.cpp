@@ -52,10 +52,10 @@ void gather_into(Array& to, const Array& from, std::size_t axis, std::span<const
   std::int64_t inner = 1;
   for (std::size_t i = 0; i < axis; ++i) outer *= shape[i];
   for (std::size_t i = axis + 1; i < shape.rank(); ++i) inner *= shape[i];
-  visit_dtype(from.dtype(), [&](auto t) {
+  visit_bits(from.dtype(), [&](auto t) {
     using T = decltype(t);
-    const T* source = from.data<T>();
-    T* out = to.data<T>();
+    const T* source = static_cast<const T*>(from.raw());
+    T* out = static_cast<T*>(to.raw());
     for (std::int64_t o = 0; o < outer; ++o, source += all * inner) {
       if (order.empty()) {
         out = std::copy_n(source + first * inner, examples * inner, out);

@@ -1,8 +1,8 @@
 // Files of numbers: NumPy, MATLAB, HDF5, CSV, IDX. These functions are in the library chainrule::files, which a program
 // that calls them links (the core library needs none of the formats' libraries).
 //
-// Numbers keep their kind: floating ones are float32 or float64 as stored (16-bit ones become float32), integers of
-// all widths become int64, logical values bool.
+// Numbers keep their kind: floating ones are float32 or float64 as stored (16-bit ones become float32), unsigned bytes
+// uint8, signed integers of 32 bits int32, those of all other widths int64, logical values bool.
 //
 // A file that is missing, empty, truncated, of another format or damaged throws one Error that names the file, what
 // was required of it and what was found: "load_npy: requires a NumPy file (.npy), got 'x.npy': ...". Where the format
@@ -99,7 +99,7 @@ Csv load_csv(const std::string& path, const CsvOptions& options = {}, Location a
 
 // ---- IDX
 
-// The format of the MNIST data sets, plain or compressed by gzip.
+// The format of the MNIST data sets, plain or compressed by gzip. (Those are uint8, a byte a pixel.)
 Array load_idx(const std::string& path, Location at = Location::here());
 
 struct TrainTest {

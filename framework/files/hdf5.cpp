@@ -237,7 +237,9 @@ class Hdf5Reader {
     if (type == "double") return float64;
     if (type == "single") return float32;
     if (type == "logical") return boolean;
-    for (const char* const integer : {"int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"})
+    if (type == "uint8") return uint8;
+    if (type == "int32") return int32;
+    for (const char* const integer : {"int8", "int16", "uint16", "uint32", "int64", "uint64"})
       if (type == integer) return int64;
     throw Unsupported(fmt::format("an object of class '{}'", printable(type)));
   }

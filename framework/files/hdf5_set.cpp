@@ -103,6 +103,8 @@ DType dtype_of(hid_t type, Hdf5Kind file_kind) {
   const H5T_class_t kind = H5Tget_class(type);
   const std::size_t bytes = H5Tget_size(type);
   if (kind == H5T_ENUM && is_logical(type)) return boolean;
+  if (kind == H5T_INTEGER && bytes == 1 && H5Tget_sign(type) == H5T_SGN_NONE) return uint8;
+  if (kind == H5T_INTEGER && bytes == 4 && H5Tget_sign(type) == H5T_SGN_2) return int32;
   if (kind == H5T_INTEGER && bytes <= 8) return int64;
   if (kind == H5T_FLOAT && bytes <= 8) return bytes <= 4 ? float32 : float64;
   if (kind == H5T_COMPOUND && file_kind == Hdf5Kind::matlab) throw Unsupported("complex numbers");
@@ -117,6 +119,8 @@ bool is_large(hid_t type) {
 // How numbers of a type are to lie in an array's memory.
 hid_t memory_type(hid_t type, DType dtype) {
   if (dtype == boolean) return H5Tget_class(type) == H5T_ENUM ? type : H5T_NATIVE_UCHAR;
+  if (dtype == uint8) return H5T_NATIVE_UINT8;
+  if (dtype == int32) return H5T_NATIVE_INT32;
   if (dtype == int64) return is_large(type) ? H5T_NATIVE_UINT64 : H5T_NATIVE_INT64;
   return dtype == float32 ? H5T_NATIVE_FLOAT : H5T_NATIVE_DOUBLE;
 }
@@ -157,7 +161,9 @@ Array Hdf5SetReader::read(hid_t set, std::optional<DType> wanted) {
   if (type < 0 || space < 0) damaged(set);
   const DType own = dtype_of(type, kind_);
   if (H5Sget_simple_extent_type(space) == H5S_NULL) throw Unsupported("no numbers at all");
-  const DType dtype = wanted.value_or(own);
+  DType dtype = wanted.value_or(own);
+  // The HDF5 library would cut what does not fit.
+  if ((dtype == uint8 || dtype == int32) && own != dtype) dtype = int64;
   sender_.allow_all_memory();
   const Dims shape = shape_of(set, space, dtype);
   if (count(shape) == 0) return Array(dtype, shape);

@@ -143,6 +143,7 @@ Dataset load_images(const std::string& folder, const std::string& half, Location
     return shades;
   });
   out.y = load_idx(labels);
+  if (is_integer(out.y.dtype())) out.y = out.y.astype(int64);
   if (out.y.dtype() != int64 || !(out.y.shape() == Dims{out.x.shape()[0]}))
     labels.fail(fmt::format("{} {}, where {} whole numbers go with the images", name(out.y.dtype()),
                             to_string(out.y.shape()), out.x.shape()[0]));

@@ -224,7 +224,7 @@ class Level5 {
       case 16: variable.other = "a function"; break;
       default:
         if (type < 8 || type > 15) damaged(fmt::format("it is of the unknown class {}", type));
-        variable.dtype = int64;
+        variable.dtype = type == 9 ? uint8 : type == 12 ? int32 : int64;
     }
     if (logical && variable.other.empty()) variable.dtype = boolean;
     if (complex && variable.other.empty()) variable.other = "complex numbers";
@@ -255,7 +255,7 @@ class Level5 {
     const Dims shape = detail::checked_shape(file_, variable.extents, type->bytes);
     if (static_cast<std::uint64_t>(count(shape)) * type->bytes != element.bytes)
       damaged(fmt::format("shape {} with {} bytes of numbers", to_string(shape), element.bytes));
-    if (type->kind == Kind::floating && variable.dtype == int64) damaged("fractions in an array of whole numbers");
+    if (type->kind == Kind::floating && is_integer(variable.dtype)) damaged("fractions in an array of whole numbers");
     return detail::from_column_major(detail::decode(file_, from, *type, shape, where_, variable.dtype));
   }
 

@@ -188,14 +188,14 @@ Array read_npy(const File& file, Input& from, std::string_view where) {
 }
 
 std::string npy_header(const Array& array) {
-  constexpr std::string_view types[] = {"f4", "f8", "i8", "b1"};
+  constexpr std::string_view types[] = {"f4", "f8", "i8", "i4", "u1", "b1"};
   std::string shape;
   for (const std::int64_t extent : array.shape()) shape += fmt::format("{},{}", extent, array.rank() > 1 ? " " : "");
   if (array.rank() > 1) shape.resize(shape.size() - 2);
   std::string text = fmt::format("{{'descr': '{}{}', 'fortran_order': False, 'shape': ({}), }}",
-                                 array.dtype() == chainrule::boolean ? '|'
-                                 : big_endian                        ? '>'
-                                                                     : '<',
+                                 size_of(array.dtype()) == 1 ? '|'
+                                 : big_endian                ? '>'
+                                                             : '<',
                                  types[static_cast<std::size_t>(array.dtype())], shape);
   // The elements begin at a multiple of 64 bytes.
   const std::size_t before = magic.size() + 4;

@@ -232,9 +232,10 @@ class FusedStep final : public ChunkedGroup {
       const std::int64_t inner = strides[i].empty() ? 0 : strides[i].back();
       const bool one = count(e.type.shape) == 1;
       Way way = Way::loaded;
+      const bool in_place = strides[i] == whole || (by_row_ && inner == 1);
       if (plain && (one || (by_row_ && inner == 0)))
         way = Way::scalar;
-      else if (plain && (strides[i] == whole || (by_row_ && inner == 1)))
+      else if (in_place && (plain || (!e.generator && !one && can_generate_reading(e.type.dtype, dtype_))))
         way = Way::direct;
       ways.push_back(way);
       views_.push_back({joined, strides[i]});
@@ -250,7 +251,7 @@ class FusedStep final : public ChunkedGroup {
     numbers_.resize(numbers.size() * element_);
     visit_dtype(dtype_, [&](auto t) {
       for (std::size_t i = 0; i < numbers.size(); ++i) {
-        const auto value = static_cast<decltype(t)>(numbers[i]);
+        const auto value = cast_number<decltype(t)>(numbers[i]);
         std::memcpy(numbers_.data() + i * element_, &value, sizeof value);
       }
     });
@@ -375,8 +376,7 @@ class FusedStep final : public ChunkedGroup {
       std::int64_t offset = d.scalar ? 0 : place.begin;
       const Dims& strides = row_strides_[d.external];
       for (std::size_t i = 0; i < strides.rank(); ++i) offset += strides[i] * row_index[i];
-      at[d.slot] =
-          static_cast<char*>(const_cast<void*>(buffers.inputs[d.input])) + offset * static_cast<std::int64_t>(element_);
+      at[d.slot] = static_cast<char*>(const_cast<void*>(buffers.inputs[d.input])) + offset * d.element;
     }
     for (const TapeOutput& o : tape_.outputs)
       at[o.slot] = static_cast<char*>(buffers.outputs[o.output]) +

@@ -19,6 +19,8 @@ bool can_generate() { return generated_set().has_value(); }
 
 bool can_generate(Micro micro, DType dtype) { return can_generate() && VectorCode::has(micro, dtype); }
 
+bool can_generate_reading(DType from, DType to) { return can_generate() && VectorCode::converts(from, to); }
+
 std::shared_ptr<const GeneratedCode> generate(const VectorCode& code) {
   static std::mutex mutex;
   static std::unordered_map<std::string, std::weak_ptr<const GeneratedCode>> known;
@@ -45,6 +47,8 @@ namespace chainrule::detail {
 bool can_generate() { return false; }
 
 bool can_generate(Micro, DType) { return false; }
+
+bool can_generate_reading(DType, DType) { return false; }
 
 std::shared_ptr<const GeneratedCode> generate(const VectorCode&) {
   invariant(false, "machine code cannot be generated here");

@@ -28,6 +28,9 @@ bool can_generate();
 // Whether it knows code with this micro-operation.
 bool can_generate(Micro micro, DType dtype);
 
+// Whether it knows code that reads elements of a dtype and computes in another.
+bool can_generate_reading(DType from, DType to);
+
 // Equal codes are generated once for the whole process, while any of them is in use. Safe for threads.
 std::shared_ptr<const GeneratedCode> generate(const VectorCode& code);
 

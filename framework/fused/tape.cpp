@@ -19,7 +19,9 @@ kernels::MicroRun micro_run(DType dtype, Micro micro, unsigned scalars) {
   kernels::MicroRun found = nullptr;
   if (dtype == float32) found = kernels::table<float>().micro[m][scalars];
   if (dtype == float64) found = kernels::table<double>().micro[m][scalars];
-  if (dtype == int64) found = kernels::integer_micro(m, scalars);
+  if (dtype == int64) found = kernels::integer_micro<std::int64_t>(m, scalars);
+  if (dtype == int32) found = kernels::integer_micro<std::int32_t>(m, scalars);
+  if (dtype == uint8) found = kernels::integer_micro<std::uint8_t>(m, scalars);
   invariant(found != nullptr, fmt::format("micro-operation {} does not exist for {}", m, name(dtype)));
   return found;
 }
@@ -124,7 +126,8 @@ class Assembler {
       return slot_of_external_[e] = load.out;
     }
     const auto slot = static_cast<Slot>(direct_base + tape_.direct.size());
-    tape_.direct.push_back({slot, e, external.slots[0], ways_[e] == Way::scalar});
+    const auto element = static_cast<std::int64_t>(size_of(external.type.dtype));
+    tape_.direct.push_back({slot, e, external.slots[0], element, ways_[e] == Way::scalar});
     return slot_of_external_[e] = slot;
   }
 
@@ -139,6 +142,12 @@ class Assembler {
 
   [[nodiscard]] bool is_scalar(Source s) const {
     return s.from == Source::From::number || (s.from == Source::From::input && ways_[s.index] == Way::scalar);
+  }
+
+  // Of a source that is no single element.
+  [[nodiscard]] DType dtype_in_memory(Source s) const {
+    return s.from == Source::From::input && ways_[s.index] == Way::direct ? flat_.externals[s.index].type.dtype
+                                                                          : flat_.dtype;
   }
 
   // Gives a register back once instruction i has read it for the last time.
@@ -222,7 +231,7 @@ class Assembler {
     const auto read = [&](Source s) -> std::uint32_t {
       if (s.from == Source::From::instruction && s.index >= begin) return values[s.index - begin];
       if (s.from == Source::From::number) return code.number(number_base, s.index, flat_.numbers[s.index]);
-      return is_scalar(s) ? code.scalar(slot_of(s)) : code.stream(slot_of(s));
+      return is_scalar(s) ? code.scalar(slot_of(s)) : code.stream(slot_of(s), dtype_in_memory(s));
     };
     for (std::size_t i = begin; i < end; ++i) {
       const Instruction& instruction = flat_.instructions[i];

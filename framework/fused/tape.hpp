@@ -11,7 +11,7 @@ namespace chainrule::detail {
 
 // How an operand from outside is read.
 enum class Way : std::uint8_t {
-  direct,  // where it lies: along a row it is contiguous
+  direct,  // where it lies: along a row it is contiguous, and has the group's dtype or one that generated code converts
   scalar,  // where it lies: along a row it is one element
   loaded,  // element by element into a register: another dtype, short rows, a generator
 };
@@ -36,6 +36,7 @@ struct DirectOperand {
   Slot slot;
   std::size_t external;
   std::size_t input;  // in StepBuffers::inputs
+  std::int64_t element;
   bool scalar;
 };
 

@@ -253,7 +253,13 @@ std::uint32_t VectorCode::append(VectorInstruction instruction) {
   return it->second;
 }
 
-std::uint32_t VectorCode::stream(Slot slot) { return append({VectorOp::stream, slot, {}}); }
+bool VectorCode::converts(DType from, DType to) {
+  return is_floating(to) && (from == uint8 || from == boolean || from == int32);
+}
+
+std::uint32_t VectorCode::stream(Slot slot, DType in_memory) {
+  return append({VectorOp::stream, slot, {}, in_memory == dtype_ ? 0 : 1 + static_cast<std::uint64_t>(in_memory)});
+}
 std::uint32_t VectorCode::scalar(Slot slot) { return append({VectorOp::scalar, slot, {}}); }
 std::uint32_t VectorCode::number(Slot numbers, std::size_t i, double value) {
   if (std::abs(value) <= 16 && value * 2 == std::floor(value * 2))

@@ -16,8 +16,8 @@ namespace chainrule::detail {
 using Slot = std::uint32_t;
 
 enum class VectorOp : std::uint8_t {
-  // Read from memory: of slot `index` the elements at hand, or its only one; of the numbers in slot `index` the one at
-  // `bits`; a number of the code itself.
+  // Read from memory: of slot `index` the elements at hand (of the dtype that `bits` says: memory_dtype()), or its only
+  // one; of the numbers in slot `index` the one at `bits`; a number of the code itself.
   stream,
   scalar,
   number,
@@ -81,7 +81,11 @@ class VectorCode {
   // Whether a micro-operation can be part of such code (can_generate() says whether machine code can be made of it).
   static bool has(Micro micro, DType dtype);
 
-  std::uint32_t stream(Slot slot);
+  // Whether code of a dtype can read elements of another where they lie: of bytes and of int32 floating numbers are made.
+  static bool converts(DType from, DType to);
+
+  std::uint32_t stream(Slot slot) { return stream(slot, dtype_); }
+  std::uint32_t stream(Slot slot, DType in_memory);
   std::uint32_t scalar(Slot slot);
   // numbers[i]. Small whole and half ones become part of the code; others may follow from sizes, and the code does not.
   std::uint32_t number(Slot numbers, std::size_t i, double value);
@@ -102,6 +106,10 @@ class VectorCode {
   }
 
   [[nodiscard]] DType dtype() const { return dtype_; }
+  // Of the elements that a stream reads.
+  [[nodiscard]] DType memory_dtype(const VectorInstruction& stream) const {
+    return stream.bits == 0 ? dtype_ : static_cast<DType>(stream.bits - 1);
+  }
   [[nodiscard]] const std::vector<VectorInstruction>& instructions() const { return instructions_; }
   [[nodiscard]] const std::vector<VectorStore>& stores() const { return stores_; }
   // Whether a result is stored, or read by one that is needed, by instruction.

@@ -24,9 +24,11 @@ void load_elements(const View& view, const From* from, std::int64_t begin, std::
   while (n > 0) {
     const std::int64_t run = std::min(n, view.shape[last] - index[last]);
     if (stride == 0) {
-      std::fill_n(out, run, static_cast<T>(from[offset]));
+      std::fill_n(out, run, cast_number<T>(from[offset]));
+    } else if (stride == 1) {  // in vectors
+      for (std::int64_t i = 0; i < run; ++i) out[i] = cast_number<T>(from[offset + i]);
     } else {
-      for (std::int64_t i = 0; i < run; ++i) out[i] = static_cast<T>(from[offset + i * stride]);
+      for (std::int64_t i = 0; i < run; ++i) out[i] = cast_number<T>(from[offset + i * stride]);
     }
     out += run;
     n -= run;

@@ -91,14 +91,14 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
     rewrite(at_frame_size, offset_of_slot(registers_.slots()), 4);
   }
 
-  // rsi holds the number of elements, and then of those that are left; rax is the offset of the elements at hand.
+  // rsi holds the number of elements, and then of those that are left (with AVX2 minus that); rax counts the elements
+  // before those at hand.
   void whole_vectors() {
     Xbyak::Label loop;
     Xbyak::Label end;
     mov(rax, rsi);
     and_(rax, static_cast<std::uint32_t>(-lanes()));
     sub(rsi, rax);
-    shl(rax, single_ ? 2 : 3);
     mov(limit_, rax);
     xor_(eax, eax);
     test(limit_, limit_);
@@ -106,7 +106,7 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
     align(32);
     L(loop);
     body(false);
-    add(rax, static_cast<std::uint32_t>(vector_bytes_));
+    add(rax, static_cast<std::uint32_t>(lanes()));
     cmp(rax, limit_);
     jb(loop, T_NEAR);
     L(end);
@@ -232,7 +232,12 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
       invariant(registers_.slot(value) >= 0, "a value is neither in a register nor on the stack");
       vmovaps(vec(r), saved_vector(value));
     } else if (op == VectorOp::stream) {
-      read_elements(r, instructions_[value].index);
+      const DType in_memory = code_.memory_dtype(instructions_[value]);
+      if (in_memory == code_.dtype()) {
+        read_elements(r, instructions_[value].index);
+      } else {
+        read_converted(r, instructions_[value].index, in_memory == int32);
+      }
     } else {
       read(r, value);
     }
@@ -248,8 +253,11 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
     }
   }
 
+  // The elements at hand, of the code's dtype.
+  Xbyak::Address elements(Slot slot) { return single_ ? ptr[pointer(slot) + rax * 4] : ptr[pointer(slot) + rax * 8]; }
+
   void read_elements(int r, Slot slot) {
-    const Xbyak::Address from = ptr[pointer(slot) + rax];
+    const Xbyak::Address from = elements(slot);
     if (!masked_) {
       single_ ? vmovups(vec(r), from) : vmovupd(vec(r), from);
     } else if (avx512_) {
@@ -257,6 +265,45 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
     } else {
       single_ ? vmaskmovps(vec(r), rest_mask_, from) : vmaskmovpd(vec(r), rest_mask_, from);
     }
+  }
+
+  // Floating numbers of as many integers of 32 bits (`words`) or bytes, which have half the vector's width at most: of
+  // the register they fill the lower part, or are read by the instruction that converts them.
+  void read_converted(int r, Slot slot, bool words) {
+    const Reg64& base = pointer(slot);
+    const Xbyak::Address from = words ? ptr[base + rax * 4] : ptr[base + rax];
+    const Xmm to = vec(r);
+    const Xmm integers = single_ ? to : avx512_ ? Xmm(Xbyak::Operand::YMM, r) : Xmm(r);
+    const auto convert = [this](const Xmm& result, const Xbyak::Operand& of) {
+      single_ ? vcvtdq2ps(result, of) : vcvtdq2pd(result, of);
+    };
+    if (avx512_ || !masked_) {
+      const auto rest = [this](const Xmm& x) { return masked_ ? x | k7 | T_z : x; };
+      if (words) return convert(rest(to), from);
+      vpmovzxbd(rest(integers), from);
+    } else if (words && single_) {
+      vpmaskmovd(to, rest_mask_, from);
+    } else {
+      insert_elements_left(Xmm(r), base, words);
+      if (!words) vpmovzxbd(integers, Xmm(r));
+    }
+    convert(to, integers);
+  }
+
+  // Those that are left, one by one, for AVX2, which has no masks for bytes. Zeros behind them.
+  void insert_elements_left(const Xmm& to, const Reg64& base, bool words) {
+    Xbyak::Label end;
+    vpxor(to, to, to);
+    for (int k = 0; k + 1 < lanes(); ++k) {
+      cmp(rsi, -k);
+      jge(end, T_NEAR);
+      if (words) {
+        vpinsrd(to, to, ptr[base + rax * 4 + 4 * k], static_cast<std::uint8_t>(k));
+      } else {
+        vpinsrb(to, to, ptr[base + rax + k], static_cast<std::uint8_t>(k));
+      }
+    }
+    L(end);
   }
 
   void broadcast(int r, const Xbyak::Address& from) {
@@ -307,7 +354,7 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
   // ---- instructions
 
   void store(const VectorStore& s, const Xmm& from) {
-    const Xbyak::Address to = ptr[pointer(s.slot) + rax];
+    const Xbyak::Address to = elements(s.slot);
     if (!masked_ || s.whole) {
       single_ ? vmovups(to, from) : vmovupd(to, from);
     } else if (avx512_) {

@@ -56,7 +56,7 @@ enum class Micro : std::uint8_t {
 };
 inline constexpr std::size_t micro_count = static_cast<std::size_t>(Micro::select) + 1;
 
-// Whether int64 has it, too.
+// Whether int64, int32 and uint8 have it, too. (Their results wrap around.)
 constexpr bool has_integers(Micro micro) {
   switch (micro) {
     case Micro::sqrt:

@@ -222,8 +222,8 @@ std::string GraphData::line(NodeId id) const {
     } else if (value->dtype() == float32) {
       // 0.1, not the double nearest to its float
       arguments += fmt::format("{}", detail::printed(*value->data<float>()));
-    } else if (value->dtype() == int64) {
-      arguments += fmt::format("{}", *value->data<std::int64_t>());
+    } else if (is_integer(value->dtype())) {
+      arguments += fmt::format("{}", value->item<std::int64_t>());
     } else {
       arguments += fmt::format("{}", (*value)[0]);
     }
@@ -343,11 +343,15 @@ Value Operand::resolve(Value like) const {
     case Kind::number: {
       DType dtype = like.dtype();
       if (dtype == boolean) dtype = float64;
-      if (dtype == int64 && !number_.is<std::int64_t>())
+      const bool fits = visit_dtype(dtype, [&](auto t) { return number_.is<decltype(t)>(); });
+      if (is_integer(dtype) && !fits) {
+        const auto x = number_.as<double>();
+        const bool fraction = std::abs(x) < 0x1p63 && std::trunc(x) != x;
         throw Error(at_, "operand",
-                    fmt::format("requires {} beside an int64 value, got {}",
-                                std::abs(number_.as<double>()) < 0x1p63 ? "a whole number" : "a number of its range",
-                                number_.to_string()));
+                    fmt::format("requires {} beside {} {} value, got {}",
+                                fraction ? "a whole number" : "a number of its range", dtype == uint8 ? "a" : "an",
+                                chainrule::name(dtype), number_.to_string()));
+      }
       return like.data()->number(number_, dtype, at_);
     }
     case Kind::array: {
@@ -358,13 +362,13 @@ Value Operand::resolve(Value like) const {
       const detail::Block given = detail::block_of(*array_);
       if (const std::int64_t lost = detail::convert(given, whole); lost >= 0)
         throw Error(at_, "operand",
-                    fmt::format("requires whole numbers of its range beside an int64 value, got {}",
-                                detail::element_text(given, lost)));
+                    fmt::format("requires whole numbers of its range beside {} {} value, got {}",
+                                dtype == uint8 ? "a" : "an", chainrule::name(dtype), detail::element_text(given, lost)));
       return like.data()->constant(std::move(whole), at_);
     }
     case Kind::dimension: break;
   }
-  if (dimension_.is_number()) return like.data()->number(dimension_.extent(), like.dtype(), at_);
+  if (dimension_.is_number()) return Operand(dimension_.extent(), at_).resolve(like);
   const Op* extent = find_op("extent");
   invariant(extent != nullptr, "op 'extent' is not registered");
   return apply(like.graph(), *extent, {}, {{"shape", Shape{dimension_}}, {"dtype", like.dtype()}}, at_);

@@ -19,7 +19,7 @@ class Initial {
   [[nodiscard]] const Dims& shape() const { return shape_; }
   // The shape that was asked for where its extents are not all numbers, so that there is nothing to draw; else null.
   [[nodiscard]] const Shape* symbolic_shape() const { return symbolic_.get(); }
-  // int64 for integers() and arrays of integers, boolean for arrays of bool, else whatever floating type is asked for.
+  // int64 for integers(), their own for arrays of whole numbers and of bool, else whatever floating type is asked for.
   [[nodiscard]] DType dtype(DType floating) const;
   // The numbers; random ones are a pure function of (seed, stream, index), by the counter-based Philox 4x32-10. Throws
   // Error for a shape whose extents are not all numbers.

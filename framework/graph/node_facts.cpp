@@ -61,7 +61,7 @@ std::optional<SumOver> sum_over(const GraphData& graph, NodeId id) {
 const Array* inlined_constant(const GraphData& graph, NodeId id) {
   const Array* constant = constant_value({const_cast<GraphData*>(&graph), id});
   if (!constant || constant->size() != 1) return nullptr;
-  if (constant->dtype() == int64) {
+  if (constant->dtype() == int64) {  // of which doubles do not have all
     const auto exact = *static_cast<const std::int64_t*>(constant->raw());
     if (exact > (std::int64_t{1} << 53) || exact < -(std::int64_t{1} << 53)) return nullptr;
   }

@@ -343,14 +343,14 @@ Values expand(Value composite) {
 
 namespace {
 
-// Whether integers have all that an elementwise program is made of.
-bool computes_in_integers(const MicroProgram& program, const Attributes& attributes) {
+// Whether an integer dtype has all that an elementwise program is made of.
+bool computes_in_integers(const MicroProgram& program, const Attributes& attributes, DType dtype) {
   using Kind = MicroProgram::Operand::Kind;
   const auto is_whole = [&](const MicroProgram::Operand& operand) {
     if (operand.kind != Kind::number && operand.kind != Kind::attribute) return true;
     const double number =
         operand.kind == Kind::number ? operand.number : attributes.number(program.attributes[operand.index]);
-    return std::trunc(number) == number && std::abs(number) < 0x1p63;
+    return visit_dtype(dtype, [&](auto t) { return detail::keeps_meaning<decltype(t)>(number); });
   };
   return std::all_of(program.instructions.begin(), program.instructions.end(), [&](const auto& instruction) {
     return has_integers(instruction.micro) &&
@@ -385,7 +385,7 @@ void check_dtypes(const OpCall& call, const detail::GraphData& graph, const Node
   const Forward& forward = node.op->forward;
   if (forward.micro) {
     const DType dtype = detail::compute_dtype(graph, node);
-    if (!is_floating(dtype) && !computes_in_integers(*forward.micro, node.attributes))
+    if (!is_floating(dtype) && !computes_in_integers(*forward.micro, node.attributes, dtype))
       call.fail("float32 or float64", name(dtype));
     return;
   }

@@ -152,7 +152,7 @@ class Forward {
   std::function<Values(const Node&)> expansion;  // other ops: what a program computes in place of the node's outputs
   // What the kernel or generator is written for, and apply() holds each node to: whatever the shape rule lets through,
   // a floating output, or floating inputs and output of one dtype. (An elementwise program needs no word: which of its
-  // micro-operations int64 has is known.)
+  // micro-operations integers have is known.)
   enum class Dtypes : std::uint8_t { any, floating, one_floating };
   Dtypes dtypes = Dtypes::any;
   // Of kernel(): the dtypes of its parameters; none for its T.

@@ -33,7 +33,7 @@ template <class A>
 struct KernelParameter {
   static_assert(!std::is_same_v<A, A>,
                 "a kernel's functor takes Tensor<const E> for an input, Tensor<E> for an output, with E one of its T, "
-                "float, double, std::int64_t and bool; const std::vector<Tensor<const T>>& for all inputs; and const "
+                "float, double, std::int64_t, std::int32_t, std::uint8_t and bool; const std::vector<Tensor<const T>>& for all inputs; and const "
                 "Attributes&");
 };
 template <class E>
@@ -79,7 +79,7 @@ struct KernelSignature {
     const auto add = [&]<class One, class Other>(One*, Other*) {
       using E = typename One::Element;
       std::optional<DType> dtype;
-      if constexpr (!std::is_void_v<E> && std::is_same_v<E, typename Other::Element>) dtype = dtype_of<E>();
+      if constexpr (!std::is_void_v<E> && std::is_same_v<E, typename Other::Element>) dtype = element_dtype<E>();
       switch (One::role) {
         case KernelRole::input: out.inputs.push_back(dtype); break;
         case KernelRole::output: out.outputs.push_back(dtype); break;
@@ -139,7 +139,8 @@ struct KernelSignature {
     std::vector<Dims> inputs_;
     std::vector<Dims> outputs_;
     std::tuple<std::vector<Tensor<const float>>, std::vector<Tensor<const double>>,
-               std::vector<Tensor<const std::int64_t>>, std::vector<Tensor<const bool>>>
+               std::vector<Tensor<const std::int64_t>>, std::vector<Tensor<const std::int32_t>>,
+               std::vector<Tensor<const std::uint8_t>>, std::vector<Tensor<const bool>>>
         lists_;  // of a functor that takes all inputs in one
   };
 };

@@ -13,6 +13,8 @@ DType StoredType::dtype() const {
   if (kind == Kind::boolean) return boolean;
   if (kind == Kind::floating) return bytes <= 4 ? float32 : float64;
   if (kind == Kind::bfloat) return float32;
+  if (kind == Kind::unsigned_integer && bytes == 1) return uint8;
+  if (kind == Kind::signed_integer && bytes == 4) return int32;
   return int64;
 }
 
@@ -57,12 +59,7 @@ void visit_stored(StoredType type, F f) {
         case 2: return plain(std::uint16_t{});
         case 4: return plain(std::uint32_t{});
         default:
-          return f([swapped](const char* from) {
-            const auto number = load<std::uint64_t>(from, swapped);
-            if (number > std::numeric_limits<std::int64_t>::max())
-              throw Unsupported(fmt::format("the number {}, which is too large for int64", number));
-            return number;
-          });
+          return plain(std::uint64_t{});
       }
     case Kind::bfloat:
       return f([swapped](const char* from) {
@@ -80,9 +77,24 @@ void visit_stored(StoredType type, F f) {
 // Whether the elements of an array of this dtype look in memory as they do in the file.
 bool stored_as_is(StoredType type, DType dtype) {
   using Kind = StoredType::Kind;
-  const bool native = type.big_endian == (std::endian::native == std::endian::big);
-  return native && dtype == type.dtype() &&
-         ((type.kind == Kind::signed_integer && type.bytes == 8) || (type.kind == Kind::floating && type.bytes >= 4));
+  const bool native = type.bytes == 1 || type.big_endian == (std::endian::native == std::endian::big);
+  if (!native || dtype != type.dtype()) return false;
+  switch (type.kind) {
+    case Kind::signed_integer: return type.bytes == 8 || type.bytes == 4;
+    case Kind::unsigned_integer: return type.bytes == 1;
+    case Kind::floating: return type.bytes >= 4;
+    default: return false;
+  }
+}
+
+// A stored number as one of an integer dtype, which has to have it; else as C++ converts it.
+template <class To, class From>
+To as(From number) {
+  if constexpr (std::is_integral_v<To> && !std::is_same_v<To, bool>)
+    if (!keeps_meaning<To>(number))
+      throw Unsupported(fmt::format("the number {}, which {} {}", number,
+                                    number > From{0} ? "is too large for" : "is none of", name(element_dtype<To>())));
+  return static_cast<To>(number);
 }
 
 [[noreturn]] void fail_size(const File& file, StoredType type, const Dims& shape, std::string_view where,
@@ -119,7 +131,7 @@ Array decode(const File& file, Input& from, StoredType type, const Dims& shape, 
       auto* to = out.data<decltype(t)>() + done / type.bytes;
       visit_stored(type, [&](auto element) {
         for (std::size_t i = 0; i < bytes; i += type.bytes)
-          *to++ = static_cast<decltype(t)>(element(block + i));  // NOLINT(bugprone-signed-char-misuse): a number
+          *to++ = as<decltype(t)>(element(block + i));
       });
     });
     done += bytes;
@@ -143,9 +155,9 @@ Array from_column_major(const Array& elements) {
     strides[i] = stride;
     stride *= shape[i];
   }
-  visit_dtype(elements.dtype(), [&](auto t) {
-    const auto* from = elements.data<decltype(t)>();
-    auto* to = out.data<decltype(t)>();
+  visit_bits(elements.dtype(), [&](auto t) {
+    const auto* from = static_cast<const decltype(t)*>(elements.raw());
+    auto* to = static_cast<decltype(t)*>(out.raw());
     Dims index = Dims::filled(shape.rank(), 0);
     std::int64_t offset = 0;
     for (std::int64_t i = 0; i < out.size(); ++i) {

@@ -19,9 +19,9 @@ struct StoredType {
   [[nodiscard]] DType dtype() const;
 };
 
-// An array of the elements that follow in `from`, as their own dtype or another. Fails, with its errors after `where`,
-// if fewer follow: before memory is asked for where they cannot. Throws Unsupported for an unsigned number beyond
-// int64.
+// An array of the elements that follow in `from`, as their own dtype (uint8 and int32 of such ones, int64 of all other
+// integers) or another. Fails, with its errors after `where`, if fewer follow: before memory is asked for where they
+// cannot. Throws Unsupported for a number that an integer dtype does not have: an unsigned one beyond int64.
 Array decode(const File& file, Input& from, StoredType type, const Dims& shape, std::string_view where = {});
 Array decode(const File& file, Input& from, StoredType type, const Dims& shape, std::string_view where, DType dtype);
 // Fails unless decode() has read all that there is.

@@ -63,16 +63,19 @@ void share_out(const Stage& s, const Lines& lines, const Rows& rows) {
   });
 }
 
-std::int64_t combine(Reduction kind, std::int64_t a, std::int64_t b) {
-  if (kind == Reduction::sum)
-    return static_cast<std::int64_t>(static_cast<std::uint64_t>(a) + static_cast<std::uint64_t>(b));
+template <class I>
+I combine(Reduction kind, I a, I b) {
+  if (kind == Reduction::sum) return static_cast<I>(static_cast<std::uint64_t>(a) + static_cast<std::uint64_t>(b));
   return kind == Reduction::max ? std::max(a, b) : std::min(a, b);
 }
 
-void run_stage(Reduction kind, const Stage& s, const std::int64_t* x, std::int64_t* y) {
-  const auto one = [kind](const std::int64_t* first, std::int64_t n, std::int64_t stride) {
-    std::int64_t held = n > 0 && kind != Reduction::sum ? first[0] : 0;
-    for (std::int64_t k = kind == Reduction::sum ? 0 : 1; k < n; ++k) held = combine(kind, held, first[k * stride]);
+// Of integers; the result is of their own type or a wider one.
+template <class From, class I>
+void run_integer_stage(Reduction kind, const Stage& s, const From* x, I* y) {
+  const auto one = [kind](const From* first, std::int64_t n, std::int64_t stride) {
+    I held = n > 0 && kind != Reduction::sum ? first[0] : I{0};
+    for (std::int64_t k = kind == Reduction::sum ? 0 : 1; k < n; ++k)
+      held = combine(kind, held, static_cast<I>(first[k * stride]));
     return held;
   };
   share_out(
@@ -85,8 +88,12 @@ void run_stage(Reduction kind, const Stage& s, const std::int64_t* x, std::int64
       });
 }
 
+template <class From, class T>
+void run_stage(Reduction kind, const Stage& s, const From* x, T* y) requires std::is_integral_v<T> {
+  run_integer_stage(kind, s, x, y);
+}
 template <class T>
-void run_stage(Reduction kind, const Stage& s, const T* x, T* y) {
+void run_stage(Reduction kind, const Stage& s, const T* x, T* y) requires std::is_floating_point_v<T> {
   const VectorTable<T>& t = table<T>();
   const auto of_lines = kind == Reduction::sum ? t.sum_lines : kind == Reduction::max ? t.max_lines : t.min_lines;
   const auto of_rows = kind == Reduction::sum   ? t.sum_part_of_rows
@@ -197,23 +204,25 @@ KernelRun make_reduction(Reduction kind, DType dtype, const Dims& shape, const s
   // Intermediate results alternate between the two halves of the workspace.
   std::int64_t largest = 0;
   for (std::size_t i = 0; i + 1 < stages.size(); ++i) largest = std::max(largest, stages[i].results());
-  const std::size_t half = static_cast<std::size_t>(largest) * size_of(dtype);
+  const bool widens = kind == Reduction::sum && is_integer(dtype);
+  const std::size_t half = static_cast<std::size_t>(largest) * (widens ? sizeof(std::int64_t) : size_of(dtype));
   workspace = stages.size() > 2 ? 2 * half : half;
 
-  const auto make = [&]<class T>(T) -> KernelRun {
+  const auto make = [&]<class From, class T>(From, T) -> KernelRun {
     return [kind, stages, half](const KernelBuffers& buffers) {
-      const T* from = static_cast<const T*>(buffers.inputs[0]);
-      for (std::size_t i = 0; i < stages.size(); ++i) {
-        T* to = i + 1 == stages.size() ? static_cast<T*>(buffers.output)
-                                       : reinterpret_cast<T*>(static_cast<char*>(buffers.workspace) + (i % 2) * half);
-        run_stage(kind, stages[i], from, to);
-        from = to;
-      }
+      const auto result_of = [&](std::size_t i) {
+        return i + 1 == stages.size() ? static_cast<T*>(buffers.output)
+                                      : reinterpret_cast<T*>(static_cast<char*>(buffers.workspace) + (i % 2) * half);
+      };
+      run_stage(kind, stages[0], static_cast<const From*>(buffers.inputs[0]), result_of(0));
+      for (std::size_t i = 1; i < stages.size(); ++i) run_stage(kind, stages[i], result_of(i - 1), result_of(i));
     };
   };
-  if (dtype == float32) return make(float{});
-  if (dtype == float64) return make(double{});
-  return make(std::int64_t{});
+  if (dtype == float32) return make(float{}, float{});
+  if (dtype == float64) return make(double{}, double{});
+  if (dtype == int64) return make(std::int64_t{}, std::int64_t{});
+  if (dtype == int32) return widens ? make(std::int32_t{}, std::int64_t{}) : make(std::int32_t{}, std::int32_t{});
+  return widens ? make(std::uint8_t{}, std::int64_t{}) : make(std::uint8_t{}, std::uint8_t{});
 }
 
 KernelRun make_argmax(DType dtype, const Lines& lines, std::size_t& workspace) {

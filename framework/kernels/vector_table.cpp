@@ -37,80 +37,139 @@ const VectorTables& choose(std::string_view most) {
   return baseline::tables();
 }
 
-// ---- int64
+// ---- integers
 
-using I = std::int64_t;
+// Two's complement wrap-around as NumPy has it: computed in unsigned numbers of 64 bits, of which the low ones are kept.
+using U = std::uint64_t;
 
-// Two's complement wrap-around as NumPy has it, without the undefined behaviour of signed overflow.
-I wrap(std::uint64_t x) { return static_cast<I>(x); }
-std::uint64_t bits(I x) { return static_cast<std::uint64_t>(x); }
-
-template <class F, bool A, bool B, bool C>
+template <class I, class F, unsigned scalars>
 void integer_loop(void* out, const void* a, const void* b, const void* c, std::size_t n_and_flag) {
   const std::size_t n = n_and_flag & ~whole_lines;
   auto* to = static_cast<I*>(out);
-  const auto* x = static_cast<const I*>(a);
-  const auto* y = static_cast<const I*>(b);
-  const auto* z = static_cast<const I*>(c);
-  for (std::size_t i = 0; i < n; ++i) to[i] = F::apply(x[A ? 0 : i], y ? y[B ? 0 : i] : 0, z ? z[C ? 0 : i] : 0);
+  const auto element = [](const void* from, std::size_t i, unsigned bit) {
+    return static_cast<const I*>(from)[(scalars & bit) != 0 ? 0 : i];
+  };
+  for (std::size_t i = 0; i < n; ++i) {
+    if constexpr (F::operands == 1) to[i] = F::template apply<I>(element(a, i, 1));
+    if constexpr (F::operands == 2) to[i] = F::template apply<I>(element(a, i, 1), element(b, i, 2));
+    if constexpr (F::operands == 3) to[i] = F::template apply<I>(element(a, i, 1), element(b, i, 2), element(c, i, 4));
+  }
 }
 
-template <class F>
+template <class I, class F>
 MicroRun pick(unsigned scalars) {
-  constexpr MicroRun runs[8] = {integer_loop<F, false, false, false>, integer_loop<F, true, false, false>,
-                                integer_loop<F, false, true, false>,  integer_loop<F, true, true, false>,
-                                integer_loop<F, false, false, true>,  integer_loop<F, true, false, true>,
-                                integer_loop<F, false, true, true>,   integer_loop<F, true, true, true>};
+  constexpr unsigned used = (1U << F::operands) - 1;
+  constexpr MicroRun runs[8] = {integer_loop<I, F, 0>,        integer_loop<I, F, 1>,        integer_loop<I, F, 2 & used>,
+                                integer_loop<I, F, 3 & used>, integer_loop<I, F, 4 & used>, integer_loop<I, F, 5 & used>,
+                                integer_loop<I, F, 6 & used>, integer_loop<I, F, 7 & used>};
   return runs[scalars];
 }
 
-struct Copy {
-  static I apply(I x, I, I) { return x; }
+struct Unary {
+  static constexpr int operands = 1;
 };
-struct Neg {
-  static I apply(I x, I, I) { return wrap(0 - bits(x)); }
+struct Binary {
+  static constexpr int operands = 2;
 };
-struct Abs {
-  static I apply(I x, I, I) { return x < 0 ? wrap(0 - bits(x)) : x; }
+struct Ternary {
+  static constexpr int operands = 3;
 };
-struct Sign {
-  static I apply(I x, I, I) { return x > 0 ? 1 : x < 0 ? -1 : 0; }
+
+struct Copy : Unary {
+  template <class I>
+  static I apply(I x) {
+    return x;
+  }
 };
-struct Square {
-  static I apply(I x, I, I) { return wrap(bits(x) * bits(x)); }
+struct Neg : Unary {
+  template <class I>
+  static I apply(I x) {
+    return static_cast<I>(0 - static_cast<U>(x));
+  }
 };
-struct Not {
-  static I apply(I x, I, I) { return x == 0 ? 1 : 0; }
+struct Abs : Unary {
+  template <class I>
+  static I apply(I x) {
+    return x < I{0} ? Neg::apply<I>(x) : x;
+  }
 };
-struct Add {
-  static I apply(I x, I y, I) { return wrap(bits(x) + bits(y)); }
+struct Sign : Unary {
+  template <class I>
+  static I apply(I x) {
+    return static_cast<I>((x > I{0} ? 1 : 0) - (x < I{0} ? 1 : 0));
+  }
 };
-struct Sub {
-  static I apply(I x, I y, I) { return wrap(bits(x) - bits(y)); }
+struct Square : Unary {
+  template <class I>
+  static I apply(I x) {
+    return static_cast<I>(static_cast<U>(x) * static_cast<U>(x));
+  }
 };
-struct Mul {
-  static I apply(I x, I y, I) { return wrap(bits(x) * bits(y)); }
+struct Not : Unary {
+  template <class I>
+  static I apply(I x) {
+    return x == I{0} ? 1 : 0;
+  }
 };
-struct Maximum {
-  static I apply(I x, I y, I) { return x > y ? x : y; }
+struct Add : Binary {
+  template <class I>
+  static I apply(I x, I y) {
+    return static_cast<I>(static_cast<U>(x) + static_cast<U>(y));
+  }
 };
-struct Minimum {
-  static I apply(I x, I y, I) { return x < y ? x : y; }
+struct Sub : Binary {
+  template <class I>
+  static I apply(I x, I y) {
+    return static_cast<I>(static_cast<U>(x) - static_cast<U>(y));
+  }
 };
-struct Less {
-  static I apply(I x, I y, I) { return x < y ? 1 : 0; }
+struct Mul : Binary {
+  template <class I>
+  static I apply(I x, I y) {
+    return static_cast<I>(static_cast<U>(x) * static_cast<U>(y));
+  }
 };
-struct LessEqual {
-  static I apply(I x, I y, I) { return x <= y ? 1 : 0; }
+struct Maximum : Binary {
+  template <class I>
+  static I apply(I x, I y) {
+    return x > y ? x : y;
+  }
 };
-struct Equal {
-  static I apply(I x, I y, I) { return x == y ? 1 : 0; }
+struct Minimum : Binary {
+  template <class I>
+  static I apply(I x, I y) {
+    return x < y ? x : y;
+  }
 };
-struct NotEqual {
-  static I apply(I x, I y, I) { return x != y ? 1 : 0; }
+struct Less : Binary {
+  template <class I>
+  static I apply(I x, I y) {
+    return x < y ? 1 : 0;
+  }
 };
-struct Select {
-  static I apply(I c, I x, I y) { return c != 0 ? x : y; }
+struct LessEqual : Binary {
+  template <class I>
+  static I apply(I x, I y) {
+    return x <= y ? 1 : 0;
+  }
+};
+struct Equal : Binary {
+  template <class I>
+  static I apply(I x, I y) {
+    return x == y ? 1 : 0;
+  }
+};
+struct NotEqual : Binary {
+  template <class I>
+  static I apply(I x, I y) {
+    return x != y ? 1 : 0;
+  }
+};
+struct Select : Ternary {
+  template <class I>
+  static I apply(I c, I x, I y) {
+    return c != I{0} ? x : y;
+  }
 };
 
 }  // namespace
@@ -122,26 +181,31 @@ const VectorTables& tables() {
 
 const VectorTables& best_tables() { return choose({}); }
 
+template <class I>
 MicroRun integer_micro(std::size_t micro, unsigned scalars) {
   switch (static_cast<Micro>(micro)) {
-    case Micro::copy: return pick<Copy>(scalars);
-    case Micro::neg: return pick<Neg>(scalars);
-    case Micro::abs: return pick<Abs>(scalars);
-    case Micro::sign: return pick<Sign>(scalars);
-    case Micro::square: return pick<Square>(scalars);
-    case Micro::logical_not: return pick<Not>(scalars);
-    case Micro::add: return pick<Add>(scalars);
-    case Micro::sub: return pick<Sub>(scalars);
-    case Micro::mul: return pick<Mul>(scalars);
-    case Micro::maximum: return pick<Maximum>(scalars);
-    case Micro::minimum: return pick<Minimum>(scalars);
-    case Micro::less: return pick<Less>(scalars);
-    case Micro::less_equal: return pick<LessEqual>(scalars);
-    case Micro::equal: return pick<Equal>(scalars);
-    case Micro::not_equal: return pick<NotEqual>(scalars);
-    case Micro::select: return pick<Select>(scalars);
+    case Micro::copy: return pick<I, Copy>(scalars);
+    case Micro::neg: return pick<I, Neg>(scalars);
+    case Micro::abs: return pick<I, Abs>(scalars);
+    case Micro::sign: return pick<I, Sign>(scalars);
+    case Micro::square: return pick<I, Square>(scalars);
+    case Micro::logical_not: return pick<I, Not>(scalars);
+    case Micro::add: return pick<I, Add>(scalars);
+    case Micro::sub: return pick<I, Sub>(scalars);
+    case Micro::mul: return pick<I, Mul>(scalars);
+    case Micro::maximum: return pick<I, Maximum>(scalars);
+    case Micro::minimum: return pick<I, Minimum>(scalars);
+    case Micro::less: return pick<I, Less>(scalars);
+    case Micro::less_equal: return pick<I, LessEqual>(scalars);
+    case Micro::equal: return pick<I, Equal>(scalars);
+    case Micro::not_equal: return pick<I, NotEqual>(scalars);
+    case Micro::select: return pick<I, Select>(scalars);
     default: return nullptr;
   }
 }
+
+template MicroRun integer_micro<std::int64_t>(std::size_t micro, unsigned scalars);
+template MicroRun integer_micro<std::int32_t>(std::size_t micro, unsigned scalars);
+template MicroRun integer_micro<std::uint8_t>(std::size_t micro, unsigned scalars);
 
 }  // namespace chainrule::kernels

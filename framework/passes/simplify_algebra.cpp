@@ -9,6 +9,7 @@
 #include <chainrule/framework/passes/pass.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/compare.hpp>
+#include <chainrule/ops/control.hpp>
 #include <chainrule/ops/layout.hpp>
 #include <chainrule/ops/math.hpp>
 
@@ -117,7 +118,8 @@ Value transpose(const Node& node, const Values& in) {
 Value sum(const Node& node, const Values& in) {
   for (const auto axis : node.attribute<Axes>("axes"))
     if (!in[0].shape()[normalize_axis(axis, in[0].rank(), "sum", {})].is(1)) return {};
-  return in[0].shape() == node.shape() ? in[0] : chainrule::reshape(in[0], node.shape());
+  const Value x = cast(in[0], node.dtype());  // the sum of narrow integers is int64
+  return x.shape() == node.shape() ? x : chainrule::reshape(x, node.shape());
 }
 
 // f(broadcast_to(x, S), y) is f(x, y), and what that lacks of S comes after it: less is computed, and the numbers that

@@ -39,7 +39,7 @@ static_assert(std::endian::native == std::endian::little,
 constexpr const char* metadata_key = "__metadata__";
 
 constexpr std::string_view stored_name(DType dtype) {
-  constexpr std::string_view names[] = {"F32", "F64", "I64", "BOOL"};
+  constexpr std::string_view names[] = {"F32", "F64", "I64", "I32", "U8", "BOOL"};
   return names[static_cast<std::size_t>(dtype)];
 }
 
@@ -279,6 +279,7 @@ bool compatible(const Tensor& tensor, const Array& array, bool convert) {
   if (tensor.dtype == stored_name(array.dtype())) return true;
   const auto type = stored_type(tensor.dtype);
   if (!convert || !type) return false;
+  if (is_integer(type->dtype())) return is_integer(array.dtype());
   return is_floating(type->dtype()) ? is_floating(array.dtype()) : type->dtype() == array.dtype();
 }
 
@@ -288,10 +289,12 @@ Array read(const File& file, detail::FileInput& input, const Tensor& tensor, DTy
   StoredType type = *stored_type(tensor.dtype);
   if (dtype == boolean) type.kind = StoredType::Kind::unsigned_integer;  // to see what else than 0 and 1 there is
   try {
-    const Array stored = detail::decode(file, input, type, Dims(tensor.shape), where);
+    // Integers that the State's dtype does not have are found as they are read.
+    const Array stored =
+        detail::decode(file, input, type, Dims(tensor.shape), where, is_integer(dtype) ? dtype : type.dtype());
     Array out = stored.astype(dtype);
     for (std::int64_t i = 0; dtype == boolean && i < stored.size(); ++i)
-      if (const auto byte = stored.data<std::int64_t>()[i]; byte > 1)
+      if (const auto byte = stored.data<std::uint8_t>()[i]; byte > 1)
         file.fail(fmt::format("damaged: {}the byte {} as a BOOL, which is 0 or 1", where, byte));
     for (std::int64_t i = 0; dtype == float32 && stored.dtype() == float64 && i < stored.size(); ++i)
       if (std::isinf(out.data<float>()[i]) && !std::isinf(stored.data<double>()[i]))

@@ -23,8 +23,8 @@ namespace chainrule {
 // std::string_view are referred to.
 //
 // A run takes feeds of another dtype than the input's too, and converts them if every number keeps its meaning:
-// floating and whole numbers become floating ones, rounded; whole ones of int64's range and of whatever type become
-// int64; 0 and 1 become bool.
+// floating and whole numbers become floating ones, rounded; whole ones of whatever type become int64, int32 or uint8
+// where they are within its range; 0 and 1 become bool.
 class Feed {
  public:
   // What is fed: an input, or its name.
@@ -86,7 +86,7 @@ class Feed {
       const Dims shape = ArrayTraits<Given>::shape(numbers);
       const void* data = ArrayTraits<Given>::block(numbers);
       if (data || count(shape) == 0) {
-        block_ = {detail::foreign_dtype<Given>(), shape, data};
+        block_ = {detail::block_dtype<Given>(), shape, data};
       } else {
         own(Array(numbers));
       }
@@ -126,7 +126,7 @@ class Feed {
       return {numbers.dtype(), numbers.shape(), numbers.raw()};
     } else {
       room = ArrayTraits<T>::shape(numbers);
-      return {detail::foreign_dtype<T>(), room, ArrayTraits<T>::block(numbers)};
+      return {detail::block_dtype<T>(), room, ArrayTraits<T>::block(numbers)};
     }
   }
   void own(Array array) {

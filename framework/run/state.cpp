@@ -119,10 +119,18 @@ Array State::snapshot(std::string_view name, Location at) const { return snapsho
 void State::set(Value variable, const Array& values, Location at) {
   const Array& now = get(variable, at);
   const bool floats = is_floating(now.dtype()) && is_floating(values.dtype());
-  if (!(now.shape() == values.shape()) || (now.dtype() != values.dtype() && !floats))
+  const bool integers = is_integer(now.dtype()) && is_integer(values.dtype());
+  const auto wrong = [&](const std::string& why) {
     throw Error(at, "state",
-                fmt::format("requires {} {} for '{}', got {} {}", name(now.dtype()), to_string(now.shape()),
-                            variable.name(), name(values.dtype()), to_string(values.shape())));
+                fmt::format("requires {} {} for '{}', got {} {}{}", name(now.dtype()), to_string(now.shape()),
+                            variable.name(), name(values.dtype()), to_string(values.shape()), why));
+  };
+  if (!(now.shape() == values.shape()) || (now.dtype() != values.dtype() && !floats && !integers)) wrong("");
+  if (integers && now.dtype() != values.dtype()) {
+    Array fitting(now.dtype(), now.shape());
+    const detail::Block given = detail::block_of(values);
+    if (const std::int64_t lost = detail::convert(given, fitting); lost >= 0) wrong(": " + detail::element_text(given, lost));
+  }
   const Array converted = values.astype(now.dtype());
   const StateGuard writing(data_->lock, StateGuard::For::writing, at);
   std::memcpy(data_->variables[data_->graph->node(variable.id()).payload].raw(), converted.raw(), converted.bytes());

@@ -20,8 +20,9 @@ struct LoadOptions {
   // Parameters and variables that the file lacks stay as they are: those that are new in a network to be tuned, say.
   bool keep_missing = false;
   // Floating numbers of another width (F16, BF16, F32, F64) are rounded to the State's, and whole numbers of other
-  // widths taken as int64: the weights of another tool in float32, say, for a graph of the default float64. Numbers
-  // that would become infinite, or whole ones beyond int64, are errors. Without it dtypes must be the State's own.
+  // widths taken as its int64, int32 or uint8: the weights of another tool in float32, say, for a graph of the default
+  // float64. Numbers that would become infinite, or whole ones beyond the State's dtype, are errors. Without it dtypes
+  // must be the State's own.
   bool convert = true;
 };
 
@@ -52,7 +53,8 @@ class State {
   // A copy of them, all from between two runs.
   [[nodiscard]] Array snapshot(Value variable, Location at = Location::here()) const;
   [[nodiscard]] Array snapshot(std::string_view name, Location at = Location::here()) const;
-  // Throws Error where the shape differs, or the dtype by more than the width of a floating number.
+  // Throws Error where the shape differs, or the dtype by more than the width of a floating or whole number, and for a
+  // whole number that the variable's dtype does not have.
   void set(Value variable, const Array& values, Location at = Location::here());
   void set(std::string_view name, const Array& values, Location at = Location::here());
 
