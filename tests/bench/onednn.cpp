@@ -297,6 +297,7 @@ class Training : public Run {
               const memory dx = make(backward.diff_src_desc());
               Arguments all = {{DNNL_ARG_SRC, x},
                                {DNNL_ARG_SCALE, parameter(gamma, feature)},
+                               {DNNL_ARG_SHIFT, parameter(gamma + 1, feature)},
                                {DNNL_ARG_MEAN, mean},
                                {DNNL_ARG_VARIANCE, variance},
                                {DNNL_ARG_DIFF_DST, reordered(dy, backward.diff_dst_desc(), backward_)},
