@@ -52,27 +52,28 @@ struct Program {
   }
 };
 
-const std::vector<std::string> all_workloads = {"W1", "W2", "W3", "W4", "W6", "W7", "W7-1000"};
+const std::vector<std::string> all_workloads = {"W1", "W2", "W3", "W4", "W5", "W6", "W7", "W7-1000", "W10"};
 
 fs::path programs_folder() { return fs::read_symlink("/proc/self/exe").parent_path(); }
 
 std::vector<Program> programs() {
   const auto built = [](const std::string& name) { return (programs_folder() / ("bench_" + name)).string(); };
   const std::vector<std::string> trained = {"W1", "W2", "W3", "W6"};
-  const std::vector<std::string> without_w7 = {"W1", "W2", "W3", "W4", "W6"};
+  const std::vector<std::string> dense = {"W1", "W2", "W3", "W4", "W6"};
   std::vector<Program> all = {
       {"chainrule", all_workloads, {built("chainrule")}, ""},
-      {"limit", without_w7, {built("limit")}, ""},
+      {"limit", dense, {built("limit")}, ""},
       {"eigen", trained, {built("eigen")}, "libeigen3-dev"},
       {"eigen, fixed sizes", {"W1"}, {built("eigen"), "--fixed-sizes"}, "libeigen3-dev"},
       {"eigen + openblas", {"W2", "W3"}, {built("eigen_openblas")}, "libeigen3-dev"},
-      {"libtorch", without_w7, {built("libtorch")}, "libtorch-dev"},
+      {"libtorch", {"W1", "W2", "W3", "W4", "W5", "W6", "W10"}, {built("libtorch")}, "libtorch-dev"},
+      {"onednn", {"W5", "W10"}, {built("onednn")}, "libdnnl-dev"},
       {"dlib", {"W2", "W3", "W6"}, {built("dlib")}, "libdlib-dev"},
   };
   for (auto& program : all) program.available = fs::exists(program.command[0]);
   // Debian's Python: another may lack NumPy, or have one with another BLAS.
   const std::string python = "/usr/bin/python3";
-  all.push_back({"numpy", without_w7, {python, BENCH_SOURCE_DIR "/peer_numpy.py"}, "python3-numpy"});
+  all.push_back({"numpy", dense, {python, BENCH_SOURCE_DIR "/peer_numpy.py"}, "python3-numpy"});
   all.back().available = run({python, "-c", "import numpy"}, {}, false).status == 0;
   return all;
 }
@@ -275,7 +276,7 @@ bool wanted(const std::string& workload, const Options& options) {
   const auto given = [&](const std::string& name) {
     return std::find(options.only.begin(), options.only.end(), name) != options.only.end();
   };
-  return options.only.empty() || given(workload) || given(workload.substr(0, 2));
+  return options.only.empty() || given(workload) || given(workload.substr(0, workload.find('-')));
 }
 
 // All programs side by side on one workload.
@@ -344,7 +345,7 @@ int main(int argc, char** argv) {
   bench::Options options;
   CLI::App app("chainrule against the limits of this machine and against its peers.");
   app.name("./tests/run bench");
-  app.add_option("--only", options.only, "workloads: W1, W2, W3, W4, W6, W7 (repeated, or W1,W2)")
+  app.add_option("--only", options.only, "workloads: W1, W2, W3, W4, W5, W6, W7, W10 (repeated, or W1,W2)")
       ->delimiter(',')
       ->check(CLI::IsMember(bench::all_workloads));
   app.add_option("--threads", options.threads, "threads of each program; 1,2 runs both")

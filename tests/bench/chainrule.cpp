@@ -61,8 +61,9 @@ class Training final : public Run {
 
   void weights(Sink& sink) override {
     for (std::size_t i = 0; i < values_.size(); ++i) add(sink, parameters_[i].name, state_[values_[i]]);
-    if (!model_.graph.has("batch_norm/mean")) return;
-    for (const std::string layer : {"batch_norm", "batch_norm_2"}) add(sink, "variance", state_[layer + "/variance"]);
+    std::string layer = "batch_norm";
+    for (int next = 2; model_.graph.has(layer + "/variance"); layer = "batch_norm_" + std::to_string(next++))
+      add(sink, "variance", state_[layer + "/variance"]);
   }
 
  private:
@@ -140,6 +141,59 @@ Model classifier(const Network& net, bool normalized, bool given_masks) {
       normalized ? cr::optim::Adam{.learning_rate = net.learning_rate}.minimize(loss)
                  : cr::optim::HeavyBall{.learning_rate = net.learning_rate, .momentum = heavy_ball}.minimize(loss);
   return {graph, x, y, std::move(xs), std::move(ys), loss, updates, masks};
+}
+
+// W5 and W10 as far as they are alike: `network` gives the logits of x.
+template <class F>
+Model image_model(const std::string& workload, F network_of) {
+  const Network net = network(workload);
+  cr::Graph graph({.dtype = cr::float32});
+  const auto sizes = images(workload);
+  const auto batch = graph.dimension("batch");
+  const auto x = graph.input("x", {batch, sizes[1], sizes[2], sizes[3]});
+  const auto y = graph.input("y", {batch}, cr::int64);
+  const auto loss = cr::softmax_cross_entropy(network_of(graph, x), y);
+  cr::Array xs(cr::float32, cr::Dims(sizes));
+  fill(xs.data<float>(), xs.size(), stream_x, 1);
+  cr::Array ys(cr::int64, {net.batch});
+  fill_classes(ys.data<std::int64_t>(), ys.size(), stream_y, image_classes);
+  const auto updates = cr::optim::HeavyBall{.learning_rate = net.learning_rate, .momentum = heavy_ball}.minimize(loss);
+  return {graph, x, y, std::move(xs), std::move(ys), loss, updates, {}};
+}
+
+Model lenet() {
+  return image_model("W5", [](cr::Graph& graph, cr::Value h) {
+    int number = 1;
+    for (const std::int64_t features : {20, 50}) {
+      const auto channels = h.shape()[1].extent();
+      const auto w = graph.parameter("w" + std::to_string(number), cr::zeros({features, channels, 5, 5}));
+      const auto b = graph.parameter("b" + std::to_string(number++), cr::zeros({features}));
+      h = cr::relu(cr::max_pool(cr::conv(h, w) + cr::reshape(b, {features, 1, 1}), 2));
+    }
+    h = cr::reshape(h, {h.shape()[0], 800});
+    h = cr::relu(cr::nn::dense(h, 500, cr::init::zeros()));
+    return cr::Value(cr::nn::dense(h, image_classes, cr::init::zeros()));
+  });
+}
+
+Model resnet() {
+  return image_model("W10", [](cr::Graph& graph, cr::Value h) {
+    const auto convolutions = residual_convolutions();
+    const auto normalized = [&](cr::Value x, std::size_t i) {
+      const auto& [in, out, taps, stride] = convolutions[i];
+      const auto w = graph.parameter("w" + std::to_string(i + 1), cr::zeros({out, in, taps, taps}));
+      return cr::nn::batch_norm(cr::conv(x, w, {.stride = stride, .padding = taps / 2}),
+                                {.momentum = norm_momentum, .epsilon = norm_epsilon});
+    };
+    h = cr::relu(normalized(h, 0));
+    for (std::size_t i = 1; i < convolutions.size();) {
+      const auto inner = normalized(cr::relu(normalized(h, i)), i + 1);
+      i += 2;
+      if (i < convolutions.size() && convolutions[i].taps == 1) h = normalized(h, i++);
+      h = cr::relu(inner + h);
+    }
+    return cr::Value(cr::nn::dense(cr::mean(h, {2, 3}), image_classes, cr::init::zeros()));
+  });
 }
 
 // W6 and W7. With fixed sizes a plan can be made before the first run.
@@ -243,9 +297,11 @@ std::unique_ptr<Run> make_run(const Settings& settings) {
   if (workload == "W4") return std::make_unique<Elementwise>();
   const auto net = network(workload, settings.small);
   if (workload.starts_with("W7")) return std::make_unique<Compile>(net);
-  auto model = workload == "W1"   ? course_net(net)
-               : workload == "W6" ? chain(net, false)
-                                  : classifier(net, workload == "W2", settings.check);
+  auto model = workload == "W1"    ? course_net(net)
+               : workload == "W5"  ? lenet()
+               : workload == "W6"  ? chain(net, false)
+               : workload == "W10" ? resnet()
+                                   : classifier(net, workload == "W2", settings.check);
   return std::make_unique<Training>(std::move(model), parameters(workload, settings.small));
 }
 

@@ -56,7 +56,7 @@ class Training : public Run {
       optimizer_ = std::move(adam);
     } else {
       optimizer_ = std::make_unique<torch::optim::SGD>(
-          p_, torch::optim::SGDOptions(rate).momentum(workload_ == "W3" ? heavy_ball : 0));
+          p_, torch::optim::SGDOptions(rate).momentum(has_heavy_ball(workload_) ? heavy_ball : 0));
     }
   }
 
@@ -178,6 +178,67 @@ class Chain final : public Training {
   }
 };
 
+// W5 and W10.
+class ImageNet : public Training {
+ public:
+  explicit ImageNet(const Settings& settings) : Training(settings) {
+    x_ = uniform(images(workload_), stream_x, 1);
+    y_ = torch::empty({net_.batch}, torch::kInt64);
+    fill_classes(y_.data_ptr<std::int64_t>(), y_.numel(), stream_y, image_classes);
+  }
+};
+
+class LeNet final : public ImageNet {
+ public:
+  using ImageNet::ImageNet;
+
+ private:
+  Tensor forward() override {
+    Tensor h = x_;
+    for (std::size_t i = 0; i < 4; i += 2) h = torch::relu(torch::max_pool2d(torch::conv2d(h, p_[i], p_[i + 1]), 2));
+    h = torch::relu(torch::addmm(p_[5], h.flatten(1), p_[4]));
+    return F::cross_entropy(torch::addmm(p_[7], h, p_[6]), y_);
+  }
+};
+
+class ResNet final : public ImageNet {
+ public:
+  explicit ResNet(const Settings& settings) : ImageNet(settings) {
+    for (const auto& convolution : convolutions_) {
+      means_.push_back(torch::zeros({convolution.out}));
+      variances_.push_back(torch::ones({convolution.out}));
+    }
+  }
+
+  void weights(Sink& sink) override {
+    Training::weights(sink);
+    for (const auto& variance : variances_) add(sink, "variance", variance);
+  }
+
+ private:
+  // Convolution i and its batch norm.
+  Tensor normalized(const Tensor& x, std::size_t i) {
+    const auto& convolution = convolutions_[i];
+    const Tensor y = torch::conv2d(x, p_[3 * i], {}, convolution.stride, convolution.taps / 2);
+    return torch::batch_norm(y, p_[3 * i + 1], p_[3 * i + 2], means_[i], variances_[i], true, norm_momentum,
+                             norm_epsilon, false);
+  }
+
+  Tensor forward() override {
+    Tensor h = torch::relu(normalized(x_, 0));
+    for (std::size_t i = 1; i < convolutions_.size();) {
+      const Tensor inner = normalized(torch::relu(normalized(h, i)), i + 1);
+      i += 2;
+      if (i < convolutions_.size() && convolutions_[i].taps == 1) h = normalized(h, i++);
+      h = torch::relu(inner + h);
+    }
+    return F::cross_entropy(torch::addmm(p_.back(), h.mean({2, 3}), p_[p_.size() - 2]), y_);
+  }
+
+  std::vector<Convolution> convolutions_ = residual_convolutions();
+  std::vector<Tensor> means_, variances_;
+};
+
 class Elementwise final : public Run {
  public:
   Elementwise() {
@@ -216,7 +277,9 @@ std::unique_ptr<Run> make_run(const Settings& settings) {
   if (settings.workload == "W1") return std::make_unique<CourseNet>(settings);
   if (settings.workload == "W2" || settings.workload == "W3") return std::make_unique<Classifier>(settings);
   if (settings.workload == "W4") return std::make_unique<Elementwise>();
+  if (settings.workload == "W5") return std::make_unique<LeNet>(settings);
   if (settings.workload == "W6") return std::make_unique<Chain>(settings);
+  if (settings.workload == "W10") return std::make_unique<ResNet>(settings);
   return nullptr;
 }
 

@@ -53,12 +53,19 @@ enum : std::uint64_t { stream_x = 0, stream_y = 1, stream_mask = 2, parameter_st
 //     lambda times the sum of squares of the two hidden layers' weights; float32. Running statistics are kept up.
 // W3: 1024-4096-4096-1000: linear, relu, linear, relu, linear; softmax cross-entropy; float32.
 // W4: sum(sigmoid(a*b+c) * tanh(a-b) * relu(c) + exp(-a*a)) and its gradients by a, b and c; float32.
+// W5: LeNet: (5 x 5 convolution, 2 x 2 max pooling, relu) with 20 and 50 features, linear to 500, relu, linear to 10;
+//     softmax cross-entropy; 28 x 28 images of one channel; float32.
 // W6: (linear, tanh) 100 times, 64 wide; mean squared error; float32.
 // W7: from nothing to a program ready to run: the graph of W6 with 10,000 layers, its gradients, updates and plan.
 //     W7-1000: with 1,000.
-// One step of W1-W3 and W6 is forward, backward, update: of Adam (1, 2), heavy-ball momentum (3), gradient descent (6).
+// W10: ResNet-8: the convolutions of residual_convolutions(), each with batch norm; the first, and the first of a
+// block,
+//     with relu; a block's two and its input, or that through a 1 x 1 convolution, are added, then relu; the mean over
+//     rows and columns; linear; softmax cross-entropy; 32 x 32 images of three channels; float32.
+// One step of W1-W3, W5, W6 and W10 is forward, backward, update: of Adam (1, 2), heavy-ball momentum (3, 5, 10),
+// gradient descent (6).
 struct Network {
-  std::vector<std::int64_t> units;
+  std::vector<std::int64_t> units;  // none of W5 and W10
   std::int64_t batch = 0;
   double learning_rate = 0;
 };
@@ -69,9 +76,35 @@ constexpr double adam_epsilon = 1e-8;
 constexpr double heavy_ball = 0.9;
 constexpr double keep = 0.8;           // W2
 constexpr double lambda = 1e-4;        // W2
-constexpr double norm_epsilon = 1e-5;  // W2
-constexpr double norm_momentum = 0.1;  // W2
+constexpr double norm_epsilon = 1e-5;  // W2 and W10
+constexpr double norm_momentum = 0.1;  // W2 and W10
 constexpr std::int64_t w4_size = 1 << 22;
+
+inline bool has_heavy_ball(const std::string& workload) {
+  return workload == "W3" || workload == "W5" || workload == "W10";
+}
+
+inline bool is_for_images(const std::string& workload) { return workload == "W5" || workload == "W10"; }
+
+// What W5 and W10 are fed: {batch, channels, side, side}.
+inline std::vector<std::int64_t> images(const std::string& workload) {
+  return workload == "W5" ? std::vector<std::int64_t>{128, 1, 28, 28} : std::vector<std::int64_t>{64, 3, 32, 32};
+}
+constexpr std::uint64_t image_classes = 10;
+
+// Square, without a bias; padded so that with stride 1 the image keeps its size.
+struct Convolution {
+  std::int64_t in;
+  std::int64_t out;
+  std::int64_t taps;
+  std::int64_t stride;
+};
+
+// W10's: the first, then of each block two, and that of its shortcut where it has one.
+inline std::vector<Convolution> residual_convolutions() {
+  return {{3, 16, 3, 1},  {16, 16, 3, 1}, {16, 16, 3, 1}, {16, 32, 3, 2}, {32, 32, 3, 1},
+          {16, 32, 1, 2}, {32, 64, 3, 2}, {64, 64, 3, 1}, {32, 64, 1, 2}};
+}
 
 // How many steps of training are compared. A step of W7 is a compilation.
 inline int checked_steps(const std::string& workload) { return workload.starts_with("W7") ? 0 : 3; }
@@ -84,6 +117,8 @@ inline Network network(const std::string& workload, bool small = false) {
     if (small) return {{256, 1024, 1024, 250}, 128, 0.1};
     return {{1024, 4096, 4096, 1000}, 512, 0.1};
   }
+  if (workload == "W5") return {{}, 128, 0.01};
+  if (workload == "W10") return {{}, 64, 0.01};
   if (workload == "W6") return {std::vector<std::int64_t>(101, 64), 32, 0.1};
   if (workload == "W7") return {std::vector<std::int64_t>(10'001, 64), 32, 0.1};
   if (workload == "W7-1000") return {std::vector<std::int64_t>(1'001, 64), 32, 0.1};
@@ -110,14 +145,41 @@ struct Parameter {
   }
 };
 
-// In this order: each layer's w and b, in W2 followed by the gamma and beta of a hidden layer.
+// In this order: each layer's w and b, in W2 followed by the gamma and beta of a hidden layer; of W10's convolutions w,
+// gamma and beta. Weights of convolutions are {out, in, rows, columns}.
 inline std::vector<Parameter> parameters(const std::string& workload, bool small = false) {
   if (workload == "W4") return {};
-  const auto net = network(workload, small);
   std::vector<Parameter> all;
   const auto add = [&](const std::string& name, std::vector<std::int64_t> shape, double limit, double offset) {
     all.push_back({name, std::move(shape), limit, offset, parameter_stream + all.size()});
   };
+  const auto add_weight = [&](const std::string& name, std::vector<std::int64_t> shape, std::int64_t fan_in) {
+    add(name, std::move(shape), std::sqrt(6 / static_cast<double>(fan_in)), 0);
+  };
+  if (workload == "W5") {
+    add_weight("w1", {20, 1, 5, 5}, 25);
+    add("b1", {20}, 0.1, 0);
+    add_weight("w2", {50, 20, 5, 5}, 500);
+    add("b2", {50}, 0.1, 0);
+    add_weight("w3", {800, 500}, 800);
+    add("b3", {500}, 0.1, 0);
+    add_weight("w4", {500, 10}, 500);
+    add("b4", {10}, 0.1, 0);
+    return all;
+  }
+  if (workload == "W10") {
+    std::size_t number = 0;
+    for (const auto& [in, out, taps, stride] : residual_convolutions()) {
+      const auto name = std::to_string(++number);
+      add_weight("w" + name, {out, in, taps, taps}, in * taps * taps);
+      add("gamma" + name, {out}, 0.1, 1);
+      add("beta" + name, {out}, 0.1, 0);
+    }
+    add_weight("w10", {64, 10}, 64);
+    add("b10", {10}, 0.1, 0);
+    return all;
+  }
+  const auto net = network(workload, small);
   for (std::size_t i = 1; i < net.units.size(); ++i) {
     const auto number = std::to_string(i);
     const auto in = net.units[i - 1];
