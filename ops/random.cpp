@@ -1,5 +1,8 @@
 #include <chainrule/ops/random.hpp>
 
+#include <cmath>
+#include <numbers>
+
 #include <fmt/core.h>
 
 #include <chainrule/framework/core/philox.hpp>
@@ -10,6 +13,7 @@
 #include <chainrule/ops/activation.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/control.hpp>
+#include <chainrule/ops/math.hpp>
 
 CHAINRULE_OP_FAMILY(random)
 
@@ -113,6 +117,31 @@ void check(Value x, const DropoutOptions& options, Location at) {
     throw Error(at, "dropout", fmt::format("requires 0 < keep <= 1, got {}", options.keep));
 }
 
+void check(const RandomOptions& options, std::string_view op, Location at) {
+  if (options.dtype && !is_floating(*options.dtype))
+    throw Error(at, op, fmt::format("requires float32 or float64, got {}", name(*options.dtype)));
+  if (const Value counter = options.counter; counter.defined() && (counter.dtype() != int64 || counter.rank() != 0))
+    throw Error(at, op,
+                fmt::format("requires a counter that is an int64 scalar, got {} {}", name(counter.dtype()),
+                            to_string(counter.shape())));
+}
+
+Value drawn_uniform(Graph graph, const Shape& shape, double low, double high, const RandomOptions& options,
+                    Location at) {
+  detail::Attempt attempt(graph.data().get());
+  const Value counter = options.counter.defined() ? options.counter : graph.step(at);
+  const Value drawn = apply(graph, random_uniform_op, {counter},
+                            {{"shape", shape},
+                             {"dtype", options.dtype.value_or(graph.dtype())},
+                             {"low", low},
+                             {"high", high},
+                             {"seed", static_cast<std::int64_t>(graph.seed())},
+                             {"stream", graph.data()->streams++}},
+                            at);
+  attempt.succeed();
+  return drawn;
+}
+
 }  // namespace
 
 Value dropout(Value x, const DropoutOptions& options, Location at) {
@@ -142,6 +171,50 @@ Value dropout(Value x, Value mask, const DropoutOptions& options, Location at) {
   return detail::attempt({x, mask}, [&] { return by_mode(x * cast(mask, x.dtype()) * (1.0 / options.keep), x); });
 }
 
+Value random_uniform(Graph graph, const Shape& shape, double low, double high, const RandomOptions& options,
+                     Location at) {
+  constexpr auto* op = "random_uniform";
+  if (!(low <= high && std::isfinite(high - low)))
+    throw Error(at, op, fmt::format("requires finite low <= high, got {} and {}", low, high));
+  check(options, op, at);
+  return drawn_uniform(graph, shape, low, high, options, at);
+}
+
+Value random_normal(Graph graph, const Shape& shape, double mean, double deviation, const RandomOptions& options,
+                    Location at) {
+  constexpr auto* op = "random_normal";
+  if (!std::isfinite(mean)) throw Error(at, op, fmt::format("requires a finite mean, got {}", mean));
+  if (!(deviation >= 0 && std::isfinite(deviation)))
+    throw Error(at, op, fmt::format("requires a finite deviation of 0 or more, got {}", deviation));
+  check(options, op, at);
+  detail::Attempt attempt(graph.data().get());
+  const detail::LocationScope scope(detail::scoped(at));
+  const Value u = drawn_uniform(graph, shape, 0, 1, options, at);
+  const Value v = drawn_uniform(graph, shape, 0, 1, options, at);
+  const Value z = sqrt(-2 * log(1 - u)) * cos(2 * std::numbers::pi * v);
+  const Value drawn = mean + deviation * z;
+  attempt.succeed();
+  return drawn;
+}
+
+Value random_integers(Graph graph, const Shape& shape, std::int64_t low, std::int64_t high,
+                      const RandomOptions& options, Location at) {
+  constexpr auto* op = "random_integers";
+  constexpr auto most = std::uint64_t{1} << 24;
+  if (low >= high || static_cast<std::uint64_t>(high) - static_cast<std::uint64_t>(low) > most)
+    throw Error(at, op, fmt::format("requires from 1 to 2^24 numbers from low to high, got {} and {}", low, high));
+  if (options.dtype) throw Error(at, op, fmt::format("requires no dtype, got {}", name(*options.dtype)));
+  check(options, op, at);
+  detail::Attempt attempt(graph.data().get());
+  const detail::LocationScope scope(detail::scoped(at));
+  // In float64, where no number below the upper bound is rounded up to it.
+  const Value place = drawn_uniform(graph, shape, 0, static_cast<double>(high - low),
+                                    {.dtype = float64, .counter = options.counter}, at);
+  const Value drawn = cast(place, int64) + low;
+  attempt.succeed();
+  return drawn;
+}
+
 Value rrelu(Value x, const RReluOptions& options, Location at) {
   check_floating(x, "rrelu", at);
   if (!(options.low <= options.high))
@@ -149,14 +222,7 @@ Value rrelu(Value x, const RReluOptions& options, Location at) {
   const detail::LocationScope scope(detail::scoped(at));
   return detail::attempt(x, [&] {
     Graph graph = x.graph();
-    const Value slope = apply(random_uniform_op, {graph.step(at)},
-                              {{"shape", x.shape()},
-                               {"dtype", x.dtype()},
-                               {"low", options.low},
-                               {"high", options.high},
-                               {"seed", static_cast<std::int64_t>(graph.seed())},
-                               {"stream", graph.data()->streams++}},
-                              at);
+    const Value slope = drawn_uniform(graph, x.shape(), options.low, options.high, {.dtype = x.dtype()}, at);
     return prelu(x, by_mode(slope, (options.low + options.high) / 2), at);
   });
 }

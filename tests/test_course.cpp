@@ -586,3 +586,48 @@ TEST_CASE("bias and variance: the split, the normalization, the verdicts", "[11_
   CHECK(check("2-50-50-1", "high variance").at(0) < 3);
   CHECK(check("2-50-50-1, L2 of 1", "balanced").at(2) < 12);
 }
+
+// ---- 12: convolution
+
+TEST_CASE("convolution: the numbers that the course prints, by hand and from the library", "[12_convolution]") {
+  const Printed printed = run_exercise("12_convolution");
+  // Rows of numbers, on the line with this name and those after it: what is by hand, and then the same of ours.
+  const auto check = [&](const std::string& title, const std::string& name,
+                         const std::vector<std::vector<std::string>>& rows) {
+    INFO(title << ", " << name);
+    std::string text = printed.section(title).text;
+    for (char& c : text) c = c == '[' || c == ']' ? ' ' : c;
+    std::string label = name;
+    for (char& c : label) c = c == '[' || c == ']' ? ' ' : c;
+    const auto lines = Printed::lines(text);
+    auto line = std::find_if(lines.begin(), lines.end(), [&](const auto& l) { return l.rfind(label, 0) == 0; });
+    REQUIRE(std::distance(line, lines.end()) >= static_cast<std::ptrdiff_t>(rows.size()));
+    for (std::size_t row = 0; row < rows.size(); ++row, ++line) {
+      auto expected_words = rows[row];
+      expected_words.insert(expected_words.end(), rows[row].begin(), rows[row].end());
+      CHECK(Printed::words(row == 0 ? line->substr(label.size()) : *line) == expected_words);
+    }
+  };
+
+  const auto* convolution = "A convolution of stride 2 with 2 zeros around";
+  check(convolution, "Z mean", {{"0.0489952035289"}});
+  check(convolution, "Z[3,2,1]",
+        {{"-0.61490741"},
+         {"-6.7439236"},
+         {"-2.55153897"},
+         {"1.75698377"},
+         {"3.56208902"},
+         {"0.53036437"},
+         {"5.18531798"},
+         {"8.75898442"}});
+  check(convolution, "dA mean", {{"1.45243777754"}});
+  check(convolution, "dW mean", {{"1.72699145831"}});
+  check(convolution, "db mean", {{"7.83923256462"}});
+  check("Max pooling", "A[0,0,0]", {{"1.74481176"}, {"0.86540763"}, {"1.13376944"}});
+  check("Max pooling", "A[1,0,0]", {{"1.13162939"}, {"1.51981682"}, {"2.18557541"}});
+  check("Max pooling", "dA_prev[1,1]", {{"0.", "0."}, {"5.05844394", "-1.68282702"}, {"0.", "0."}});
+  check("Average pooling", "A[0,0,0]", {{"0.02105773"}, {"-0.20328806"}, {"-0.40389855"}});
+  check("Average pooling", "A[1,0,0]", {{"-0.22154621"}, {"0.51716526"}, {"0.48155844"}});
+  check("Average pooling", "dA_prev[1,1]",
+        {{"0.08485462", "0.2787552"}, {"1.26461098", "-0.25749373"}, {"1.17975636", "-0.53624893"}});
+}

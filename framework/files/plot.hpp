@@ -1,12 +1,15 @@
-// Pictures: curves, points, the regions that a classifier decides for. Drawn by the program gnuplot (Debian:
-// gnuplot-nox), as files. These functions are in the library chainrule::files, which a program that calls them links.
+// Pictures: curves, points, the regions that a classifier decides for, drawn by the program gnuplot (Debian:
+// gnuplot-nox); and arrays as images. As files. These functions are in the library chainrule::files, which a program
+// that calls them links.
 //
 // What belongs together has a colour, and a dash pattern or marker of its own: series can be told apart in grey, and
 // the colours (Okabe and Ito's) by the colour-blind.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -80,5 +83,22 @@ class Figure {
   Figure& add_line(const std::string& name, const Array& x, const Array& y, bool marked, Location at);
   std::unique_ptr<Content> content_;
 };
+
+// ---- images
+
+struct ImageGridOptions {
+  std::int64_t columns = 0;  // images a row; 0: about as many as there are rows
+  std::int64_t scale = 1;    // each element is a square of so many pixels
+  // What is black and what is white, numbers beyond being cut; by default the least and the greatest number of all.
+  std::optional<Range> range = std::nullopt;
+};
+
+// Images beside each other in rows, from left to right, as one .png file, with a line between two: {n, height, width}
+// or {n, channels, height, width} of any dtype, one channel grey, three red, green and blue. A NaN is black. Written
+// whole or not at all. Throws Error for other shapes, no image, options that are not in order, another ending, and a
+// file that cannot be written.
+//   cr::plot::save_images("filters.png", state[weight], {.scale = 8});
+void save_images(const std::string& path, const Array& images, const ImageGridOptions& options = {},
+                 Location at = Location::here());
 
 }  // namespace chainrule::plot
