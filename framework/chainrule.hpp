@@ -39,6 +39,7 @@
 #include <chainrule/ops/normalization.hpp>
 #include <chainrule/ops/pooling.hpp>
 #include <chainrule/ops/random.hpp>
+#include <chainrule/ops/recurrent.hpp>
 #include <chainrule/ops/reduce.hpp>
 #include <chainrule/ops/softmax.hpp>
 #include <chainrule/ops/sorting.hpp>
