@@ -146,9 +146,9 @@ CHAINRULE_EARLY const BuiltinOp iota_op = register_op({
               using T = decltype(t);
               const std::int64_t size = count(call.output.shape);
               if (is_integer(call.output.dtype) && size > 0 && !detail::keeps_meaning<T>(size - 1))
-                throw Error(call.at, call.op,
-                            fmt::format("requires numbers that {} can be, got a size of {}", name(call.output.dtype),
-                                        size));
+                throw Error(
+                    call.at, call.op,
+                    fmt::format("requires numbers that {} can be, got a size of {}", name(call.output.dtype), size));
               return [n = size](const KernelBuffers& buffers) {
                 auto* out = static_cast<T*>(buffers.output);
                 for (std::int64_t i = 0; i < n; ++i) out[i] = static_cast<T>(i);

@@ -590,8 +590,7 @@ Value nll_loss(Value log_probabilities, Value classes, const CrossEntropyOptions
   at = detail::scoped(at);
   require_defined(op, at, log_probabilities, classes);
   if (is_integer(classes.dtype()) && classes.dtype() != int64)
-    return detail::attempt(classes,
-                           [&] { return nll_loss(log_probabilities, cast(classes, int64, at), options, at); });
+    return detail::attempt(classes, [&] { return nll_loss(log_probabilities, cast(classes, int64, at), options, at); });
   return detail::attempt({log_probabilities, classes, options.class_weights}, [&] {
     const detail::LocationScope scope(at);
     const ClassCosts costs(op, "log_probabilities", log_probabilities, classes, options, at);

@@ -60,7 +60,7 @@ TEST_CASE("several axes are sliced at once, as NumPy does") {
   CHECK(of([](Value v) { return slice(v, {2}); }, x).shape() == Dims{4, 2});
   CHECK(of([](Value v) { return slice(v, std::vector<Index>{}); }, x).identical(x));
   CHECK(of([](Value v) { return slice(v, {range(5, 9)}); }, x).shape() == Dims{0, 4, 2});
-  for (const DType dtype : {float32, int64, boolean})
+  for (const DType dtype : {float32, int64, int32, uint8, boolean})
     CHECK(of([](Value v) { return slice(v, {1, range({}, 1)}); }, counting({2, 2}, dtype)).dtype() == dtype);
   // Of named sizes, also from the end.
   CHECK(of([](Value v) { return slice(v, {-1, range(1, -1), 0}); }, x, true).identical(Array({18.0, 20.0})));

@@ -72,7 +72,7 @@ TEST_CASE("numbers and vectors keep their type") {
 }
 
 TEST_CASE("zeros and full arrays") {
-  for (const DType dtype : {float32, float64, int64, boolean}) {
+  for (const DType dtype : {float32, float64, int64, int32, uint8, boolean}) {
     const Array zeros(dtype, {2, 3});
     CHECK(zeros.dtype() == dtype);
     CHECK(zeros.size() == 6);

@@ -173,8 +173,8 @@ TEST_CASE("inputs of uint8 and int32 take whole numbers of their range") {
   run(Array({1.0, 2.0, 255.0}), Array({1.0, -2.0, 3.0}));
   run(std::vector<short>{1, 2, 255}, std::vector<signed char>{1, -2, 3});
   const auto wrong = [&](auto&& x, auto&& y) { return error_of([&] { program.run({{b, x}, {w, y}}); }); };
-  CHECK_THAT(wrong(std::vector<int>{1, 256, 3}, middle).what(),
-             ContainsSubstring("requires uint8 {3} for input 'b'") && ContainsSubstring("uint8 cannot have 256 at {1}"));
+  CHECK_THAT(wrong(std::vector<int>{1, 256, 3}, middle).what(), ContainsSubstring("requires uint8 {3} for input 'b'") &&
+                                                                    ContainsSubstring("uint8 cannot have 256 at {1}"));
   CHECK_THAT(wrong(std::vector<int>{1, 2, -3}, middle).what(), ContainsSubstring("uint8 cannot have -3 at {2}"));
   CHECK_THAT(wrong(Array({0.5, 1.0, 2.0}), middle).what(), ContainsSubstring("uint8 cannot have 0.5 at {0}"));
   CHECK_THAT(wrong(small, longs({1, 2, std::int64_t{most} + 1})).what(),
@@ -240,13 +240,18 @@ TEST_CASE("numbers beside small integers are whole and of their range") {
   const Value b = graph.input("b", {3}, uint8);
   const Value w = graph.input("w", {3}, int32);
   const auto message = [](auto f) { return std::string(error_of(f).what()); };
-  CHECK_THAT(message([&] { b + 256; }), ContainsSubstring("requires a number of its range beside a uint8 value, got 256"));
+  CHECK_THAT(message([&] { b + 256; }),
+             ContainsSubstring("requires a number of its range beside a uint8 value, got 256"));
   CHECK_THAT(message([&] { b - (-1); }), ContainsSubstring("a number of its range beside a uint8 value, got -1"));
   CHECK_THAT(message([&] { b * 0.5; }), ContainsSubstring("a whole number beside a uint8 value, got 0.5"));
   CHECK_THAT(message([&] { w + 0x1p31; }), ContainsSubstring("a number of its range beside an int32 value"));
-  CHECK_THAT(message([&] { w + Array({1.0, 0.5, 0.0}); }),
+  CHECK_THAT(message([&] {
+               w + Array({1.0, 0.5, 0.0});
+             }),
              ContainsSubstring("whole numbers of its range beside an int32 value, got 0.5 at {1}"));
-  CHECK_THAT(message([&] { b + words({1, 2, 300}); }),
+  CHECK_THAT(message([&] {
+               b + words({1, 2, 300});
+             }),
              ContainsSubstring("whole numbers of its range beside a uint8 value, got 300 at {2}"));
   CHECK_THAT(message([&] { b + Dimension(256); }), ContainsSubstring("beside a uint8 value, got 256"));
   CHECK((b + longs({1, 2, 3})).dtype() == uint8);
@@ -269,10 +274,10 @@ TEST_CASE("numbers beside small integers are whole and of their range") {
 
 // By the rules of number.hpp, written down anew: NumPy's results on x86-64.
 TEST_CASE("cast has a result for every number") {
-  const std::vector<double> numbers = {0,     0.9,   -0.9,  1.5,       -1.5,     127,      128,    255,   255.9,
-                                       256,   300,   -1,    -128,      -129,     65536.5,  1e9,    -1e9,  0x1p31,
-                                       0x1.fffffffcp30, -0x1p31, -0x1p32, 0x1p53, 0x1p62, 0x1p63, -0x1p63, 1e300, -1e300,
-                                       infinity, -infinity, std::nan("")};
+  const std::vector<double> numbers = {
+      0,       0.9,    -0.9,   1.5,    -1.5,    127,   128,    255,      255.9,           256,
+      300,     -1,     -128,   -129,   65536.5, 1e9,   -1e9,   0x1p31,   0x1.fffffffcp30, -0x1p31,
+      -0x1p32, 0x1p53, 0x1p62, 0x1p63, -0x1p63, 1e300, -1e300, infinity, -infinity,       std::nan("")};
   const Array x = numbers;
   const auto whole_of = [](double v, double low, double high) {  // NaN is neither
     return std::trunc(v) >= low && std::trunc(v) < high ? static_cast<std::int64_t>(v) : static_cast<std::int64_t>(low);
@@ -293,14 +298,29 @@ TEST_CASE("cast has a result for every number") {
       CHECK(truth[i] == (v != 0 ? 1 : 0));
     }
   }
-  CHECK(of({Array({300.0, -1.0, 256.0, std::nan(""), 1e10, 254.7})}, [](const Values& v) { return cast(v[0], uint8); })
-            .identical(bytes({44, 255, 0, 0, 0, 254})));
+  CHECK(of({Array({300.0, -1.0, 256.0, std::nan(""), 1e10, 254.7})}, [](const Values& v) {
+          return cast(v[0], uint8);
+        }).identical(bytes({44, 255, 0, 0, 0, 254})));
 }
 
 TEST_CASE("cast between integers keeps the low bits, and to floating numbers rounds to nearest") {
-  const std::vector<std::int64_t> numbers = {0,   1,   -1,  127, 128,  255,  256,  -128, 1000, 65535,
-                                             most, least, std::int64_t{most} + 1, std::int64_t{1} << 40,
-                                             (std::int64_t{1} << 40) + 7, 16777217, 33554435};
+  const std::vector<std::int64_t> numbers = {0,
+                                             1,
+                                             -1,
+                                             127,
+                                             128,
+                                             255,
+                                             256,
+                                             -128,
+                                             1000,
+                                             65535,
+                                             most,
+                                             least,
+                                             std::int64_t{most} + 1,
+                                             std::int64_t{1} << 40,
+                                             (std::int64_t{1} << 40) + 7,
+                                             16777217,
+                                             33554435};
   const DType integers[] = {int64, int32, uint8};
   const auto as = [](std::int64_t v, DType dtype) -> std::int64_t {
     if (dtype == int64) return v;
@@ -345,13 +365,15 @@ TEMPLATE_TEST_CASE("a cast of bytes and int32 is part of the group that reads it
   using T = TestType;
   const DType floating = sizeof(T) == 4 ? float32 : float64;
   for (const DType from : {uint8, int32, boolean}) {
-    for (const std::int64_t n : {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 127, 511, 513, 2047, 2049, 5000}) {
+    for (const std::int64_t n :
+         {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 127, 511, 513, 2047, 2049, 5000}) {
       CAPTURE(name(from), n);
       Array x(from, {n});
       for (std::int64_t i = 0; i < n; ++i)
         x.set(i, from == uint8     ? (i * 37 + 11) % 256
                  : from == boolean ? i % 3 % 2
-                                   : i % 5 == 0 ? most - i : (i * 7919 - 40000) * 53);
+                 : i % 5 == 0      ? most - i
+                                   : (i * 7919 - 40000) * 53);
       Graph graph({.dtype = floating});
       const Value in = graph.input("x", {n}, from);
       const Value y = cast(in, floating) / 255;
@@ -399,9 +421,8 @@ TEST_CASE("bytes that are read along rows, transposed, broadcast and summed") {
   const Value of_rows = sum(f, 1);
   const Value of_columns = sum(f, 0);
   const Value of_all = sum(f);
-  const auto got =
-      chainrule::test::compute(graph, {moved, beside_row, turned, of_rows, of_columns, of_all},
-                               {{in, x}, {by, shift}, {r, row}, {s, scalar}});
+  const auto got = chainrule::test::compute(graph, {moved, beside_row, turned, of_rows, of_columns, of_all},
+                                            {{in, x}, {by, shift}, {r, row}, {s, scalar}});
   std::vector<double> columns(static_cast<std::size_t>(n), 0);
   double all = 0;
   for (std::int64_t i = 0; i < m; ++i) {
@@ -474,8 +495,9 @@ TEST_CASE("a network is trained on bytes and labels of bytes") {
     const Value small = other.constant(bytes({2, 0}));
     const Value wide = other.constant(longs({2, 0}).astype(dtype));
     const auto got = chainrule::test::compute(
-        other, {softmax_cross_entropy(z, small), softmax_cross_entropy(z, wide), one_hot(small, 3, float32), one_hot(wide, 3, float32),
-                take_along_axis(z, reshape(small, {2, 1}), 1), take_along_axis(z, reshape(wide, {2, 1}), 1)});
+        other, {softmax_cross_entropy(z, small), softmax_cross_entropy(z, wide), one_hot(small, 3, float32),
+                one_hot(wide, 3, float32), take_along_axis(z, reshape(small, {2, 1}), 1),
+                take_along_axis(z, reshape(wide, {2, 1}), 1)});
     CHECK(got[0].identical(got[1]));
     CHECK(got[2].identical(got[3]));
     CHECK(got[4].identical(got[5]));
@@ -532,8 +554,9 @@ TEST_CASE("integer ops wrap around at every node, fused or not") {
   CHECK(of({a}, [](const Values& v) { return square(v[0]); }).identical(bytes({0, 1, 16, 64, 1})));
   CHECK(of({a}, [](const Values& v) { return clip(v[0], 50, 210); }).identical(bytes({50, 50, 100, 200, 210})));
   CHECK(of({a, b}, [](const Values& v) { return maximum(v[0], v[1]); }).identical(bytes({1, 2, 156, 200, 255})));
-  CHECK(of({a, b}, [](const Values& v) { return where(equal(v[0], 255), v[1], v[0] - v[1]); })
-            .identical(bytes({255, 255, 200, 100, 255})));
+  CHECK(of({a, b}, [](const Values& v) {
+          return where(equal(v[0], 255), v[1], v[0] - v[1]);
+        }).identical(bytes({255, 255, 200, 100, 255})));
   CHECK(of({words({least})}, [](const Values& v) { return abs(v[0]); }).identical(words({least})));
   CHECK(of({words({most})}, [](const Values& v) { return v[0] + 1; }).identical(words({least})));
 }
@@ -545,22 +568,36 @@ TEST_CASE("movement of small integers") {
     const auto expect = [&](const Array& got, const std::vector<int>& numbers, const Dims& shape) {
       CHECK(got.identical(array_of(numbers, dtype).reshape(shape)));
     };
-    expect(of({x}, [](const Values& v) { return slice(v[0], 1, {2, 4}); }), {20, 30, 80, 90, 140, 150, 200, 210}, {4, 2});
-    expect(of({x}, [](const Values& v) { return concat({slice(v[0], 0, {3, 4}), slice(v[0], 0, {0, 1})}, 0); }),
+    expect(of({x},
+              [](const Values& v) {
+                return slice(v[0], 1, {2, 4});
+              }),
+           {20, 30, 80, 90, 140, 150, 200, 210}, {4, 2});
+    expect(of({x},
+              [](const Values& v) {
+                return concat({slice(v[0], 0, {3, 4}), slice(v[0], 0, {0, 1})}, 0);
+              }),
            {180, 190, 200, 210, 220, 230, 0, 10, 20, 30, 40, 50}, {2, 6});
     const Array turned = of({x}, [](const Values& v) { return transpose(v[0]); });
     for (std::int64_t i = 0; i < 24; ++i) CHECK(turned(i % 6, i / 6) == x[i]);
-    expect(of({x}, [](const Values& v) { return broadcast_to(slice(v[0], 1, {5, 6}), {4, 2}); }),
+    expect(of({x},
+              [](const Values& v) {
+                return broadcast_to(slice(v[0], 1, {5, 6}), {4, 2});
+              }),
            {50, 50, 110, 110, 170, 170, 230, 230}, {4, 2});
-    expect(of({x}, [](const Values& v) { return sort(slice(v[0], 0, {0, 1}), 1, true).values; }), {50, 40, 30, 20, 10, 0},
-           {1, 6});
+    expect(of({x},
+              [](const Values& v) {
+                return sort(slice(v[0], 0, {0, 1}), 1, true).values;
+              }),
+           {50, 40, 30, 20, 10, 0}, {1, 6});
     // Large enough for the tiles and threads.
     Array large(dtype, {513, 700});
     for (std::int64_t i = 0; i < large.size(); ++i) large.set(i, i % 251);
     const Array flipped = of({large}, [](const Values& v) { return transpose(v[0]); });
     CHECK(flipped.identical(large.transpose()));
   }
-  CHECK(of({bytes({1, 2})}, [](const Values& v) { return iota(v[0].graph(), 4, uint8); }).identical(bytes({0, 1, 2, 3})));
+  CHECK(
+      of({bytes({1, 2})}, [](const Values& v) { return iota(v[0].graph(), 4, uint8); }).identical(bytes({0, 1, 2, 3})));
   Graph graph;
   CHECK_THROWS_WITH(chainrule::test::compute(graph, {iota(graph, 257, uint8)}),
                     ContainsSubstring("numbers that uint8 can be, got a size of 257"));
@@ -607,8 +644,7 @@ TEST_CASE("every op takes small integers as NumPy does, or refuses them") {
         const auto [got, error] = tried(*op, small, sample.attributes);
         if (error.empty() && refused.empty()) {
           REQUIRE(got.size() == expected.size());
-          for (std::size_t i = 0; i < got.size(); ++i)
-            CHECK(got[i].identical(low_bits(expected[i], got[i].dtype())));
+          for (std::size_t i = 0; i < got.size(); ++i) CHECK(got[i].identical(low_bits(expected[i], got[i].dtype())));
           if (!small.empty()) taken.insert(op->name);
         }
         if (!refused.empty()) CHECK(!error.empty());
@@ -625,9 +661,10 @@ TEST_CASE("every op takes small integers as NumPy does, or refuses them") {
   }
   // These, at least.
   for (const char* const name :
-       {"add", "sub", "mul", "neg", "abs", "square", "maximum", "minimum", "less", "less_equal", "greater",
-        "greater_equal", "equal", "not_equal", "where", "reshape", "transpose", "slice", "concat", "split", "broadcast_to",
-        "sum", "max", "min", "argmax", "sort", "topk", "cast", "slice_update", "stop_gradient"})
+       {"add",       "sub",        "mul",     "neg",           "abs",          "square",       "maximum", "minimum",
+        "less",      "less_equal", "greater", "greater_equal", "equal",        "not_equal",    "where",   "reshape",
+        "transpose", "slice",      "concat",  "split",         "broadcast_to", "sum",          "max",     "min",
+        "argmax",    "sort",       "topk",    "cast",          "slice_update", "stop_gradient"})
     CHECK(taken.contains(name));
 }
 
@@ -636,7 +673,8 @@ TEST_CASE("small integers have no gradients, and what reads them has") {
   const Value b = graph.input("b", {3}, uint8);
   const Value w = graph.parameter("w", ones({3}));
   const Value loss = sum(cast(b, float64) * w);
-  CHECK_THROWS_WITH(gradients(loss, {b}), ContainsSubstring("of dtype float32 or float64") && ContainsSubstring("uint8"));
+  CHECK_THROWS_WITH(gradients(loss, {b}),
+                    ContainsSubstring("of dtype float32 or float64") && ContainsSubstring("uint8"));
   CHECK_THROWS_AS(gradients(sum(b), {w}), Error);
   const auto got = chainrule::test::compute(graph, {gradients(loss, {w})[0]}, {{b, bytes({1, 2, 250})}});
   CHECK(got[0].identical(Array({1.0, 2.0, 250.0})));

@@ -132,3 +132,23 @@ TEST_CASE_METHOD(Matrices, "arrays become Eigen's matrices") {
   CHECK_THROWS_AS(convert(Array(1.0), Eigen::MatrixXd()), Error);
   CHECK_THROWS_AS(rows.copy_to(whole), Error);
 }
+
+TEST_CASE("matrices of bytes and of int") {
+  using Bytes = Eigen::Matrix<std::uint8_t, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  Bytes bytes(2, 2);
+  bytes << 1, 2, 3, 255;
+  Eigen::VectorXi words(2);
+  words << 7, -8;
+  CHECK(Array(bytes).dtype() == uint8);
+  CHECK(Array(words).dtype() == int64);
+  Graph graph;
+  const auto b = graph.input("b", {2, 2}, uint8);
+  const auto n = graph.input("n", {2}, int32);
+  State state(graph);
+  Program program(state, {.outputs = {b, n}});
+  CHECK(Feed(b, bytes).data() == bytes.data());
+  CHECK(Feed(n, words).data() == words.data());
+  const Results results = program.run({{b, bytes}, {n, words}});
+  CHECK(Bytes(results[0]) == bytes);
+  CHECK(Eigen::VectorXi(results[1]) == words);
+}

@@ -688,7 +688,7 @@ TEST_CASE("one_hot in every dtype") {
   Graph graph;
   const auto k = graph.input("k", {3}, int64);
   const Array expected = Array({{0.0, 0.0, 1.0, 0.0}, {1.0, 0.0, 0.0, 0.0}, {0.0, 0.0, 0.0, 1.0}});
-  for (const DType dtype : {float32, float64, int64, boolean}) {
+  for (const DType dtype : {float32, float64, int64, int32, uint8, boolean}) {
     INFO(name(dtype));
     const auto got = compute(graph, {one_hot(k, 4, dtype), one_hot(k, 4, dtype, 0)},
                              {{k, Array(std::vector<std::int64_t>{2, 0, 3})}});
@@ -718,6 +718,7 @@ TEST_CASE("dtypes that a forward rule is not written for are refused where the o
   Graph graph;
   const auto n = graph.input("n", {2}, int64);
   const auto b = graph.input("b", {2}, boolean);
+  const auto bytes = graph.input("bytes", {2}, uint8);
   const auto x = graph.input("x", {2});
   const auto y = graph.input("y", {2}, float32);
   const Value step = graph.step();
@@ -734,9 +735,12 @@ TEST_CASE("dtypes that a forward rule is not written for are refused where the o
   refuse(halved, {n}, {}, "float32 or float64, got int64");
   refuse(scaled, {n}, {{"by", 1.5}}, "float32 or float64, got int64");
   refuse(copied, {n}, {}, "an output of float32 or float64, got int64");
+  refuse(exponential, {bytes}, {}, "float32 or float64, got uint8");
+  refuse(scaled, {bytes}, {{"by", 256}}, "float32 or float64, got uint8");  // a number that uint8 has not
+  refuse(copied, {bytes}, {}, "an output of float32 or float64, got uint8");
   refuse(copied, {b}, {}, "an output of float32 or float64, got bool");
   refuse(first_of_two, {x, y}, {}, "inputs of the output's dtype, float64, got float32");
-  for (const DType dtype : {int64, boolean}) {
+  for (const DType dtype : {int64, int32, uint8, boolean}) {
     const Attributes drawn({{"shape", Shape{2}}, {"dtype", dtype}, {"seed", 1}, {"stream", 1}});
     const std::string message = "an output of float32 or float64, got " + std::string(name(dtype));
     refuse(*find_op("dropout_mask"), {step}, drawn.with("keep", 0.5), message);
@@ -911,6 +915,10 @@ TEST_CASE("an op that cannot be checked or run is not registered") {
 TEST_CASE("what int64 has of the micro-operations, shape rules and kernels agree upon") {
   for (std::size_t m = 0; m < micro_count; ++m) {
     CAPTURE(m);
-    CHECK(has_integers(static_cast<Micro>(m)) == (kernels::integer_micro<std::int64_t>(m, 0) != nullptr));
+    {
+      CHECK(has_integers(static_cast<Micro>(m)) == (kernels::integer_micro<std::int64_t>(m, 0) != nullptr));
+      CHECK(has_integers(static_cast<Micro>(m)) == (kernels::integer_micro<std::int32_t>(m, 0) != nullptr));
+      CHECK(has_integers(static_cast<Micro>(m)) == (kernels::integer_micro<std::uint8_t>(m, 0) != nullptr));
+    }
   }
 }

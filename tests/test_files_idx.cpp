@@ -76,7 +76,7 @@ TEST_CASE("load_idx reads every type, plain and compressed") {
             .shape() == Dims{0, 2, 2});
   CHECK(loaded(unhex("00000800"
                      "05"))
-            .identical(Array(5)));
+            .identical(Array(std::uint8_t{5})));
 }
 
 TEST_CASE("load_idx names wrong files") {

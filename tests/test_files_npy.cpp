@@ -92,12 +92,13 @@ TEST_CASE("load_npy reads the later versions of the format") {
 TEST_CASE("save_npy writes what load_npy reads and NumPy would write") {
   const TemporaryFolder folder;
   const std::string path = folder / "x.npy";
-  for (const auto dtype : {chainrule::float32, chainrule::float64, chainrule::int64, chainrule::int32,
-                           chainrule::uint8, chainrule::boolean})
+  for (const auto dtype : {chainrule::float32, chainrule::float64, chainrule::int64, chainrule::int32, chainrule::uint8,
+                           chainrule::boolean})
     for (const Dims& shape :
          {Dims{}, Dims{1}, Dims{3}, Dims{0}, Dims{2, 3}, Dims{2, 0, 3}, Dims{1, 2, 3, 1, 2, 1, 1, 2}}) {
       Array array(dtype, shape);
-      for (std::int64_t i = 0; i < array.size(); ++i) array.set(i, dtype == chainrule::boolean ? i % 2 : i * 3 - (dtype == chainrule::uint8 ? 0 : 5));
+      for (std::int64_t i = 0; i < array.size(); ++i)
+        array.set(i, dtype == chainrule::boolean ? i % 2 : i * 3 - (dtype == chainrule::uint8 ? 0 : 5));
       save_npy(path, array);
       CHECK(load_npy(path).identical(array));
     }

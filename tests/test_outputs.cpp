@@ -440,7 +440,8 @@ TEST_CASE("topk is the beginning of sort") {
   const auto y = graph.input("y", {4});
   CHECK_THAT(error_of([&] { topk(y, 5); }).what(), ContainsSubstring("got 5 of 4"));
   CHECK_THAT(error_of([&] { topk(y, -1); }).what(), ContainsSubstring("requires a k of 0 or more, got -1"));
-  CHECK_THAT(error_of([&] { sort(equal(y, y)); }).what(), ContainsSubstring("float32, float64 or an integer, got bool"));
+  CHECK_THAT(error_of([&] { sort(equal(y, y)); }).what(),
+             ContainsSubstring("float32, float64 or an integer, got bool"));
 }
 
 TEST_CASE("the gradient of sorted values goes back to where they came from") {

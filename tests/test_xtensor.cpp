@@ -192,6 +192,28 @@ TEST_CASE("float32, int64 and bool containers") {
   CHECK(Feed(n, ns).data() == ns.data());
 }
 
+TEST_CASE("containers of bytes and of int are fed where they lie, and received") {
+  Graph graph;
+  const auto b = graph.input("b", {2, 2}, uint8);
+  const auto n = graph.input("n", {2}, int32);
+  State state(graph);
+  Program program(state, {.outputs = {b + 1, n * 2}});
+  const xt::xtensor<std::uint8_t, 2> bs = {{1, 2}, {3, 255}};
+  const xt::xtensor<int, 1> ns = {7, -8};
+  CHECK(Array(bs).dtype() == uint8);
+  CHECK(Array(ns).dtype() == int64);
+  CHECK(Feed(b, bs).data() == bs.data());
+  CHECK(Feed(n, ns).data() == ns.data());
+  const Results results = program.run({{b, bs}, {n, ns}});
+  const xt::xarray<std::uint8_t> bytes = results[0];
+  const xt::xarray<int> words = results[1];
+  CHECK((bytes == xt::xarray<std::uint8_t>({{2, 3}, {4, 0}})));
+  CHECK((words == xt::xarray<int>({14, -16})));
+  const xt::xarray<std::uint8_t> turned = xt::transpose(bs);
+  CHECK(program.run({{b, xt::transpose(bs)}, {n, ns}})[0].identical(
+      program.run({{b, turned}, {n, xt::xarray<double>{7, -8}}})[0]));
+}
+
 TEST_CASE("results are received as what the program computes with") {
   Net net;
   const xt::xarray<double> a = {{1, 2, 3}, {4, 5, 6}};

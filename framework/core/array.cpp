@@ -240,7 +240,8 @@ std::string Array::to_string(int precision) const {
 
 namespace {
 
-// float64 > float32 > int64 > int32 > uint8 > bool, but a scalar does not widen an array of its kind, nor one of floats.
+// float64 > float32 > int64 > int32 > uint8 > bool, but a scalar does not widen an array of its kind, nor one of
+// floats.
 DType common_dtype(const Array& a, const Array& b) {
   constexpr DType widest_first[] = {float64, float32, int64, int32, uint8, boolean};
   DType dtype = *std::find_if(std::begin(widest_first), std::end(widest_first),
@@ -296,7 +297,7 @@ Array combine(const Array& a, const Array& b, std::string_view op, F f) {
       const T* py = y.data<T>();
       T* to = out.data<T>();
       for_each_pair(dims, broadcast_strides(x.shape(), dims), broadcast_strides(y.shape(), dims),
-                    [&](std::int64_t ix, std::int64_t iy) { 
+                    [&](std::int64_t ix, std::int64_t iy) {
                       *to++ = static_cast<T>(f(static_cast<Computed>(px[ix]), static_cast<Computed>(py[iy])));
                     });
     }

@@ -215,7 +215,8 @@ std::string element_text(const Block& from, std::int64_t index);
 
 // Elementwise arithmetic with NumPy's broadcasting and the wider dtype of both - float64, float32, int64, int32, uint8,
 // in this order - for preparing data and initial values. (A C++ number takes the array's dtype, unless a fraction meets
-// integers; an integer that it cannot be throws Error.) Integers wrap around, as NumPy's do; their quotients are float64.
+// integers; an integer that it cannot be throws Error.) Integers wrap around, as NumPy's do; their quotients are
+// float64.
 Array operator+(const Array& a, const Array& b);
 Array operator-(const Array& a, const Array& b);
 Array operator*(const Array& a, const Array& b);

@@ -54,8 +54,8 @@ namespace detail {
 // Whether T's memory is that of some dtype's elements, and of which. (Of int64 are long and long long.)
 template <class T>
 inline constexpr bool is_element = std::same_as<T, float> || std::same_as<T, double> || std::same_as<T, bool> ||
-    std::same_as<T, std::uint8_t> || std::same_as<T, std::int32_t> ||
-    (std::signed_integral<T> && sizeof(T) == sizeof(std::int64_t));
+                                   std::same_as<T, std::uint8_t> || std::same_as<T, std::int32_t> ||
+                                   (std::signed_integral<T> && sizeof(T) == sizeof(std::int64_t));
 template <class T>
 requires is_element<T>
 constexpr DType element_dtype() { return std::same_as<T, std::int32_t> ? DType::int32 : dtype_of<T>(); }

@@ -63,7 +63,8 @@ constexpr To convert_number(From value) {
 
 // The conversion of the op cast, which has a result for every number, NumPy's on x86-64. Anything but 0 is true. An
 // integer keeps its low bits. The fraction of a floating number is cut off, and where that is beyond the range of int64
-// or int32, or NaN, it becomes the least int64 or int32; to uint8 it goes by way of int32, of which the low byte is kept.
+// or int32, or NaN, it becomes the least int64 or int32; to uint8 it goes by way of int32, of which the low byte is
+// kept.
 template <class To, class From>
 constexpr To cast_number(From value) {
   if constexpr (std::same_as<To, bool>) {

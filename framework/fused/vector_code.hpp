@@ -81,7 +81,8 @@ class VectorCode {
   // Whether a micro-operation can be part of such code (can_generate() says whether machine code can be made of it).
   static bool has(Micro micro, DType dtype);
 
-  // Whether code of a dtype can read elements of another where they lie: of bytes and of int32 floating numbers are made.
+  // Whether code of a dtype can read elements of another where they lie: of bytes and of int32 floating numbers are
+  // made.
   static bool converts(DType from, DType to);
 
   std::uint32_t stream(Slot slot) { return stream(slot, dtype_); }

@@ -295,12 +295,13 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
     Xbyak::Label end;
     vpxor(to, to, to);
     for (int k = 0; k + 1 < lanes(); ++k) {
-      cmp(rsi, -k);
+      cmp(rsi, static_cast<std::uint32_t>(-k));
       jge(end, T_NEAR);
       if (words) {
-        vpinsrd(to, to, ptr[base + rax * 4 + 4 * k], static_cast<std::uint8_t>(k));
+        vpinsrd(to, to, ptr[base + rax * 4 + std::size_t{4} * static_cast<std::size_t>(k)],
+                static_cast<std::uint8_t>(k));
       } else {
-        vpinsrb(to, to, ptr[base + rax + k], static_cast<std::uint8_t>(k));
+        vpinsrb(to, to, ptr[base + rax + static_cast<std::size_t>(k)], static_cast<std::uint8_t>(k));
       }
     }
     L(end);

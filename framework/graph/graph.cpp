@@ -347,10 +347,10 @@ Value Operand::resolve(Value like) const {
       if (is_integer(dtype) && !fits) {
         const auto x = number_.as<double>();
         const bool fraction = std::abs(x) < 0x1p63 && std::trunc(x) != x;
-        throw Error(at_, "operand",
-                    fmt::format("requires {} beside {} {} value, got {}",
-                                fraction ? "a whole number" : "a number of its range", dtype == uint8 ? "a" : "an",
-                                chainrule::name(dtype), number_.to_string()));
+        throw Error(
+            at_, "operand",
+            fmt::format("requires {} beside {} {} value, got {}", fraction ? "a whole number" : "a number of its range",
+                        dtype == uint8 ? "a" : "an", chainrule::name(dtype), number_.to_string()));
       }
       return like.data()->number(number_, dtype, at_);
     }
@@ -361,9 +361,10 @@ Value Operand::resolve(Value like) const {
       Array whole(dtype, array_->shape());
       const detail::Block given = detail::block_of(*array_);
       if (const std::int64_t lost = detail::convert(given, whole); lost >= 0)
-        throw Error(at_, "operand",
-                    fmt::format("requires whole numbers of its range beside {} {} value, got {}",
-                                dtype == uint8 ? "a" : "an", chainrule::name(dtype), detail::element_text(given, lost)));
+        throw Error(
+            at_, "operand",
+            fmt::format("requires whole numbers of its range beside {} {} value, got {}", dtype == uint8 ? "a" : "an",
+                        chainrule::name(dtype), detail::element_text(given, lost)));
       return like.data()->constant(std::move(whole), at_);
     }
     case Kind::dimension: break;

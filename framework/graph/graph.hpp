@@ -64,8 +64,8 @@ using Values = std::vector<Value>;
 
 // An operand of + - * / and of the functions of two arguments: a value, a number, an array or the size of a
 // dimension, together with the line of the program where it was written. A number or an array takes the dtype of the
-// other operand: rounded where that is floating; beside int64, int32 or uint8 it must be whole and of that range, and is
-// taken exactly.
+// other operand: rounded where that is floating; beside int64, int32 or uint8 it must be whole and of that range, and
+// is taken exactly.
 class Operand {
  public:
   template <class T>

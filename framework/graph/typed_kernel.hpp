@@ -33,7 +33,8 @@ template <class A>
 struct KernelParameter {
   static_assert(!std::is_same_v<A, A>,
                 "a kernel's functor takes Tensor<const E> for an input, Tensor<E> for an output, with E one of its T, "
-                "float, double, std::int64_t, std::int32_t, std::uint8_t and bool; const std::vector<Tensor<const T>>& for all inputs; and const "
+                "float, double, std::int64_t, std::int32_t, std::uint8_t and bool; const std::vector<Tensor<const T>>& "
+                "for all inputs; and const "
                 "Attributes&");
 };
 template <class E>

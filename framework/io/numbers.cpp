@@ -58,8 +58,7 @@ void visit_stored(StoredType type, F f) {
         case 1: return plain(std::uint8_t{});
         case 2: return plain(std::uint16_t{});
         case 4: return plain(std::uint32_t{});
-        default:
-          return plain(std::uint64_t{});
+        default: return plain(std::uint64_t{});
       }
     case Kind::bfloat:
       return f([swapped](const char* from) {
@@ -130,8 +129,7 @@ Array decode(const File& file, Input& from, StoredType type, const Dims& shape, 
     visit_dtype(out.dtype(), [&](auto t) {
       auto* to = out.data<decltype(t)>() + done / type.bytes;
       visit_stored(type, [&](auto element) {
-        for (std::size_t i = 0; i < bytes; i += type.bytes)
-          *to++ = as<decltype(t)>(element(block + i));
+        for (std::size_t i = 0; i < bytes; i += type.bytes) *to++ = as<decltype(t)>(element(block + i));
       });
     });
     done += bytes;

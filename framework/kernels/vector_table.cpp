@@ -39,7 +39,8 @@ const VectorTables& choose(std::string_view most) {
 
 // ---- integers
 
-// Two's complement wrap-around as NumPy has it: computed in unsigned numbers of 64 bits, of which the low ones are kept.
+// Two's complement wrap-around as NumPy has it: computed in unsigned numbers of 64 bits, of which the low ones are
+// kept.
 using U = std::uint64_t;
 
 template <class I, class F, unsigned scalars>
@@ -59,8 +60,9 @@ void integer_loop(void* out, const void* a, const void* b, const void* c, std::s
 template <class I, class F>
 MicroRun pick(unsigned scalars) {
   constexpr unsigned used = (1U << F::operands) - 1;
-  constexpr MicroRun runs[8] = {integer_loop<I, F, 0>,        integer_loop<I, F, 1>,        integer_loop<I, F, 2 & used>,
-                                integer_loop<I, F, 3 & used>, integer_loop<I, F, 4 & used>, integer_loop<I, F, 5 & used>,
+  constexpr MicroRun runs[8] = {integer_loop<I, F, 0>,        integer_loop<I, F, 1>,
+                                integer_loop<I, F, 2 & used>, integer_loop<I, F, 3 & used>,
+                                integer_loop<I, F, 4 & used>, integer_loop<I, F, 5 & used>,
                                 integer_loop<I, F, 6 & used>, integer_loop<I, F, 7 & used>};
   return runs[scalars];
 }

@@ -95,8 +95,8 @@ inline const VectorTable<double>& table<double>() {
   return tables().float64;
 }
 
-// The micro-operations that integers have, std::int64_t, std::int32_t and std::uint8_t: plain loops, nothing of weight is
-// computed in integers.
+// The micro-operations that integers have, std::int64_t, std::int32_t and std::uint8_t: plain loops, nothing of weight
+// is computed in integers.
 template <class I>
 MicroRun integer_micro(std::size_t micro, unsigned scalars);
 

@@ -129,7 +129,8 @@ void State::set(Value variable, const Array& values, Location at) {
   if (integers && now.dtype() != values.dtype()) {
     Array fitting(now.dtype(), now.shape());
     const detail::Block given = detail::block_of(values);
-    if (const std::int64_t lost = detail::convert(given, fitting); lost >= 0) wrong(": " + detail::element_text(given, lost));
+    if (const std::int64_t lost = detail::convert(given, fitting); lost >= 0)
+      wrong(": " + detail::element_text(given, lost));
   }
   const Array converted = values.astype(now.dtype());
   const StateGuard writing(data_->lock, StateGuard::For::writing, at);

@@ -38,9 +38,9 @@ std::string print(const Axes& axes) {
 Array filled(DType dtype, const Dims& dims, int seed) {
   Array out(dtype, dims);
   for (std::int64_t i = 0; i < out.size(); ++i)
-    out.set(i, dtype == boolean ? static_cast<double>((i + seed) % 2)
-               : dtype == int64 ? static_cast<double>((i * 3 + seed) % 4)
-                                : static_cast<double>((i * 7 + seed * 3) % 17 - 8) / 4);
+    out.set(i, dtype == boolean    ? static_cast<double>((i + seed) % 2)
+               : is_integer(dtype) ? static_cast<double>((i * 3 + seed) % 4)
+                                   : static_cast<double>((i * 7 + seed * 3) % 17 - 8) / 4);
   return out;
 }
 
@@ -219,7 +219,7 @@ Said<Dims> Call::dims() {
   return {evaluate(s.it, Sizes{}), "cr::Dims" + s.text.substr(9)};
 }
 Said<DType> Call::dtype() {
-  const DType d = random.pick({float64, float64, float64, float32, int64, boolean});
+  const DType d = random.pick({float64, float64, float64, float32, int64, int32, uint8, boolean});
   return {d, print(d)};
 }
 Said<DType> Call::dtype_for(const Dims& dims) {

@@ -105,11 +105,16 @@ void make_npz(const std::string& path, Random& random, const Damage& damage) {
   if (zip_close(zip) != 0) throw std::runtime_error("libzip");
 }
 
+DType random_dtype(Random& random) {
+  constexpr DType all[] = {float32, float64, int64, int32, uint8, boolean};
+  return all[draw(random, std::size(all))];
+}
+
 // As this library writes them.
 void make_saved_npz(const std::string& path, Random& random, const Damage&) {
   data::Arrays arrays;
   for (std::uint64_t i = 1 + draw(random, 3); i > 0; --i) {
-    Array array(static_cast<DType>(draw(random, 4)), Dims(random_shape(random, 0, 3)));
+    Array array(random_dtype(random), Dims(random_shape(random, 0, 3)));
     for (std::int64_t j = 0; j < array.size(); ++j) array.set(j, static_cast<double>(draw(random, 2)));
     arrays[fmt::format("a{}", i)] = array;
   }
@@ -282,6 +287,8 @@ Graph state_graph() {
   graph.parameter("w", zeros({2, 3}));
   graph.variable("narrow", zeros({4}), float32);
   graph.variable("count", zeros({}), int64);
+  graph.variable("classes", zeros({2}), int32);
+  graph.variable("pixels", zeros({5}), uint8);
   graph.variable("mask", zeros({3}), boolean);
   return graph;
 }
@@ -289,6 +296,8 @@ Graph state_graph() {
 void make_safetensors(const std::string& path, Random& random, const Damage&) {
   State state(state_graph());
   state.set("w", Array::full(float64, {2, 3}, static_cast<double>(draw(random, 100))));
+  state.set("classes", Array::full(int32, {2}, static_cast<std::int64_t>(draw(random, 1000)) - 500));
+  state.set("pixels", Array::full(uint8, {5}, static_cast<std::int64_t>(draw(random, 256))));
   state.set("mask", Array::full(boolean, {3}, static_cast<double>(draw(random, 2))));
   state.set_step(static_cast<std::int64_t>(draw(random, 1000)));
   state.save(path);
@@ -299,7 +308,7 @@ data::Arrays load_safetensors(const std::string& path) {
   State state(state_graph());
   const auto numbers = [&] {
     data::Arrays out;
-    for (const char* const name : {"w", "narrow", "count", "mask"}) out[name] = state[name];
+    for (const char* const name : {"w", "narrow", "count", "classes", "pixels", "mask"}) out[name] = state[name];
     return out;
   };
   const data::Arrays before = numbers();

@@ -156,7 +156,7 @@ class Generator {
   std::optional<std::size_t> add_leaf() {
     const DType dtype = random_.chance(0.65)  ? recipe_.options.dtype
                         : random_.chance(0.3) ? random_.pick({float32, float64})
-                        : random_.chance(0.6) ? int64
+                        : random_.chance(0.6) ? random_.pick({int64, int64, int32, uint8})
                                               : boolean;
     const Step::Kind kind =
         random_.pick({Step::Kind::input, Step::Kind::input, Step::Kind::input, Step::Kind::parameter,
@@ -173,7 +173,8 @@ class Generator {
     step.fill.coarse = random_.chance(0.5);
     step.fill.special = random_.chance(0.02);
     const auto [low, high] =
-        dtype == int64
+        dtype == uint8 ? random_.pick({std::pair{0.0, 3.0}, std::pair{0.0, 256.0}, std::pair{0.0, 2.0}})
+        : is_integer(dtype)
             ? random_.pick({std::pair{0.0, 3.0}, std::pair{-4.0, 5.0}, std::pair{0.0, 2.0}})
             : random_.pick({std::pair{-2.0, 2.0}, std::pair{0.25, 2.0}, std::pair{-0.5, 0.5}, std::pair{-4.0, 4.0}});
     step.fill.low = low;
@@ -187,7 +188,8 @@ class Generator {
       step.shape = {};
       step.value =
           dtype == boolean ? static_cast<double>(random_.below(2)) : random_.pick({0.0, 1.0, -1.0, 2.0, 3.0, 0.5});
-      if (dtype == int64) step.value = std::floor(step.value);
+      if (is_integer(dtype)) step.value = std::floor(step.value);
+      if (dtype == uint8) step.value = std::abs(step.value);
     }
     return add(step);
   }
@@ -219,6 +221,7 @@ class Generator {
       const bool alike = random_.chance(0.5);
       const std::size_t before = recipe_.steps.size();
       std::optional<DType> floating;
+      const DType integer = random_.chance(0.7) ? int64 : random_.pick({int32, uint8});
       if (sample.inputs.empty()) floating = recipe_.options.dtype;
       std::size_t inputs = sample.inputs.size();
       if (options_.odd && inputs > 0 && random_.chance(0.05)) inputs += random_.below(2) == 0 ? 1 : std::size_t(-1);
@@ -226,6 +229,7 @@ class Generator {
         const Initial& like = sample.inputs[std::min(i, sample.inputs.size() - 1)];
         DType dtype = like.dtype(float64);
         if (is_floating(dtype) && floating) dtype = *floating;
+        if (dtype == int64) dtype = integer;
         const auto input =
             alike ? input_like(like, dtype, floating.has_value()) : input_from_pool(step, dtype, floating);
         if (!input) break;
@@ -370,7 +374,7 @@ class Generator {
 
   DType other(DType value, const Shape&, bool) {
     if (is_floating(value) && random_.chance(0.6)) return recipe_.options.dtype;
-    return random_.chance(0.3) ? value : random_.pick({float32, float64, int64, boolean});
+    return random_.chance(0.3) ? value : random_.pick({float32, float64, int64, int32, uint8, boolean});
   }
 
   Axes other(const Axes& value, const Shape& shape, bool) {

@@ -142,7 +142,7 @@ std::int64_t integral(Micro micro, std::int64_t a, std::int64_t b, std::int64_t 
     case Micro::select: return a != 0 ? b : c;
     default: break;
   }
-  throw std::logic_error("an elementwise op of int64 with a micro-operation that int64 has not");
+  throw std::logic_error("an elementwise op of integers with a micro-operation that they have not");
 }
 
 // As C++ converts, but for what it leaves open: there as x86 does.
@@ -151,8 +151,20 @@ std::int64_t to_int64(double x) {
   return x >= -end && x < end ? static_cast<std::int64_t>(x) : std::numeric_limits<std::int64_t>::min();
 }
 
-std::int64_t element_as_int64(const Array& array, std::int64_t i) {
-  return array.dtype() == int64 ? array.data<std::int64_t>()[i] : to_int64(array[i]);
+// The low bits that an integer dtype keeps.
+std::int64_t narrowed(std::int64_t x, DType dtype) {
+  if (dtype == int64) return x;
+  return dtype == int32 ? std::int64_t{static_cast<std::int32_t>(x)} : std::int64_t{static_cast<std::uint8_t>(x)};
+}
+
+// An element as a number of an integer dtype. What is beyond int32 becomes its least number, also on the way to uint8.
+std::int64_t element_as(DType dtype, const Array& array, std::int64_t i) {
+  if (!is_floating(array.dtype())) return narrowed(array.at<std::int64_t>(i), dtype);
+  const double x = array[i];
+  if (dtype == int64) return to_int64(x);
+  constexpr double end = 0x1p31;
+  return narrowed(x > -end - 1 && x < end ? static_cast<std::int64_t>(x) : std::numeric_limits<std::int32_t>::min(),
+                  dtype);
 }
 
 // The dtype that an elementwise node computes in: its output's, or for a bool output its operands' (float32 where all
@@ -293,24 +305,24 @@ void Interpreter::evaluate_micro(const Node& node, Array& out, bool& exact) {
     }
     if (by_mode) {
       out.set(i, (*inputs[0])[offsets[0]]);
-    } else if (dtype == int64) {
+    } else if (is_integer(dtype)) {
       for (std::size_t n = 0; n < program.instructions.size(); ++n) {
         const auto& instruction = program.instructions[n];
         std::int64_t x[3] = {};
         for (int k = 0; k < arity(instruction.micro); ++k) {
           const auto& operand = instruction.operands[k];
-          x[k] = operand.kind == Kind::input       ? element_as_int64(*inputs[operand.index], offsets[operand.index])
+          x[k] = operand.kind == Kind::input       ? element_as(dtype, *inputs[operand.index], offsets[operand.index])
                  : operand.kind == Kind::number    ? to_int64(operand.number)
                  : operand.kind == Kind::attribute ? to_int64(attributes[operand.index])
                                                    : integers[operand.index];
         }
-        integers[n] = integral(instruction.micro, x[0], x[1], x[2]);
+        integers[n] = narrowed(integral(instruction.micro, x[0], x[1], x[2]), dtype);
       }
       const std::int64_t result = integers[program.result.index];
       if (out.dtype() == boolean) {
         out.data<bool>()[i] = result != 0;
       } else {
-        out.data<std::int64_t>()[i] = result;
+        out.set(i, result);
       }
     } else {
       for (std::size_t n = 0; n < program.instructions.size(); ++n) {

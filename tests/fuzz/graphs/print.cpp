@@ -23,7 +23,7 @@ cr::Array numbers(cr::DType dtype, cr::Dims shape, double low, double high, int 
     const double turns = 0.61803398875 * static_cast<double>(i + 1) + 0.41421356237 * seed;
     const double x = low + (high - low) * (turns - std::floor(turns));
     out.set(i, dtype == cr::boolean        ? (x > 0)
-               : dtype == cr::int64        ? std::floor(x)
+               : cr::is_integer(dtype) ? std::floor(x)
                : special && i % 3 == 1 ? specials[(i / 3 + seed) % 7]
                : coarse                ? std::floor(8 * x) / 8
                                        : x);

@@ -17,7 +17,7 @@ Array numbers(DType dtype, const Dims& shape, const Fill& fill) {
     const double turns = 0.61803398875 * static_cast<double>(i + 1) + 0.41421356237 * fill.seed;
     const double x = fill.low + (fill.high - fill.low) * (turns - std::floor(turns));
     out.set(i, dtype == boolean             ? (x > 0 ? 1.0 : 0.0)
-               : dtype == int64             ? std::floor(x)
+               : is_integer(dtype)          ? std::floor(x)
                : fill.special && i % 3 == 1 ? special[(i / 3 + fill.seed) % 7]
                : fill.coarse                ? std::floor(8 * x) / 8
                                             : x);

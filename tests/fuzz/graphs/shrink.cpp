@@ -132,7 +132,7 @@ class Shrinker {
     leaf.kind = Step::Kind::input;
     leaf.dtype = built.values[i].dtype();
     leaf.shape = built.values[i].shape();
-    if (leaf.dtype == int64) leaf.fill = {.low = 0, .high = 2};
+    if (is_integer(leaf.dtype)) leaf.fill = {.low = 0, .high = 2};
     candidate.steps[i] = leaf;
     return accept(candidate);
   }
