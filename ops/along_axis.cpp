@@ -35,7 +35,9 @@ constexpr std::int64_t copied_of_part = 65'536;
 class Places {
  public:
   Places(const KernelCall& call, const Dims& indices, std::int64_t extent)
-      : lines_(indices, axis_of(call.attributes)), extent_(extent), range_(call, indices, extent) {}
+      : lines_(indices, axis_of(call.attributes)),
+        extent_(extent),
+        range_(call, indices, extent, call.attributes.get<bool>("from_end")) {}
 
   // In any order.
   template <class F>
@@ -97,6 +99,15 @@ class Places {
   IndexRange range_;
 };
 
+// Whether negative indices count from the end, or are out of range.
+CHAINRULE_EARLY const DeclaredAttributes along_declaration = {{"axis", AttributeType::axis}, {"from_end", true}};
+
+// How elements are scattered.
+constexpr std::string_view put_name = "put";
+constexpr std::string_view add_name = "add";
+constexpr std::string_view max_name = "max";
+constexpr std::string_view min_name = "min";
+
 // Indices as input 1 that fit input 0 but for the axis.
 void require_along(const OpCall& call) {
   require_indices(call, 1);
@@ -133,7 +144,7 @@ Forward take_kernel() {
 CHAINRULE_EARLY const BuiltinOp take_op = register_op({
     .name = "take_along_axis",
     .doc = "Elements along an axis by their indices.",
-    .attributes = {{"axis", AttributeType::axis}},
+    .attributes = along_declaration,
     .shape = [](const OpCall& call) -> Type {
       call.require_inputs(2);
       require_along(call);
@@ -141,9 +152,10 @@ CHAINRULE_EARLY const BuiltinOp take_op = register_op({
     },
     .forward = take_kernel(),
     .gradient = [](const Node& node, Value dy) -> Values {
-      const auto axis = node.attribute<std::int64_t>("axis");
-      const Dimension extent = node.input(0).shape()[static_cast<std::size_t>(axis)];
-      return {scatter_add_along_axis(dy, node.input(1), extent, axis), {}};
+      const Value zero = broadcast_to(dy.graph().constant(0.0, dy.dtype()), node.input(0).shape());
+      return {apply(*find_op("scatter_along_axis"), {zero, node.input(1), dy},
+                    node.attributes().with("how", std::string(add_name))),
+              {}};
     },
     .samples = {{.inputs = {uniform({3, 4}, -2, 2), integers({3, 2}, 0, 4)}, .attributes = {{"axis", 1}}},
                 {.inputs = {uniform({3, 2, 2}, -2, 2), integers({5, 2, 2}, -3, 3)}, .attributes = {{"axis", 0}}},
@@ -152,11 +164,6 @@ CHAINRULE_EARLY const BuiltinOp take_op = register_op({
 });
 
 // ---- scatter_along_axis
-
-constexpr std::string_view put_name = "put";
-constexpr std::string_view add_name = "add";
-constexpr std::string_view max_name = "max";
-constexpr std::string_view min_name = "min";
 
 std::string_view name_of(Scatter how) {
   switch (how) {
@@ -220,7 +227,8 @@ Forward scatter_kernel() {
 }
 
 Value like_indices(Value x, const Node& node) {  // x's elements at the indices
-  return apply(take_op, {x, node.input(1)}, {{"axis", node.attribute<std::int64_t>("axis")}});
+  return apply(take_op, {x, node.input(1)},
+               {{"axis", node.attribute<std::int64_t>("axis")}, {"from_end", node.attribute<bool>("from_end")}});
 }
 
 Value scattered(Value x, const Node& node, Value updates, std::string_view how) {
@@ -273,7 +281,7 @@ std::vector<Sample> scatter_samples() {
 CHAINRULE_EARLY const BuiltinOp scatter_op = register_op({
     .name = "scatter_along_axis",
     .doc = "The first input, with others put, added, or where they are greater or less, at indices along an axis.",
-    .attributes = {{"axis", AttributeType::axis}, {"how", AttributeType::text}},
+    .attributes = {{"axis", AttributeType::axis}, {"from_end", true}, {"how", AttributeType::text}},
     .shape = [](const OpCall& call) -> Type {
       call.require_inputs(3);
       require_along(call);

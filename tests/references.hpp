@@ -422,6 +422,17 @@ inline X of_classes(const X& x, const X& classes, std::size_t axis) {
   return finished(total(chosen, {axis}), {axis}, false);
 }
 
+inline Reference class_cost() {
+  return {.value = [](const Inputs& x, const Attributes& a) -> X {
+            const std::size_t axis = axis_of(a, x[0].dimension());
+            return -of_classes(log_softmax(x[0], axis), x[1], axis);
+          },
+          .magnitude = [](const Inputs& x, const Attributes& a) -> X {
+            const std::size_t axis = axis_of(a, x[0].dimension());
+            return of_classes(softmax_terms(x[0], axis), x[1], axis);
+          }};
+}
+
 // ---- batch norm
 
 struct BatchNorm {
@@ -855,23 +866,19 @@ inline const std::map<std::string, Reference>& references() {
         .magnitude = [](const Inputs& x, const Attributes&) -> X {
           return xt::abs(weighed(x[1], xt::log(x[0]))) + xt::abs(weighed(1 - x[1], xt::log1p(-x[0])));
         }}},
-      {"class_elements",
-       {.value = [](const Inputs& x, const Attributes& a) { return of_classes(x[0], x[1], axis_of(a, x[0].dimension())); },
-        .ulps = 0}},
-      {"add_to_classes",
+      {"class_cross_entropy", class_cost()},
+      {"class_cross_entropy_slope",
        {.value = [](const Inputs& x, const Attributes& a) -> X {
           const std::size_t axis = axis_of(a, x[0].dimension());
-          return x[0] + xt::expand_dims(x[2], axis) * hot_rows(x[1], axis, x[0].shape()[axis]);
-        }}},
-      {"class_cross_entropy",
-       {.value = [](const Inputs& x, const Attributes& a) -> X {
-          const std::size_t axis = axis_of(a, x[0].dimension());
-          return -of_classes(log_softmax(x[0], axis), x[1], axis);
+          const X hot = hot_rows(x[1], axis, x[0].shape()[axis]);
+          return xt::expand_dims(x[2], axis) * (softmax(x[0], axis) - hot);
         },
         .magnitude = [](const Inputs& x, const Attributes& a) -> X {
           const std::size_t axis = axis_of(a, x[0].dimension());
-          return of_classes(softmax_terms(x[0], axis), x[1], axis);
-        }}},
+          const X hot = hot_rows(x[1], axis, x[0].shape()[axis]);
+          return xt::abs(xt::expand_dims(x[2], axis)) * (softmax(x[0], axis) * softmax_terms(x[0], axis) + hot);
+        },
+        .further = {class_cost()}}},
       {"huber", unsigned_zero({.value = [](const Inputs& x, const Attributes& a) -> X {
                   const double delta = a.number("delta");
                   const X size = xt::abs(x[0]);

@@ -979,8 +979,8 @@ TEST_CASE("an index out of range leaves the State as it was, to the bit") {
     for (const auto& name : names) before.push_back(state.get(name));
     const std::int64_t step = state.step();
     CHECK_THROWS_WITH(train.run({{built.x, x}, {built.labels, labels}}),
-                      ContainsSubstring("class_elements: requires class indices from 0 to 9, got ") &&
-                          ContainsSubstring(" at element 5"));
+                      ContainsSubstring("class_cross_entropy_slope: requires indices from 0 to 9, got ") &&
+                          ContainsSubstring(" at element {5}"));
     CHECK(state.step() == step);
     for (std::size_t i = 0; i < names.size(); ++i) {
       INFO(names[i]);
