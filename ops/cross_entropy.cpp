@@ -1,19 +1,17 @@
 // Cross-entropies: of logits and of probabilities, by class indices and by distributions.
 #include <algorithm>
-#include <cstring>
 #include <limits>
 
 #include <fmt/core.h>
 
-#include <chainrule/framework/core/threads.hpp>
 #include <chainrule/framework/graph/attempt.hpp>
 #include <chainrule/framework/graph/graph_data.hpp>
 #include <chainrule/framework/graph/op_family.hpp>
-#include <chainrule/framework/kernels/lines.hpp>
 #include <chainrule/ops/activation.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/compare.hpp>
 #include <chainrule/ops/control.hpp>
+#include <chainrule/ops/index_range.hpp>
 #include <chainrule/ops/indexing.hpp>
 #include <chainrule/ops/layout.hpp>
 #include <chainrule/ops/loss_parts.hpp>
@@ -26,8 +24,6 @@ CHAINRULE_OP_FAMILY(cross_entropy)
 namespace chainrule {
 
 namespace {
-
-using kernels::axis_of;
 
 Type pair_to_scalar(const OpCall& call) {
   detail::require_alike(call);
@@ -119,249 +115,7 @@ CHAINRULE_EARLY const BuiltinOp binary_cross_entropy_op = register_op({
                 {.inputs = {zeros({0}), zeros({0})}}},
 });
 
-// ---- classes by their indices
-
-// The class of each example, which is checked, and where its element lies in an array with the classes on an axis.
-class Classes {
- public:
-  Classes(const KernelCall& call, const Dims& shape)
-      : lines_(shape, axis_of(call.attributes)), at_(call.at), op_(call.op) {}
-
-  // Calls f(example, element).
-  template <class F>
-  void for_each(const std::int64_t* classes, F f) const {
-    std::int64_t example = 0;
-    for (std::int64_t o = 0; o < lines_.outer; ++o)
-      for (std::int64_t i = 0; i < lines_.inner; ++i, ++example) {
-        const std::int64_t k = classes[example];
-        if (k < 0 || k >= lines_.n)
-          throw Error(
-              at_, op_,
-              fmt::format("requires class indices from 0 to {}, got {} at element {}", lines_.n - 1, k, example));
-        f(example, (o * lines_.n + k) * lines_.inner + i);
-      }
-  }
-
- private:
-  kernels::Lines lines_;
-  Location at_;
-  std::string op_;
-};
-
-Shape without_axis(const Shape& shape, std::size_t axis) {
-  Shape out;
-  for (std::size_t i = 0; i < shape.rank(); ++i)
-    if (i != axis) out.push_back(shape[i]);
-  return out;
-}
-
-// A value for each example, with the axis of the classes as a 1.
-Value with_axis(const Node& node, Value of_examples) {
-  Shape shape = node.input(0).shape();
-  shape[axis_of(node.attributes())] = 1;
-  return reshape(of_examples, shape);
-}
-
-void require_classes(const OpCall& call, std::size_t input) {
-  if (call.dtype(input) != int64) call.fail("int64 class indices", name(call.dtype(input)));
-  const Shape expected = without_axis(call.shape(0), axis_of(call.attributes()));
-  if (!(call.shape(input) == expected))
-    call.fail(fmt::format("class indices of shape {} for {}", to_string(expected), to_string(call.shape(0))),
-              to_string(call.shape(input)));
-}
-
-CHAINRULE_EARLY const BuiltinOp add_to_classes_op = register_op({
-    .name = "add_to_classes",
-    .doc = "The first input, with a number added for each example at its class along an axis.",
-    .attributes = {{"axis", AttributeType::axis}},
-    .shape = [](const OpCall& call) -> Type {
-      call.require_inputs(3);
-      call.require_floating(0);
-      require_classes(call, 1);
-      if (call.dtype(2) != call.dtype(0) || !(call.shape(2) == call.shape(1)))
-        call.fail(fmt::format("numbers of {} and shape {}", name(call.dtype(0)), to_string(call.shape(1))),
-                  fmt::format("{} {}", name(call.dtype(2)), to_string(call.shape(2))));
-      return call.type(0);
-    },
-    .forward =
-        [] {
-          Forward forward;
-          forward.may_throw = true;
-          forward.dtypes = Forward::Dtypes::floating;
-          forward.adds_to = 0;
-          forward.kernel = [](KernelCall& call) -> KernelRun {
-            const Classes places(call, call.output.shape);
-            const std::size_t bytes = static_cast<std::size_t>(count(call.output.shape)) * size_of(call.output.dtype);
-            return visit_floating(call.output.dtype, [&](auto t) -> KernelRun {
-              using T = decltype(t);
-              return [places, bytes](const KernelBuffers& buffers) {
-                auto* y = static_cast<T*>(buffers.output);
-                if (buffers.inputs[0] != buffers.output && bytes > 0) std::memcpy(y, buffers.inputs[0], bytes);
-                const auto* added = static_cast<const T*>(buffers.inputs[2]);
-                places.for_each(static_cast<const std::int64_t*>(buffers.inputs[1]),
-                                [=](std::int64_t i, std::int64_t at) { y[at] += added[i]; });
-              };
-            });
-          };
-          return forward;
-        }(),
-    .gradient = [](const Node& node, Value dy) -> Values {
-      return {
-          dy, {}, node.wants(2) ? apply(*find_op("class_elements"), {dy, node.input(1)}, node.attributes()) : Value{}};
-    },
-    .samples = {{.inputs = {uniform({3, 4}), integers({3}, 0, 4), uniform({3})}, .attributes = {{"axis", 1}}},
-                {.inputs = {uniform({2, 3, 2}), integers({2, 2}, 0, 3), uniform({2, 2})}, .attributes = {{"axis", 1}}},
-                {.inputs = {uniform({0, 2}), integers({0}, 0, 2), uniform({0})}, .attributes = {{"axis", 1}}}},
-});
-
-CHAINRULE_EARLY const BuiltinOp class_elements_op = register_op({
-    .name = "class_elements",
-    .doc = "Of each example the element of its class along an axis.",
-    .attributes = {{"axis", AttributeType::axis}},
-    .shape = [](const OpCall& call) -> Type {
-      call.require_inputs(2);
-      call.require_floating(0);
-      require_classes(call, 1);
-      return {call.dtype(0), call.shape(1)};
-    },
-    .forward =
-        [] {
-          Forward forward;
-          forward.exact = true;
-          forward.may_throw = true;
-          forward.dtypes = Forward::Dtypes::floating;
-          forward.kernel = [](KernelCall& call) -> KernelRun {
-            const Classes places(call, call.inputs[0].shape);
-            return visit_floating(call.output.dtype, [&](auto t) -> KernelRun {
-              using T = decltype(t);
-              return [places](const KernelBuffers& buffers) {
-                const auto* x = static_cast<const T*>(buffers.inputs[0]);
-                auto* y = static_cast<T*>(buffers.output);
-                places.for_each(static_cast<const std::int64_t*>(buffers.inputs[1]),
-                                [=](std::int64_t i, std::int64_t at) { y[i] = x[at]; });
-              };
-            });
-          };
-          return forward;
-        }(),
-    .gradient = [](const Node& node, Value dy) -> Values {
-      const Value zero = broadcast_to(dy.graph().constant(0.0, dy.dtype()), node.input(0).shape());
-      return {apply(add_to_classes_op, {zero, node.input(1), dy}, node.attributes()), {}};
-    },
-    .samples = {{.inputs = {uniform({3, 4}), integers({3}, 0, 4)}, .attributes = {{"axis", 1}}},
-                {.inputs = {uniform({3, 2, 2}), integers({2, 2}, 0, 3)}, .attributes = {{"axis", 0}}},
-                {.inputs = {uniform({4}), integers({}, 0, 4)}, .attributes = {{"axis", 0}}}},
-});
-
-// softmax(z), as exp(z - log(sum(exp(z)))): z is read twice, where softmax, which shares its exponentials with the
-// forward pass, would have them written and read. For its digits the logarithm is taken in two parts: max + log(total),
-// rounded, and what that is rounded by, so that z less both is as right as z - max is.
-Value softmax_again(Value z, std::int64_t axis) {
-  const Value greatest = max(z, axis, true);
-  const Value log_total = log(sum(exp(z - greatest), axis, true));
-  const Value high = greatest + log_total;
-  const Value part = high - greatest;
-  const Value low = (greatest - (high - part)) + (log_total - part);
-  return exp((z - high) - low);
-}
-
-CHAINRULE_EARLY const BuiltinOp class_cross_entropy_op = register_op({
-    .name = "class_cross_entropy",
-    .doc = "-log softmax(z) of the class of each example, along an axis.",
-    .attributes = {{"axis", AttributeType::axis, -1}},
-    .shape = [](const OpCall& call) -> Type {
-      call.require_inputs(2);
-      call.require_floating(0);
-      require_classes(call, 1);
-      if (call.shape(0)[axis_of(call.attributes())].is(0)) call.fail("at least one class", to_string(call.shape(0)));
-      return {call.dtype(0), call.shape(1)};
-    },
-    // Not log(sum(exp(z))) - z of the class: the digits of a small cost would cancel.
-    .forward = expand([](const Node& node) -> Value {
-      const Value z = node.input(0);
-      const auto axis = node.attribute<std::int64_t>("axis");
-      const Value greatest = max(z, axis, true);
-      const Value total = sum(exp(z - greatest), axis);
-      const Value own = apply(class_elements_op, {z, node.input(1)}, {{"axis", axis}});
-      return log(total) - (own - reshape(greatest, node.shape()));
-    }),
-    .gradient = [](const Node& node, Value dy) -> Values {
-      const auto axis = node.attribute<std::int64_t>("axis");
-      const Value whole = with_axis(node, dy) * softmax_again(node.input(0), axis);
-      return {apply(add_to_classes_op, {whole, node.input(1), -dy}, {{"axis", axis}}), {}};
-    },
-    .samples = {{.inputs = {uniform({4, 3}, -3, 3), integers({4}, 0, 3)}, .attributes = {{"axis", -1}}},
-                {.inputs = {uniform({3, 5}, -3, 3), integers({5}, 0, 3)}, .attributes = {{"axis", 0}}},
-                {.inputs = {uniform({2, 3, 2}, -3, 3), integers({2, 2}, 0, 3)}, .attributes = {{"axis", 1}}},
-                {.inputs = {Array({{1e4, -1e4, 0.0}, {-inf, 1.0, -inf}, {3.0, 0.0, 0.0}, {-inf, -inf, -inf}}),
-                            integers({4}, 0, 3)},
-                 .attributes = {{"axis", 1}},
-                 .differentiate = false}},
-});
-
 // ---- distributions over classes
-
-// Zeros that are worth another thread's while.
-constexpr std::int64_t elements_of_part = 65'536;
-
-Forward one_hot_kernel() {
-  Forward forward;
-  forward.exact = true;
-  forward.may_throw = true;
-  forward.kernel = [](KernelCall& call) -> KernelRun {
-    const auto axis = static_cast<std::size_t>(call.attributes.get<std::int64_t>("axis"));
-    std::int64_t outer = 1;
-    std::int64_t inner = 1;
-    for (std::size_t i = 0; i < axis; ++i) outer *= call.output.shape[i];
-    for (std::size_t i = axis + 1; i < call.output.shape.rank(); ++i) inner *= call.output.shape[i];
-    const std::int64_t classes = call.output.shape[axis];
-    const std::int64_t grain = std::max<std::int64_t>(1, elements_of_part / std::max<std::int64_t>(1, classes * inner));
-    return visit_dtype(call.output.dtype, [&]<class T>(T) -> KernelRun {
-      return [=, at = call.at](const KernelBuffers& buffers) {
-        const auto* index = static_cast<const std::int64_t*>(buffers.inputs[0]);
-        auto* out = static_cast<T*>(buffers.output);
-        parallel_for(outer, grain, [=](std::int64_t begin, std::int64_t end) {
-          std::fill(out + begin * classes * inner, out + end * classes * inner, T{0});
-          for (std::int64_t o = begin; o < end; ++o) {
-            for (std::int64_t i = 0; i < inner; ++i) {
-              const std::int64_t k = index[o * inner + i];
-              if (k < 0 || k >= classes)
-                throw Error(at, "one_hot",
-                            fmt::format("requires class indices from 0 to {}, got {} at element {}", classes - 1, k,
-                                        o * inner + i));
-              out[(o * classes + k) * inner + i] = T{1};
-            }
-          }
-        });
-      };
-    });
-  };
-  return forward;
-}
-
-CHAINRULE_EARLY const BuiltinOp one_hot_op = register_op({
-    .name = "one_hot",
-    .doc = "1 at the class index along a new axis, 0 elsewhere.",
-    .attributes = {{"classes", AttributeType::extent},
-                   {"dtype", AttributeType::dtype},
-                   {"axis", AttributeType::new_axis, -1}},
-    .shape = [](const OpCall& call) -> Type {
-      call.require_inputs(1);
-      if (call.dtype(0) != int64) call.fail("int64 class indices", name(call.dtype(0)));
-      const auto axis = static_cast<std::size_t>(call.attribute<std::int64_t>("axis"));
-      Type out{call.attribute<DType>("dtype"), {}};
-      for (std::size_t i = 0; i <= call.shape(0).rank(); ++i) {
-        if (i == axis) out.shape.push_back(call.attribute<Shape>("classes")[0]);
-        if (i < call.shape(0).rank()) out.shape.push_back(call.shape(0)[i]);
-      }
-      return out;
-    },
-    .forward = one_hot_kernel(),
-    .samples = {{.inputs = {integers({4}, 0, 3)},
-                 .attributes = {{"classes", Shape{3}}, {"dtype", float64}, {"axis", 1}}},
-                {.inputs = {integers({2, 3}, 0, 5)},
-                 .attributes = {{"classes", Shape{5}}, {"dtype", float64}, {"axis", 0}}}},
-});
 
 CHAINRULE_EARLY const BuiltinOp softmax_cross_entropy_op = register_op({
     .name = "softmax_cross_entropy",
@@ -412,7 +166,7 @@ class ClassCosts {
     if (!(options.label_smoothing >= 0 && options.label_smoothing <= 1))
       fail(fmt::format("label_smoothing from 0 to 1, got {}", options.label_smoothing));
     axis_ = normalize_axis(options.axis, scores.rank(), op, at);
-    examples_ = without_axis(scores.shape(), axis_);
+    examples_ = detail::without_axis(scores.shape(), axis_);
     const Dimension extent = scores.shape()[axis_];
     const Value weights = options.class_weights;
     if (weights.defined() && !(weights.shape() == Shape{extent} && weights.dtype() == scores.dtype()))
@@ -507,6 +261,21 @@ void detail::require_alike(std::string_view op, Location at, Value a, Value b) {
                 fmt::format("requires inputs of one shape, got {} and {}", to_string(a.shape()), to_string(b.shape())));
 }
 
+Shape detail::without_axis(const Shape& shape, std::size_t axis) {
+  Shape out;
+  for (std::size_t i = 0; i < shape.rank(); ++i)
+    if (i != axis) out.push_back(shape[i]);
+  return out;
+}
+
+Value detail::class_elements(Value x, Value classes, std::int64_t axis) {
+  const auto along = static_cast<std::size_t>(axis);
+  Shape indices = x.shape();
+  indices[along] = 1;
+  const Attributes attributes = {{"axis", axis}, {"from_end", false}};
+  return reshape(apply(*find_op("take_along_axis"), {x, reshape(classes, indices)}, attributes), classes.shape());
+}
+
 Value detail::weighed_cost(Value weight, Value cost) {
   return weight * where(logical_and(equal(weight, 0.0), equal(abs(cost), inf)), 0.0, cost);
 }
@@ -559,55 +328,41 @@ Value binary_cross_entropy(Value probabilities, Value y, Reduction reduction, Lo
 }
 
 Value softmax_cross_entropy(Value logits, Value labels, std::int64_t axis, Location at) {
-  if (labels.defined() && is_integer(labels.dtype()))
-    return softmax_cross_entropy(logits, labels, CrossEntropyOptions{.axis = axis}, at);
-  if (!logits.defined() || !labels.defined() || labels.dtype() != int64)
+  if (!logits.defined() || !labels.defined() || !is_integer(labels.dtype()))
     return apply(softmax_cross_entropy_op, {logits, labels}, {{"axis", axis}}, at);
   return softmax_cross_entropy(logits, labels, CrossEntropyOptions{.axis = axis}, at);
 }
 
-Value softmax_cross_entropy(Value logits, Value labels, const CrossEntropyOptions& options, Location at) {
+Value softmax_cross_entropy(Value logits, Value y, const CrossEntropyOptions& options, Location at) {
   constexpr std::string_view op = "softmax_cross_entropy";
   at = detail::scoped(at);
-  require_defined(op, at, logits, labels);
-  if (is_integer(labels.dtype()) && labels.dtype() != int64)
-    return detail::attempt(labels, [&] { return softmax_cross_entropy(logits, cast(labels, int64, at), options, at); });
-  return detail::attempt({logits, labels, options.class_weights}, [&] {
+  require_defined(op, at, logits, y);
+  return detail::attempt({logits, y, options.class_weights}, [&] {
     const detail::LocationScope scope(at);
+    const Value labels = with_int64(y, at, [](Value as_is) { return as_is; });
     const ClassCosts costs(op, "logits", logits, labels, options, at);
     const auto of_all = [&] { return -log_softmax(logits, costs.axis()); };
     if (labels.dtype() != int64) return costs.by_distribution(of_all());
     return costs.by_index(
         [&](Value classes) {
-          return apply(class_cross_entropy_op, {logits, classes}, {{"axis", costs.axis()}});
+          return apply(*find_op("class_cross_entropy"), {logits, classes}, {{"axis", costs.axis()}});
         },
         of_all);
   });
 }
 
-Value nll_loss(Value log_probabilities, Value classes, const CrossEntropyOptions& options, Location at) {
+Value nll_loss(Value log_probabilities, Value y, const CrossEntropyOptions& options, Location at) {
   constexpr std::string_view op = "nll_loss";
   at = detail::scoped(at);
-  require_defined(op, at, log_probabilities, classes);
-  if (is_integer(classes.dtype()) && classes.dtype() != int64)
-    return detail::attempt(classes, [&] { return nll_loss(log_probabilities, cast(classes, int64, at), options, at); });
-  return detail::attempt({log_probabilities, classes, options.class_weights}, [&] {
+  require_defined(op, at, log_probabilities, y);
+  return detail::attempt({log_probabilities, y, options.class_weights}, [&] {
     const detail::LocationScope scope(at);
+    const Value classes = with_int64(y, at, [](Value as_is) { return as_is; });
     const ClassCosts costs(op, "log_probabilities", log_probabilities, classes, options, at);
     if (classes.dtype() != int64) return costs.by_distribution(-log_probabilities);
-    return costs.by_index(
-        [&](Value of) {
-          return -apply(class_elements_op, {log_probabilities, of}, {{"axis", costs.axis()}});
-        },
-        [&] { return -log_probabilities; });
+    return costs.by_index([&](Value of) { return -detail::class_elements(log_probabilities, of, costs.axis()); },
+                          [&] { return -log_probabilities; });
   });
-}
-
-Value one_hot(Value indices, std::int64_t classes, DType dtype, std::int64_t axis, Location at) {
-  if (classes < 0) throw Error(at, "one_hot", fmt::format("requires classes of 0 or more, got {}", classes));
-  if (indices.defined() && is_integer(indices.dtype()) && indices.dtype() != int64)
-    return detail::attempt(indices, [&] { return one_hot(cast(indices, int64, at), classes, dtype, axis, at); });
-  return apply(one_hot_op, {indices}, {{"classes", Shape{classes}}, {"dtype", dtype}, {"axis", axis}}, at);
 }
 
 }  // namespace chainrule

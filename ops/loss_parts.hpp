@@ -23,6 +23,12 @@ void require_alike(std::string_view op, Location at, Value a, Value b);
 // weight * cost, where no weight makes nothing even of an infinite cost: what cannot happen costs nothing.
 Value weighed_cost(Value weight, Value cost);
 
+// A shape but for an axis.
+Shape without_axis(const Shape& shape, std::size_t axis);
+
+// Of each line of x along an axis, which is below its rank, the element of its class; 0 is the least class.
+Value class_elements(Value x, Value classes, std::int64_t axis);
+
 // The costs of each, their sum or their mean.
 Value reduced(Value costs, Reduction reduction, Location at);
 

@@ -282,19 +282,59 @@ inline X taken_along(const Inputs& x, const Attributes& a) {
   });
 }
 
-inline X added_along(const Inputs& x, const Attributes& a) {
+// Onto x the updates at their indices, one by one.
+inline X scattered_along(const Inputs& x, const Attributes& a) {
   const std::size_t axis = axis_of(a, x[0].dimension());
-  const std::size_t extent = sizes_of(a, "extent")[0];
-  std::vector<std::vector<double>> lines;
-  by_lines(x[1], axis, x[1].shape()[axis], [&](const std::vector<double>& line, std::size_t) {
-    lines.push_back(line);
+  const std::size_t extent = x[0].shape()[axis];
+  const auto how = a.get<std::string>("how");
+  const auto lines_of = [&](const X& of) {
+    std::vector<std::vector<double>> lines;
+    by_lines(of, axis, of.shape()[axis], [&](const std::vector<double>& line, std::size_t) {
+      lines.push_back(line);
+      return line;
+    });
+    return lines;
+  };
+  const auto indices = lines_of(x[1]);
+  const auto updates = lines_of(x[2]);
+  return by_lines(x[0], axis, extent, [&](std::vector<double> line, std::size_t l) {
+    for (std::size_t i = 0; l < updates.size() && i < updates[l].size(); ++i) {  // lines of 0 are none
+      double& to = line[place_of(indices[l][i], extent)];
+      const double update = updates[l][i];
+      if (how == "put") to = update;
+      if (how == "add") to += update;
+      if (how == "max") to = std::max(to, update);
+      if (how == "min") to = std::min(to, update);
+    }
     return line;
   });
-  return by_lines(x[0], axis, extent, [&](const std::vector<double>& values, std::size_t l) {
-    std::vector<double> out(extent, 0.0);
-    for (std::size_t i = 0; i < values.size(); ++i) out[place_of(lines[l][i], extent)] += values[i];
-    return out;
-  });
+}
+
+// x at these places of an axis, whose axes are the indices' afterwards.
+inline X taken(const Inputs& x, const Attributes& a) {
+  const std::size_t axis = axis_of(a, x[0].dimension());
+  std::vector<std::size_t> indices;
+  for (const double i : x[1]) indices.push_back(place_of(i, x[0].shape()[axis]));
+  auto shape = shape_of(x[0]);
+  shape.erase(shape.begin() + static_cast<std::ptrdiff_t>(axis));
+  const auto axes = x[1].shape();
+  shape.insert(shape.begin() + static_cast<std::ptrdiff_t>(axis), axes.begin(), axes.end());
+  X out = take(x[0], axis, indices);
+  return out.reshape(shape);
+}
+
+// x plus, for each index, zeros but for its part of the updates.
+inline X scatter_added(const Inputs& x, const Attributes& a) {
+  const std::size_t axis = axis_of(a, x[0].dimension());
+  auto shape = shape_of(x[0]);
+  const std::size_t extent = shape[axis];
+  shape[axis] = x[1].size();
+  X updates = x[2];
+  updates.reshape(shape);
+  X out = x[0];
+  for (std::size_t i = 0; i < x[1].size(); ++i)
+    out = out + put(take(updates, axis, {i}), axis, {place_of(x[1].flat(i), extent)}, extent);
+  return out;
 }
 
 // The first part of a split, or a later one.
@@ -382,6 +422,17 @@ inline X of_classes(const X& x, const X& classes, std::size_t axis) {
   const X hot = hot_rows(classes, axis, x.shape()[axis]);
   const X chosen = xt::where(hot > 0.0, x, 0.0);  // not 0 times what may be infinite
   return finished(total(chosen, {axis}), {axis}, false);
+}
+
+inline Reference class_cost() {
+  return {.value = [](const Inputs& x, const Attributes& a) -> X {
+            const std::size_t axis = axis_of(a, x[0].dimension());
+            return -of_classes(log_softmax(x[0], axis), x[1], axis);
+          },
+          .magnitude = [](const Inputs& x, const Attributes& a) -> X {
+            const std::size_t axis = axis_of(a, x[0].dimension());
+            return of_classes(softmax_terms(x[0], axis), x[1], axis);
+          }};
 }
 
 // ---- batch norm
@@ -734,7 +785,15 @@ inline const std::map<std::string, Reference>& references() {
       {"sort", ordered("descending", false)},
       {"topk", ordered("largest", true)},
       {"take_along_axis", {.value = taken_along, .ulps = 0}},
-      {"scatter_add_along_axis", {.value = added_along}},
+      {"scatter_along_axis",
+       {.value = scattered_along,
+        .magnitude = [](const Inputs& x,
+                        const Attributes& a) { return scattered_along({xt::abs(x[0]), x[1], xt::abs(x[2])}, a); }}},
+      {"take", {.value = taken, .ulps = 0}},
+      {"scatter_add",
+       {.value = scatter_added,
+        .magnitude = [](const Inputs& x,
+                        const Attributes& a) { return scatter_added({xt::abs(x[0]), x[1], xt::abs(x[2])}, a); }}},
       {"concat",
        {.value = [](const Inputs& x, const Attributes& a) { return concatenated(x, axis_of(a, x[0].dimension())); },
         .ulps = 0}},
@@ -823,23 +882,19 @@ inline const std::map<std::string, Reference>& references() {
         .magnitude = [](const Inputs& x, const Attributes&) -> X {
           return xt::abs(weighed(x[1], xt::log(x[0]))) + xt::abs(weighed(1 - x[1], xt::log1p(-x[0])));
         }}},
-      {"class_elements",
-       {.value = [](const Inputs& x, const Attributes& a) { return of_classes(x[0], x[1], axis_of(a, x[0].dimension())); },
-        .ulps = 0}},
-      {"add_to_classes",
+      {"class_cross_entropy", class_cost()},
+      {"class_cross_entropy_slope",
        {.value = [](const Inputs& x, const Attributes& a) -> X {
           const std::size_t axis = axis_of(a, x[0].dimension());
-          return x[0] + xt::expand_dims(x[2], axis) * hot_rows(x[1], axis, x[0].shape()[axis]);
-        }}},
-      {"class_cross_entropy",
-       {.value = [](const Inputs& x, const Attributes& a) -> X {
-          const std::size_t axis = axis_of(a, x[0].dimension());
-          return -of_classes(log_softmax(x[0], axis), x[1], axis);
+          const X hot = hot_rows(x[1], axis, x[0].shape()[axis]);
+          return xt::expand_dims(x[2], axis) * (softmax(x[0], axis) - hot);
         },
         .magnitude = [](const Inputs& x, const Attributes& a) -> X {
           const std::size_t axis = axis_of(a, x[0].dimension());
-          return of_classes(softmax_terms(x[0], axis), x[1], axis);
-        }}},
+          const X hot = hot_rows(x[1], axis, x[0].shape()[axis]);
+          return xt::abs(xt::expand_dims(x[2], axis)) * (softmax(x[0], axis) * softmax_terms(x[0], axis) + hot);
+        },
+        .further = {class_cost()}}},
       {"huber", unsigned_zero({.value = [](const Inputs& x, const Attributes& a) -> X {
                   const double delta = a.number("delta");
                   const X size = xt::abs(x[0]);

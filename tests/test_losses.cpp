@@ -158,9 +158,8 @@ TEST_CASE("a class that is ignored may be out of range, its example has no slope
   CHECK(of(total, {logits, int64s({-100, -100, -100, -100})}).item() == 0);
   CHECK_THROWS_WITH(
       of([](const Values& x) { return softmax_cross_entropy(x[0], x[1]); }, {logits, int64s({0, 1, 3, 0})}),
-      ContainsSubstring("class_cross_entropy: requires class indices from 0 to 2, got 3 at element 2") ||
-          ContainsSubstring("class_elements: requires class indices from 0 to 2, got 3 at element 2"));
-  CHECK_THROWS_WITH(of(total, {logits, int64s({0, 1, -1, 0})}), ContainsSubstring("got -1 at element 2"));
+      ContainsSubstring("class_cross_entropy: requires indices from 0 to 2, got 3 at element {2}"));
+  CHECK_THROWS_WITH(of(total, {logits, int64s({0, 1, -1, 0})}), ContainsSubstring("got -1 at element {2}"));
 }
 
 TEST_CASE("cross-entropies by distributions have weights and smoothing") {

@@ -35,6 +35,7 @@ Computation fold_transposes(const Computation& c);         // a transposed opera
 Computation simplify_algebra(const Computation& c);        // x * 1, x + 0, --x, reshape of reshape, ...
 Computation fold_constants(const Computation& c);          // ops on constants only are computed now
 Computation merge_common(const Computation& c);            // equal nodes become one
+Computation costs_with_slopes(const Computation& c);       // a cross-entropy and its slope become one node
 Computation accumulate_products(const Computation& c);     // products that are added to something become one step
 
 // Which fused group each node belongs to; 0: none. Elementwise nodes of one shape and dtype that feed each other run

@@ -108,4 +108,10 @@ Value Rewriter::copy(const Node& node, const Values& inputs, const Attributes& a
   return apply(to_, node.op(), inputs, attributes, node.location());
 }
 
+Value Rewriter::copy_ahead(const Node& node) {
+  leave_out(node.id());
+  set(node.id(), copy(node));
+  return now_[node.id()];
+}
+
 }  // namespace chainrule::passes

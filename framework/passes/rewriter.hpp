@@ -51,6 +51,8 @@ class Rewriter {
   Value copy(const Node& node);
   // The same with other attributes or inputs.
   Value copy(const Node& node, const Values& inputs, const Attributes& attributes);
+  // A node of one output as it was, before its turn: its inputs have had theirs, and it is not visited any more.
+  Value copy_ahead(const Node& node);
   // Values that stand for all outputs of the node being visited. Returns the first, for `visit` to return.
   Value replace(const Node& node, const Values& outputs);
   Graph& graph() { return to_; }

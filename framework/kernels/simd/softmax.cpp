@@ -1,9 +1,12 @@
-// The gradient of a softmax.
+// Softmax by its parts, and its gradient.
 #include <chainrule/framework/kernels/simd/tables.hpp>
 
 #include <cstddef>
+#include <cstdint>
+#include <limits>
 
 #include <chainrule/framework/kernels/simd/batch.hpp>
+#include <chainrule/framework/kernels/simd/operations.hpp>
 
 namespace chainrule::kernels::CHAINRULE_ARCH {
 
@@ -103,12 +106,161 @@ void softmax_gradient_rows(const T* y, const T* dy, std::size_t stride, std::siz
         [left](Batch<T> x, T* p) { store_part<T>(x, p, left); }, out + j);
 }
 
+// ---- exponentials less the greatest
+
+template <class T>
+Batch<T> exp_less(Batch<T> x, Batch<T> greatest) {
+  return Exp::apply<Batch<T>>(x - greatest);
+}
+
+template <class T>
+constexpr T nothing = -std::numeric_limits<T>::infinity();  // whose exponential is 0
+
+// As dot_block. Meanwhile memory brings what lies `ahead`: the next line, which nothing else waits for.
+template <class T>
+Batch<T> exp_block(const T* x, std::size_t n, std::size_t ahead, Batch<T> greatest) {
+  constexpr std::size_t w = width<T>;
+  Batch<T> s0(T(0));
+  Batch<T> s1(T(0));
+  std::size_t i = 0;
+  for (; i + 2 * w <= n; i += 2 * w) {
+    __builtin_prefetch(x + i + ahead);
+    __builtin_prefetch(x + i + ahead + w);
+    s0 = s0 + exp_less<T>(load(x + i), greatest);
+    s1 = s1 + exp_less<T>(load(x + i + w), greatest);
+  }
+  if (i + w <= n) {
+    s0 = s0 + exp_less<T>(load(x + i), greatest);
+    i += w;
+  }
+  if (i < n) s1 = s1 + exp_less<T>(load_part(x + i, n - i, nothing<T>), greatest);
+  return s0 + s1;
+}
+
+template <class T>
+Batch<T> exp_pairwise(const T* x, std::size_t n, std::size_t ahead, Batch<T> greatest) {
+  if (n <= block) return exp_block(x, n, ahead, greatest);
+  const std::size_t half = (n / 2 + block - 1) / block * block;
+  const Batch<T> first = exp_pairwise(x, half, ahead, greatest);
+  return first + exp_pairwise(x + half, n - half, ahead, greatest);
+}
+
+template <class T>
+void exp_sum_lines(const T* x, std::size_t lines, std::size_t columns, const T* greatest, T* out) {
+  for (std::size_t i = 0; i < lines; ++i)
+    out[i] = xsimd::hadd(exp_pairwise(x + i * columns, columns, columns, Batch<T>(greatest[i])));
+}
+
+// f of each vector of a line to `out`.
+template <class T, class F>
+void each_of_line(const T* x, std::size_t n, T* out, bool streams, F f) {
+  constexpr std::size_t w = width<T>;
+  const auto part = [&](std::size_t i, std::size_t count) {
+    store_part<T>(f(load_part(x + i, count, T(0))), out + i, count);
+  };
+  std::size_t i = 0;
+  if (streams) {
+    const std::size_t beyond = reinterpret_cast<std::uintptr_t>(out) / sizeof(T) % w;
+    const std::size_t head = beyond == 0 ? 0 : w - beyond;
+    if (head > 0 && head <= n) {
+      part(0, head);
+      i = head;
+    }
+    if (beyond == 0 || i > 0)
+      for (; i + w <= n; i += w) stream<T>(f(load(x + i)), out + i);
+  }
+  for (; i + w <= n; i += w) f(load(x + i)).store_unaligned(out + i);
+  if (i < n) part(i, n - i);
+}
+
+// So that other threads see what is past the caches.
+void end_streams([[maybe_unused]] bool streams) {
+#if defined(__AVX2__)
+  if (streams) _mm_sfence();
+#endif
+}
+
+template <class T>
+void exp_lines(const T* x, std::size_t lines, std::size_t columns, const T* greatest, const T* factor, T* out,
+               bool streams) {
+  for (std::size_t i = 0; i < lines; ++i)
+    each_of_line(
+        x + i * columns, columns, out + i * columns, streams,
+        [less = Batch<T>(greatest[i]), by = Batch<T>(factor[i])](Batch<T> v) { return exp_less<T>(v, less) * by; });
+  end_streams(streams);
+}
+
+template <class T>
+void shift_lines(const T* x, std::size_t lines, std::size_t columns, const T* first, const T* second, T* out,
+                 bool streams) {
+  for (std::size_t i = 0; i < lines; ++i)
+    each_of_line(x + i * columns, columns, out + i * columns, streams,
+                 [a = Batch<T>(first[i]), b = Batch<T>(second[i])](Batch<T> v) { return (v - a) - b; });
+  end_streams(streams);
+}
+
+// Calls f with each vector's number of its first column, and what reads and writes so many lanes.
+template <class T, class F>
+void by_columns(std::size_t columns, F f) {
+  constexpr std::size_t w = width<T>;
+  std::size_t j = 0;
+  for (; j + w <= columns; j += w)
+    f(
+        j, [](const T* p) { return load(p); }, [](Batch<T> x, T* p) { x.store_unaligned(p); });
+  if (const std::size_t left = columns - j; left > 0)
+    f(
+        j, [left](const T* p) { return load_part(p, left, T(0)); },
+        [left](Batch<T> x, T* p) { store_part<T>(x, p, left); });
+}
+
+template <class T>
+void exp_sum_rows(const T* x, std::size_t stride, std::size_t rows, std::size_t columns, const T* greatest, T* out) {
+  by_columns<T>(columns, [=](std::size_t j, auto read, auto write) {
+    const Batch<T> less = read(greatest + j);
+    Batch<T> sum(T(0));
+    for (std::size_t begin = 0; begin < rows; begin += rows_at_once) {
+      const std::size_t end = rows - begin < rows_at_once ? rows : begin + rows_at_once;
+      Batch<T> of_block(T(0));
+      for (std::size_t i = begin; i < end; ++i) of_block = of_block + exp_less<T>(read(x + i * stride + j), less);
+      sum = sum + of_block;
+    }
+    write(sum, out + j);
+  });
+}
+
+template <class T>
+void exp_rows(const T* x, std::size_t stride, std::size_t rows, std::size_t columns, const T* greatest, const T* factor,
+              T* out) {
+  by_columns<T>(columns, [=](std::size_t j, auto read, auto write) {
+    const Batch<T> less = read(greatest + j);
+    const Batch<T> by = read(factor + j);
+    for (std::size_t i = 0; i < rows; ++i)
+      write(exp_less<T>(read(x + i * stride + j), less) * by, out + i * stride + j);
+  });
+}
+
+template <class T>
+void shift_rows(const T* x, std::size_t stride, std::size_t rows, std::size_t columns, const T* first, const T* second,
+                T* out) {
+  by_columns<T>(columns, [=](std::size_t j, auto read, auto write) {
+    const Batch<T> a = read(first + j);
+    const Batch<T> b = read(second + j);
+    for (std::size_t i = 0; i < rows; ++i) write((read(x + i * stride + j) - a) - b, out + i * stride + j);
+  });
+}
+
 }  // namespace
 
 template <class T>
 void fill_softmax(VectorTable<T>& table) {
   table.softmax_gradient_lines = softmax_gradient_lines<T>;
   table.softmax_gradient_rows = softmax_gradient_rows<T>;
+  table.exp_sum_lines = exp_sum_lines<T>;
+  table.exp_lines = exp_lines<T>;
+  table.shift_lines = shift_lines<T>;
+  table.exp_sum_rows = exp_sum_rows<T>;
+  table.exp_rows = exp_rows<T>;
+  table.shift_rows = shift_rows<T>;
 }
 template void fill_softmax(VectorTable<float>& table);
 template void fill_softmax(VectorTable<double>& table);

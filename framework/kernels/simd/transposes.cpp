@@ -26,24 +26,6 @@ void transpose_block(Batch<T>* b) {
   }
 }
 
-// Past the caches. The lines that are written need not be read first, which is a third of what a transpose moves.
-template <class T>
-void stream(Batch<T> value, T* p) {
-#if defined(__AVX512F__)
-  if constexpr (single<T>)
-    _mm512_stream_ps(p, value);
-  else
-    _mm512_stream_pd(p, value);
-#elif defined(__AVX2__)
-  if constexpr (single<T>)
-    _mm256_stream_ps(p, value);
-  else
-    _mm256_stream_pd(p, value);
-#else
-  value.store_unaligned(p);
-#endif
-}
-
 template <class T, bool streams>
 void whole_block(const T* from, std::size_t from_stride, T* to, std::size_t to_stride) {
   constexpr std::size_t w = width<T>;
