@@ -29,6 +29,7 @@
 #include <chainrule/framework/graph/attributes.hpp>
 
 #include "references_images.hpp"
+#include "references_norms.hpp"
 
 namespace chainrule::test {
 
@@ -436,6 +437,15 @@ inline X dropout_mask(const X& step, const Attributes& a) {
 }
 
 // ---- the table
+
+// Each part of x by itself.
+inline Reference normalization(norms::Layout (*layout)(const X&, const Attributes&), bool centered = true) {
+  const auto result = [=](const Inputs& x, const Attributes& a) {
+    return norms::normalized(x, layout(x[0], a), a.number("epsilon"), centered);
+  };
+  return {.value = [=](const Inputs& x, const Attributes& a) { return result(x, a).value; },
+          .magnitude = [=](const Inputs& x, const Attributes& a) { return result(x, a).magnitude; }};
+}
 
 // Elementwise, from a function of one or two arrays.
 template <class F>
@@ -852,6 +862,12 @@ inline const std::map<std::string, Reference>& references() {
        {.value = [](const Inputs& x, const Attributes& a) { return BatchNorm(x, a).training(); },
         .magnitude = [](const Inputs& x, const Attributes& a) { return BatchNorm(x, a).magnitude(); },
         .inference = [](const Inputs& x, const Attributes& a) { return BatchNorm(x, a).inference(); }}},
+      {"layer_norm", normalization(norms::from_axis)},
+      {"rms_norm", normalization(norms::from_axis, false)},
+      {"group_norm", normalization(norms::in_groups)},
+      {"instance_norm", normalization(norms::in_groups)},
+      {"weight_norm", {.value = norms::weight_norm}},
+      {"spectral_norm", {.value = norms::spectral_norm}},
 
       // steering
       {"by_mode",
