@@ -10,6 +10,7 @@
 #include <chainrule/ops/math.hpp>
 #include <chainrule/ops/normalization.hpp>
 #include <chainrule/ops/reduce.hpp>
+#include <chainrule/ops/statistics.hpp>
 
 CHAINRULE_OP_FAMILY(layer_norm)
 
@@ -17,73 +18,61 @@ namespace chainrule {
 
 namespace {
 
-// What an op normalizes: x, reshaped to `view`, each part along `axes` by itself.
+// What an op normalizes: x, reshaped to `view`, each part by itself, whose axes are the first `parts` of the view.
+// gamma and beta, of shape `features`, broadcast to the view reshaped to `spread`.
 struct Parts {
   Shape view;
-  AxisList axes;
-  Shape features;     // of gamma and beta,
-  Shape spread;       // which, reshaped to this, broadcast to the view,
-  AxisList examples;  // and lack these axes of it
+  std::size_t parts;
+  Shape features;
+  Shape spread;
+  bool by_channel;  // gamma and beta are for axes 1 and 2 of the view, each part having some channels, along axis 2
 };
 
 Value reshaped(Value x, const Shape& shape) { return x.shape() == shape ? x : reshape(x, shape); }
 
-// Axes [begin, end).
-AxisList axes_between(std::size_t begin, std::size_t end) {
-  AxisList out;
-  for (std::size_t i = begin; i < end; ++i) out.push_back(static_cast<std::int64_t>(i));
-  return out;
-}
-
 Parts last_axes(const Shape& x, const Attributes& attributes) {
-  const auto axis = static_cast<std::size_t>(attributes.get<std::int64_t>("axis"));
-  Parts p{x, axes_between(axis, x.rank()), {}, {}, axes_between(0, axis)};
-  for (std::size_t i = axis; i < x.rank(); ++i) p.features.push_back(x[i]);
+  Parts p{x, static_cast<std::size_t>(attributes.get<std::int64_t>("axis")), {}, {}, false};
+  for (std::size_t i = p.parts; i < x.rank(); ++i) p.features.push_back(x[i]);
   p.spread = p.features;
   return p;
 }
 
-// Of x {N, C, ...}.
-Parts each_channel(const Shape& x, const Attributes&) {
-  Parts p{x, axes_between(2, x.rank()), {x[1]}, {x[1]}, axes_between(2, x.rank())};
-  p.examples.push_back(0);
-  for (std::size_t i = 2; i < x.rank(); ++i) p.spread.push_back(1);
-  return p;
-}
-
 // Of x {N, C, ...} as {N, groups, channels of a group, ...}.
-Parts groups_of_channels(const Shape& x, const Attributes& attributes) {
-  const auto groups = attributes.get<std::int64_t>("groups");
-  const Dimension channels = groups == 1 ? x[1] : Dimension(x[1].extent() / groups);
-  Parts p{{x[0], groups, channels}, {}, {x[1]}, {groups, channels}, {0}};
+Parts channels(const Shape& x, Dimension groups, Dimension of_a_group) {
+  Parts p{{x[0], groups, of_a_group}, 2, {x[1]}, {groups, of_a_group}, true};
   for (std::size_t i = 2; i < x.rank(); ++i) {
     p.view.push_back(x[i]);
     p.spread.push_back(1);
-    p.examples.push_back(static_cast<std::int64_t>(i + 1));
   }
-  p.axes = axes_between(2, p.view.rank());
   return p;
+}
+
+Parts each_channel(const Shape& x, const Attributes&) { return channels(x, x[1], 1); }
+
+Parts groups_of_channels(const Shape& x, const Attributes& attributes) {
+  const auto groups = attributes.get<std::int64_t>("groups");
+  return channels(x, groups, groups == 1 ? x[1] : Dimension(x[1].extent() / groups));
 }
 
 // The values that the forward and the gradient rule have in common. Each builds them anew; common subexpressions are
 // found when a program is compiled.
-struct Normalized {
-  Value scale;  // 1 / sqrt(variance + epsilon), with the reduced axes as 1s
-  Value y;
+struct Statistics {
+  Value mean;   // 0 where none is taken off, with the axes of a part as 1s
+  Value scale;  // 1 / sqrt(variance + epsilon)
 
-  Normalized(Value x, const AxisList& axes, double epsilon, bool centered) {
-    Value variance = mean(square(x), axes, true);
+  Statistics(Value x, std::size_t parts, double epsilon, bool centered) {
+    Value variance;
     if (centered) {
-      x = x - mean(x, axes, true);
-      // In exact arithmetic the distances have mean 0, whatever x is; what they have instead is how the mean was
-      // rounded. So both corrections are constants to derivatives.
-      const Value rounding = stop_gradient(mean(x, axes, true));
-      const Value squares = mean(square(x), axes, true);
-      x = x - rounding;
-      variance = squares - stop_gradient(minimum(square(rounding), squares));
+      const Moments m = detail::statistics(x, 0, parts);
+      mean = m.mean;
+      variance = m.variance;
+    } else {
+      AxisList axes;
+      for (std::size_t i = parts; i < x.rank(); ++i) axes.push_back(static_cast<std::int64_t>(i));
+      variance = chainrule::mean(square(x), axes, true);
+      mean = broadcast_to(x.graph().constant(0.0, x.dtype()), variance.shape());
     }
     scale = 1.0 / sqrt(variance + epsilon);
-    y = x * scale;
   }
 };
 
@@ -113,37 +102,68 @@ void require_epsilon(const OpCall& call) {
   if (!(epsilon > 0 && std::isfinite(epsilon))) call.fail("epsilon > 0", fmt::format("{}", epsilon));
 }
 
+// One use of an op.
+struct Use {
+  Parts p;
+  Value x;      // as the view
+  Value gamma;  // spread; not defined where there is none
+  Statistics of;
+
+  Use(const Node& node, const Norm& norm)
+      : p(norm.parts(node.input(0).shape(), node.attributes())),
+        x(reshaped(node.input(0), p.view)),
+        gamma(node.input_count() > 1 ? reshaped(node.input(1), p.spread) : Value{}),
+        of(x, p.parts, node.attributes().number("epsilon"), norm.centered) {}
+  [[nodiscard]] Value weigh(Value v) const { return gamma.defined() ? gamma * v : v; }
+};
+
 Forward forward_of(const Norm& norm) {
   return expand([norm](const Node& node) -> Value {
-    const Parts p = norm.parts(node.input(0).shape(), node.attributes());
-    Value y = Normalized(reshaped(node.input(0), p.view), p.axes, node.attributes().number("epsilon"), norm.centered).y;
-    if (node.input_count() > 1) y = reshaped(node.input(1), p.spread) * y;
-    if (node.input_count() > 2) y = y + reshaped(node.input(2), p.spread);
+    const Use u(node, norm);
+    Value y = u.weigh((norm.centered ? u.x - u.of.mean : u.x) * u.of.scale);
+    if (node.input_count() > 2) y = y + reshaped(node.input(2), u.p.spread);
     return reshaped(y, node.shape());
   });
 }
 
 // With n the normalized x and g = gamma dy: dx = scale (g - mean(g) - n mean(g n)), without mean(g) where no mean is
-// taken off, as the statistics move with x.
+// taken off, as the statistics move with x; dgamma and dbeta are sums of dy n and dy over the examples.
+//
+// -n is made anew of mean - x: of x - mean, which the forward pass has made, there would be one node for both, and so
+// an array to store.
+Values norm_gradient(const Node& node, const Norm& norm, Value dy) {
+  const Use u(node, norm);
+  dy = reshaped(dy, u.p.view);
+  const Value minus_n = (norm.centered ? u.of.mean - u.x : -u.x) * u.of.scale;
+  detail::CenteredSums of_part;  // sums of g and of g (x - mean)
+  Values out(node.input_count());
+  if (u.p.by_channel) {
+    Shape channel = {u.p.view[0]};
+    for (const Dimension d : u.p.spread) channel.push_back(d);
+    const auto of_channel = detail::centered_sums(u.x, dy, broadcast_to(u.of.mean, channel), {}, 0, 3);
+    of_part = {sum(u.weigh(of_channel.plain), 2, true), sum(u.weigh(of_channel.centered), 2, true)};
+    if (out.size() > 1) out[1] = reshape(sum(of_channel.centered * u.of.scale, 0), u.p.features);
+    if (out.size() > 2) out[2] = reshape(sum(of_channel.plain, 0), u.p.features);
+  } else {
+    of_part = detail::centered_sums(u.x, dy, u.of.mean, u.gamma, 0, u.p.parts);
+    AxisList examples;
+    for (std::size_t i = 0; i < u.p.parts; ++i) examples.push_back(static_cast<std::int64_t>(i));
+    const auto over_examples = [&](Value v) { return examples.empty() ? v : sum(v, examples); };
+    if (out.size() > 1) out[1] = -over_examples(dy * minus_n);
+    if (out.size() > 2) out[2] = over_examples(dy);
+  }
+  Shape reduced;
+  for (std::size_t i = u.p.parts; i < u.p.view.rank(); ++i) reduced.push_back(u.p.view[i]);
+  const Value count = extent(dy.graph(), reduced, dy.dtype());
+  Value across = u.weigh(dy);
+  if (norm.centered) across = across - of_part.plain / count;
+  const Value along = u.of.scale * of_part.centered / count;
+  out[0] = reshaped(u.of.scale * across + minus_n * (u.of.scale * along), node.input(0).shape());
+  return out;
+}
+
 GradientRule gradient_of(const Norm& norm) {
-  return [norm](const Node& node, Value dy) -> Values {
-    const Parts p = norm.parts(node.input(0).shape(), node.attributes());
-    const Normalized n(reshaped(node.input(0), p.view), p.axes, node.attributes().number("epsilon"), norm.centered);
-    dy = reshaped(dy, p.view);
-    Values out(node.input_count());
-    if (node.wants(0)) {
-      const Value g = node.input_count() > 1 ? reshaped(node.input(1), p.spread) * dy : dy;
-      Value across = g - n.y * mean(g * n.y, p.axes, true);
-      if (norm.centered) across = across - mean(g, p.axes, true);
-      out[0] = reshaped(n.scale * across, node.input(0).shape());
-    }
-    const auto over_examples = [&](Value v) {
-      return reshaped(p.examples.empty() ? v : sum(v, p.examples), p.features);
-    };
-    if (out.size() > 1 && node.wants(1)) out[1] = over_examples(dy * n.y);
-    if (out.size() > 2 && node.wants(2)) out[2] = over_examples(dy);
-    return out;
-  };
+  return [norm](const Node& node, Value dy) { return norm_gradient(node, norm, dy); };
 }
 
 Initial both_signs(const Shape& shape) { return uniform(shape, -2, 2); }

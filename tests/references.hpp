@@ -438,6 +438,12 @@ inline X dropout_mask(const X& step, const Attributes& a) {
 
 // ---- the table
 
+inline Reference centered_sums(bool centered, std::vector<Reference> further = {}) {
+  return {.value = [=](const Inputs& x, const Attributes& a) { return norms::centered_sums(x, a, centered, false); },
+          .magnitude = [=](const Inputs& x, const Attributes& a) { return norms::centered_sums(x, a, centered, true); },
+          .further = std::move(further)};
+}
+
 // Each part of x by itself.
 inline Reference normalization(norms::Layout (*layout)(const X&, const Attributes&), bool centered = true) {
   const auto result = [=](const Inputs& x, const Attributes& a) {
@@ -862,6 +868,12 @@ inline const std::map<std::string, Reference>& references() {
        {.value = [](const Inputs& x, const Attributes& a) { return BatchNorm(x, a).training(); },
         .magnitude = [](const Inputs& x, const Attributes& a) { return BatchNorm(x, a).magnitude(); },
         .inference = [](const Inputs& x, const Attributes& a) { return BatchNorm(x, a).inference(); }}},
+      {"statistics",
+       {.value = [](const Inputs& x, const Attributes& a) { return norms::means_of_parts(x[0], a); },
+        .magnitude = [](const Inputs& x, const Attributes& a) { return norms::means_of_parts(xt::abs(x[0]), a); },
+        .further = {{.value = [](const Inputs& x,
+                                 const Attributes& a) { return norms::variances_of_parts(x[0], a); }}}}},
+      {"centered_sums", centered_sums(false, {centered_sums(true)})},
       {"layer_norm", normalization(norms::from_axis)},
       {"rms_norm", normalization(norms::from_axis, false)},
       {"group_norm", normalization(norms::in_groups)},

@@ -48,7 +48,7 @@ inline Layout in_groups(const X& x, const Attributes& a) {
 
 struct Result {
   X value;
-  X magnitude;  // of the terms: the mean and what is rounded on the way to it are of the deviation's size
+  X magnitude;  // of the terms: the mean is rounded once
 };
 
 inline Result normalized(const Inputs& in, const Layout& l, double epsilon, bool centered) {
@@ -67,13 +67,25 @@ inline Result normalized(const Inputs& in, const Layout& l, double epsilon, bool
       const double gamma = in.size() > 1 ? in[1].flat(feature) : 1;
       const double beta = in.size() > 2 ? in[2].flat(feature) : 0;
       out.value.flat(i) = static_cast<double>(gamma * n + beta);
-      out.magnitude.flat(i) = std::abs(gamma) * (1 + std::abs(static_cast<double>(n))) + std::abs(beta);
+      const long double rounded = std::abs(mean) / std::sqrt(variance + static_cast<long double>(epsilon));
+      out.magnitude.flat(i) =
+          std::abs(gamma) * (1 + std::abs(static_cast<double>(n)) + static_cast<double>(rounded)) + std::abs(beta);
     }
   }
   return out;
 }
 
-// Row-major index -> whether each axis is one of these; the index of what is left without them.
+// ---- statistics of the parts along axes [first, last)
+
+// The axes that are reduced.
+inline Axes other_axes(const X& x, const Attributes& a) {
+  Axes out;
+  for (std::int64_t i = 0; i < static_cast<std::int64_t>(x.dimension()); ++i)
+    if (i < a.get<std::int64_t>("first") || i >= a.get<std::int64_t>("last")) out.push_back(i);
+  return out;
+}
+
+// The row-major index of an element in what is left without these axes.
 inline std::size_t index_without(const X& x, std::size_t flat, const Axes& axes) {
   std::size_t index = 0;
   std::size_t stride = 1;
@@ -85,6 +97,58 @@ inline std::size_t index_without(const X& x, std::size_t flat, const Axes& axes)
     stride *= x.shape()[axis];
   }
   return index;
+}
+
+// An array for the results of parts, with the other axes as 1s.
+inline X of_parts(const X& x, const Axes& others, double value) {
+  auto shape = x.shape();
+  for (const auto a : others) shape[static_cast<std::size_t>(a)] = 1;
+  X out(shape);
+  out.fill(value);
+  return out;
+}
+
+// For each part the sum of f(i), element i of x being its.
+template <class F>
+X sum_of_parts(const X& x, const Axes& others, F f) {
+  X out = of_parts(x, others, 0);
+  std::vector<long double> sums(out.size(), 0);
+  for (std::size_t i = 0; i < x.size(); ++i) sums[index_without(x, i, others)] += f(i);
+  for (std::size_t k = 0; k < out.size(); ++k) out.flat(k) = static_cast<double>(sums[k]);
+  return out;
+}
+
+inline X means_of_parts(const X& x, const Attributes& a) {
+  const Axes others = other_axes(x, a);
+  const X count = sum_of_parts(x, others, [](std::size_t) { return 1.0L; });
+  return sum_of_parts(x, others, [&](std::size_t i) { return static_cast<long double>(x.flat(i)); }) / count;
+}
+
+inline X variances_of_parts(const X& x, const Attributes& a) {
+  const Axes others = other_axes(x, a);
+  const X count = sum_of_parts(x, others, [](std::size_t) { return 1.0L; });
+  const X mean = means_of_parts(x, a);
+  return sum_of_parts(x, others,
+                      [&](std::size_t i) {
+                        const long double d =
+                            static_cast<long double>(x.flat(i)) - mean.flat(index_without(x, i, others));
+                        return d * d;
+                      }) /
+         count;
+}
+
+// sum(w dy (x - center)^power), or of the absolute values.
+inline X centered_sums(const Inputs& in, const Attributes& a, bool centered, bool absolute) {
+  const Axes others = other_axes(in[0], a);
+  Axes parts;
+  for (std::int64_t i = a.get<std::int64_t>("first"); i < a.get<std::int64_t>("last"); ++i) parts.push_back(i);
+  return sum_of_parts(in[0], others, [&](std::size_t i) {
+    long double term = in[1].flat(i);
+    if (in.size() > 3) term *= in[3].flat(index_without(in[0], i, parts));
+    const double center = in[2].flat(index_without(in[0], i, others));
+    if (!absolute) return centered ? term * (static_cast<long double>(in[0].flat(i)) - center) : term;
+    return std::abs(term) * (centered ? static_cast<long double>(std::abs(in[0].flat(i)) + std::abs(center)) : 1.0L);
+  });
 }
 
 inline X weight_norm(const Inputs& in, const Attributes& a) {
