@@ -1,13 +1,11 @@
-// Layer, root mean square, group and instance normalization: one rule over the parts that each of them normalizes.
-#include <cmath>
-
-#include <fmt/core.h>
-
+// Layer and root mean square normalization: rows, by kernels. A row is in the nearest cache when its statistics are
+// known, and what it becomes is written at once; sums in graph ops would read the array once more for each of them.
 #include <chainrule/framework/graph/op_family.hpp>
+#include <chainrule/framework/kernels/row_norm.hpp>
 #include <chainrule/ops/arithmetic.hpp>
-#include <chainrule/ops/control.hpp>
 #include <chainrule/ops/layout.hpp>
 #include <chainrule/ops/math.hpp>
+#include <chainrule/ops/norm_parts.hpp>
 #include <chainrule/ops/normalization.hpp>
 #include <chainrule/ops/reduce.hpp>
 #include <chainrule/ops/statistics.hpp>
@@ -18,259 +16,192 @@ namespace chainrule {
 
 namespace {
 
-// What an op normalizes: x, reshaped to `view`, each part by itself, whose axes are the first `parts` of the view.
-// gamma and beta, of shape `features`, broadcast to the view reshaped to `spread`.
-struct Parts {
-  Shape view;
-  std::size_t parts;
-  Shape features;
-  Shape spread;
-  bool by_channel;  // gamma and beta are for axes 1 and 2 of the view, each part having some channels, along axis 2
-};
-
-Value reshaped(Value x, const Shape& shape) { return x.shape() == shape ? x : reshape(x, shape); }
-
-Parts last_axes(const Shape& x, const Attributes& attributes) {
-  Parts p{x, static_cast<std::size_t>(attributes.get<std::int64_t>("axis")), {}, {}, false};
-  for (std::size_t i = p.parts; i < x.rank(); ++i) p.features.push_back(x[i]);
-  p.spread = p.features;
-  return p;
+std::size_t first_axis(const Attributes& attributes) {
+  return static_cast<std::size_t>(attributes.get<std::int64_t>("axis"));
 }
 
-// Of x {N, C, ...} as {N, groups, channels of a group, ...}.
-Parts channels(const Shape& x, Dimension groups, Dimension of_a_group) {
-  Parts p{{x[0], groups, of_a_group}, 2, {x[1]}, {groups, of_a_group}, true};
-  for (std::size_t i = 2; i < x.rank(); ++i) {
-    p.view.push_back(x[i]);
-    p.spread.push_back(1);
-  }
-  return p;
-}
-
-Parts each_channel(const Shape& x, const Attributes&) { return channels(x, x[1], 1); }
-
-Parts groups_of_channels(const Shape& x, const Attributes& attributes) {
-  const auto groups = attributes.get<std::int64_t>("groups");
-  return channels(x, groups, groups == 1 ? x[1] : Dimension(x[1].extent() / groups));
-}
-
-// The values that the forward and the gradient rule have in common. Each builds them anew; common subexpressions are
-// found when a program is compiled.
-struct Statistics {
-  Value mean;   // 0 where none is taken off, with the axes of a part as 1s
-  Value scale;  // 1 / sqrt(variance + epsilon)
-
-  Statistics(Value x, std::size_t parts, double epsilon, bool centered) {
-    Value variance;
-    if (centered) {
-      const Moments m = detail::statistics(x, 0, parts);
-      mean = m.mean;
-      variance = m.variance;
-    } else {
-      AxisList axes;
-      for (std::size_t i = parts; i < x.rank(); ++i) axes.push_back(static_cast<std::int64_t>(i));
-      variance = chainrule::mean(square(x), axes, true);
-      mean = broadcast_to(x.graph().constant(0.0, x.dtype()), variance.shape());
-    }
-    scale = 1.0 / sqrt(variance + epsilon);
-  }
-};
-
-using PartsRule = Parts (*)(const Shape& x, const Attributes&);
-
-struct Norm {
-  std::size_t most_inputs = 3;  // x, gamma, beta
-  bool centered = true;         // whether the mean is taken off
-  PartsRule parts;
-};
-
-void require_features(const OpCall& call, const Norm& norm) {
-  if (call.size() < 1 || call.size() > norm.most_inputs)
-    call.fail(fmt::format("1 to {} inputs", norm.most_inputs), fmt::format("{}", call.size()));
-  call.require_floating(0);
-  call.require_same_dtype();
-  const Shape features = norm.parts(call.shape(0), call.attributes()).features;
-  const char* names[] = {"x", "gamma", "beta"};
-  for (std::size_t i = 1; i < call.size(); ++i)
-    if (!(call.shape(i) == features))
-      call.fail(fmt::format("{} of shape {} for {}", names[i], to_string(features), to_string(call.shape(0))),
-                to_string(call.shape(i)));
-}
-
-void require_epsilon(const OpCall& call) {
-  const double epsilon = call.attributes().number("epsilon");
-  if (!(epsilon > 0 && std::isfinite(epsilon))) call.fail("epsilon > 0", fmt::format("{}", epsilon));
-}
-
-// One use of an op.
-struct Use {
-  Parts p;
-  Value x;      // as the view
-  Value gamma;  // spread; not defined where there is none
-  Statistics of;
-
-  Use(const Node& node, const Norm& norm)
-      : p(norm.parts(node.input(0).shape(), node.attributes())),
-        x(reshaped(node.input(0), p.view)),
-        gamma(node.input_count() > 1 ? reshaped(node.input(1), p.spread) : Value{}),
-        of(x, p.parts, node.attributes().number("epsilon"), norm.centered) {}
-  [[nodiscard]] Value weigh(Value v) const { return gamma.defined() ? gamma * v : v; }
-};
-
-Forward forward_of(const Norm& norm) {
-  return expand([norm](const Node& node) -> Value {
-    const Use u(node, norm);
-    Value y = u.weigh((norm.centered ? u.x - u.of.mean : u.x) * u.of.scale);
-    if (node.input_count() > 2) y = y + reshaped(node.input(2), u.p.spread);
-    return reshaped(y, node.shape());
-  });
-}
-
-// With n the normalized x and g = gamma dy: dx = scale (g - mean(g) - n mean(g n)), without mean(g) where no mean is
-// taken off, as the statistics move with x; dgamma and dbeta are sums of dy n and dy over the examples.
-//
-// -n is made anew of mean - x: of x - mean, which the forward pass has made, there would be one node for both, and so
-// an array to store.
-Values norm_gradient(const Node& node, const Norm& norm, Value dy) {
-  const Use u(node, norm);
-  dy = reshaped(dy, u.p.view);
-  const Value minus_n = (norm.centered ? u.of.mean - u.x : -u.x) * u.of.scale;
-  detail::CenteredSums of_part;  // sums of g and of g (x - mean)
-  Values out(node.input_count());
-  if (u.p.by_channel) {
-    Shape channel = {u.p.view[0]};
-    for (const Dimension d : u.p.spread) channel.push_back(d);
-    const auto of_channel = detail::centered_sums(u.x, dy, broadcast_to(u.of.mean, channel), {}, 0, 3);
-    of_part = {sum(u.weigh(of_channel.plain), 2, true), sum(u.weigh(of_channel.centered), 2, true)};
-    if (out.size() > 1) out[1] = reshape(sum(of_channel.centered * u.of.scale, 0), u.p.features);
-    if (out.size() > 2) out[2] = reshape(sum(of_channel.plain, 0), u.p.features);
-  } else {
-    of_part = detail::centered_sums(u.x, dy, u.of.mean, u.gamma, 0, u.p.parts);
-    AxisList examples;
-    for (std::size_t i = 0; i < u.p.parts; ++i) examples.push_back(static_cast<std::int64_t>(i));
-    const auto over_examples = [&](Value v) { return examples.empty() ? v : sum(v, examples); };
-    if (out.size() > 1) out[1] = -over_examples(dy * minus_n);
-    if (out.size() > 2) out[2] = over_examples(dy);
-  }
-  Shape reduced;
-  for (std::size_t i = u.p.parts; i < u.p.view.rank(); ++i) reduced.push_back(u.p.view[i]);
-  const Value count = extent(dy.graph(), reduced, dy.dtype());
-  Value across = u.weigh(dy);
-  if (norm.centered) across = across - of_part.plain / count;
-  const Value along = u.of.scale * of_part.centered / count;
-  out[0] = reshaped(u.of.scale * across + minus_n * (u.of.scale * along), node.input(0).shape());
+// The shape of gamma and beta.
+Shape last_axes(const Shape& x, const Attributes& attributes) {
+  Shape out;
+  for (std::size_t i = first_axis(attributes); i < x.rank(); ++i) out.push_back(x[i]);
   return out;
 }
 
-GradientRule gradient_of(const Norm& norm) {
-  return [norm](const Node& node, Value dy) { return norm_gradient(node, norm, dy); };
+kernels::RowNorm rows_of(const KernelCall& call, bool centered) {
+  kernels::RowNorm norm{1, 1, call.attributes.number("epsilon"), centered};
+  const Dims& x = call.inputs[0].shape;
+  for (std::size_t i = 0; i < x.rank(); ++i) (i < first_axis(call.attributes) ? norm.rows : norm.columns) *= x[i];
+  return norm;
 }
 
-Initial both_signs(const Shape& shape) { return uniform(shape, -2, 2); }
-
-// x alone, with gamma, and with both where the op has them.
-std::vector<Sample> samples_of(std::size_t most_inputs, const Shape& x, const Shape& features,
-                               const Attributes& attributes) {
-  std::vector<Sample> out;
-  for (std::size_t count = 1; count <= most_inputs; ++count) {
-    Sample sample{.inputs = {both_signs(x)}, .attributes = attributes};
-    for (std::size_t i = 1; i < count; ++i) sample.inputs.push_back(both_signs(features));
-    out.push_back(sample);
-  }
-  return out;
-}
-
-std::vector<Sample> joined(std::initializer_list<std::vector<Sample>> parts) {
-  std::vector<Sample> out;
-  for (const auto& part : parts) out.insert(out.end(), part.begin(), part.end());
-  return out;
+Forward row_norm(bool centered) {
+  Forward forward;
+  forward.kernel = [centered](KernelCall& call) {
+    return kernels::make_row_norm(call.output.dtype, rows_of(call, centered), call.inputs.size());
+  };
+  forward.dtypes = Forward::Dtypes::one_floating;
+  return forward;
 }
 
 Attributes from_axis(std::int64_t axis, double epsilon) { return {{"axis", axis}, {"epsilon", epsilon}}; }
-Attributes in_groups(std::int64_t groups, double epsilon) { return {{"groups", groups}, {"epsilon", epsilon}}; }
 
-std::vector<Sample> layer_samples(std::size_t most_inputs) {
-  return joined({samples_of(most_inputs, {4, 5}, {5}, from_axis(-1, 1e-5)),
-                 samples_of(most_inputs, {2, 3, 4}, {3, 4}, from_axis(1, 1e-2)),
-                 samples_of(most_inputs, {6}, {6}, from_axis(0, 0.5)),
-                 samples_of(most_inputs, {0, 3}, {3}, from_axis(1, 1e-5))});
+// Rows that were normalized, in graph ops, and means along them.
+struct Rows {
+  bool centered;
+  Value x;
+  std::size_t axis;
+  AxisList axes;
+  Value scale;       // 1 / sqrt(variance + epsilon)
+  Value normalized;  // (x - mean) * scale
+
+  explicit Rows(const Node& node)
+      : centered(node.attribute<bool>("centered")), x(node.input(0)), axis(first_axis(node.attributes())) {
+    for (std::size_t i = axis; i < x.rank(); ++i) axes.push_back(static_cast<std::int64_t>(i));
+    const double epsilon = node.attributes().number("epsilon");
+    if (centered) {
+      const Moments m = detail::statistics(x, 0, axis);
+      scale = 1.0 / sqrt(m.variance + epsilon);
+      normalized = (x - m.mean) * scale;
+    } else {
+      scale = 1.0 / sqrt(mean_of(square(x)) + epsilon);
+      normalized = x * scale;
+    }
+  }
+  [[nodiscard]] Value mean_of(Value v) const { return mean(v, axes, true); }
+};
+
+// What the node makes of other slopes, without gamma: with g for dy, dx = scale (g - mean(g) - z mean(g z)).
+Value slopes_of(const Node& node, Value g) { return apply(node.op(), {node.input(0), g}, node.attributes()); }
+
+// Let F(g) be dx without gamma, which is linear and its own adjoint. Of w . dx = w . F(gamma dy) the slopes are
+//   in g   F(w)
+//   in x   -scale^2 z (mean(w g) - mean(w) mean(g) - mean(w z) mean(g z)) - scale (mean(g z) F(w) + mean(w z) F(g)),
+//          as scale' = -scale^2 z / n and z' = F / n in means, without mean(w) mean(g) where no mean is taken off
+// and of a . dgamma + b . dbeta = sum(a dy z) + sum(b dy) they are a z + b in dy, and F(a dy) in x.
+Values second_gradient(const Node& node, const Values& ds) {
+  const Rows r(node);
+  const Value dy = node.input(1);
+  const bool weighted = node.input_count() > 2;
+  const auto weigh = [&](Value v) { return weighted ? node.input(2) * v : v; };
+  Values out(node.input_count());
+  const auto add = [&](std::size_t i, Value v) { out[i] = out[i].defined() ? out[i] + v : v; };
+  if (const Value w = ds[0]; w.defined()) {
+    const Value of_w = slopes_of(node, w);
+    const Value g = weigh(dy);
+    const Value wz = r.mean_of(w * r.normalized);
+    const Value gz = r.mean_of(g * r.normalized);
+    Value together = r.mean_of(w * g) - wz * gz;
+    if (r.centered) together = together - r.mean_of(w) * r.mean_of(g);
+    add(0, -square(r.scale) * r.normalized * together - r.scale * (gz * of_w + wz * node.output(0)));
+    add(1, weigh(of_w));
+    if (weighted) add(2, dy * of_w);
+  }
+  if (ds[1].defined()) {
+    add(0, slopes_of(node, ds[1] * dy));
+    add(1, ds[1] * r.normalized);
+  }
+  if (ds[2].defined()) add(1, broadcast_to(ds[2], dy.shape()));
+  return out;
 }
 
-CHAINRULE_EARLY const DeclaredAttributes axis_attributes = {{"axis", AttributeType::axis, -1}, {"epsilon", 1e-5}};
+Forward row_norm_gradient() {
+  Forward forward;
+  forward.kernel = [](KernelCall& call) {
+    return kernels::make_row_norm_gradient(call.output.dtype, rows_of(call, call.attributes.get<bool>("centered")),
+                                           call.inputs.size() > 2, call.workspace);
+  };
+  forward.dtypes = Forward::Dtypes::one_floating;
+  forward.skips_unread = true;
+  return forward;
+}
 
-Type layer_shape(const OpCall& call, const Norm& norm) {
-  require_epsilon(call);
-  require_features(call, norm);
+std::vector<Sample> gradient_samples(const Shape& x, const Shape& features, std::int64_t axis, double epsilon,
+                                     bool differentiate = true) {
+  std::vector<Sample> out;
+  for (const bool centered : {true, false}) {
+    const Attributes attributes = from_axis(axis, epsilon).with("centered", centered);
+    out.push_back({{uniform(x, -2, 2), uniform(x, -2, 2)}, attributes, differentiate});
+    out.push_back({{uniform(x, -2, 2), uniform(x, -2, 2), uniform(features, -2, 2)}, attributes, differentiate});
+  }
+  return out;
+}
+
+CHAINRULE_EARLY const BuiltinOp row_norm_gradient_op = register_op({
+    .name = "row_norm_gradient",
+    .doc = "What layer_norm and rms_norm make of a gradient dy: those of x, of gamma and of beta.",
+    .attributes = {{"axis", AttributeType::axis, -1}, {"epsilon", 1e-5}, {"centered", true}},
+    .shape = [](const OpCall& call) -> Types {
+      if (call.size() != 2 && call.size() != 3) call.fail("2 or 3 inputs", fmt::format("{}", call.size()));
+      call.require_floating(0);
+      call.require_same_dtype();
+      detail::require_epsilon(call);
+      const Type features{call.dtype(0), last_axes(call.shape(0), call.attributes())};
+      if (!(call.shape(1) == call.shape(0)))
+        call.fail(fmt::format("dy of shape {}", to_string(call.shape(0))), to_string(call.shape(1)));
+      if (call.size() > 2 && !(call.shape(2) == features.shape))
+        call.fail(fmt::format("gamma of shape {}", to_string(features.shape)), to_string(call.shape(2)));
+      return {call.type(0), features, features};
+    },
+    .forward = row_norm_gradient(),
+    .gradient = second_gradient,
+    .samples = detail::joined({gradient_samples({3, 4}, {4}, 1, 1e-5), gradient_samples({2, 2, 3}, {2, 3}, 1, 0.1),
+                               gradient_samples({5}, {5}, 0, 0.5), gradient_samples({0, 3}, {3}, 1, 1e-5),
+                               gradient_samples({37, 70}, {70}, 1, 1e-5, false)}),
+});
+
+// x's, gamma's and beta's gradients.
+GradientRule gradient_of(bool centered) {
+  return [centered](const Node& node, Value dy) -> Values {
+    Values inputs = {node.input(0), dy};
+    if (node.input_count() > 1) inputs.push_back(node.input(1));
+    Values out = apply_all(row_norm_gradient_op, inputs, node.attributes().with("centered", centered));
+    out.resize(node.input_count());
+    return out;
+  };
+}
+
+CHAINRULE_EARLY const DeclaredAttributes norm_attributes = {{"axis", AttributeType::axis, -1}, {"epsilon", 1e-5}};
+
+Type norm_shape(const OpCall& call, std::size_t most) {
+  detail::require_epsilon(call);
+  detail::require_features(call, most, last_axes(call.shape(0), call.attributes()));
   return call.type(0);
 }
 
-constexpr Norm layer{.parts = last_axes};
-constexpr Norm rms{.most_inputs = 2, .centered = false, .parts = last_axes};
-constexpr Norm group{.parts = groups_of_channels};
-constexpr Norm instance{.parts = each_channel};
+// Rows of one size and another, an offset that is large beside the deviation, a row of equal elements and one with NaN.
+std::vector<Sample> norm_samples(std::size_t most) {
+  constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+  const Array odd(
+      {{65536.0, 65537.0, 65536.5, 65533.0}, {0.1, 0.1, 0.1, 0.1}, {1.0, nan, 2.0, 3.0}, {0.0, 0.0, 0.0, 1.0}});
+  return detail::joined({detail::norm_samples(most, {4, 5}, {5}, from_axis(-1, 1e-5)),
+                         detail::norm_samples(most, {2, 3, 4}, {3, 4}, from_axis(1, 1e-2)),
+                         detail::norm_samples(most, {6}, {6}, from_axis(0, 0.5)),
+                         detail::norm_samples(most, {0, 3}, {3}, from_axis(1, 1e-5)),
+                         detail::norm_samples(most, {19, 83}, {83}, from_axis(1, 1e-5), false),
+                         {{.inputs = {odd}, .attributes = from_axis(1, 1e-5), .differentiate = false}}});
+}
 
 CHAINRULE_EARLY const BuiltinOp layer_norm_op = register_op({
     .name = "layer_norm",
     .doc = "gamma * (x - mean) / sqrt(variance + epsilon) + beta, over the axes from `axis` on.",
-    .attributes = axis_attributes,
-    .shape = [](const OpCall& call) -> Type { return layer_shape(call, layer); },
-    .forward = forward_of(layer),
-    .gradient = gradient_of(layer),
-    .samples = layer_samples(3),
+    .attributes = norm_attributes,
+    .shape = [](const OpCall& call) -> Type { return norm_shape(call, 3); },
+    .forward = row_norm(true),
+    .gradient = gradient_of(true),
+    .samples = norm_samples(3),
 });
 
 CHAINRULE_EARLY const BuiltinOp rms_norm_op = register_op({
     .name = "rms_norm",
     .doc = "gamma * x / sqrt(mean(x^2) + epsilon), over the axes from `axis` on.",
-    .attributes = axis_attributes,
-    .shape = [](const OpCall& call) -> Type { return layer_shape(call, rms); },
-    .forward = forward_of(rms),
-    .gradient = gradient_of(rms),
-    .samples = layer_samples(2),
-});
-
-CHAINRULE_EARLY const BuiltinOp group_norm_op = register_op({
-    .name = "group_norm",
-    .doc = "gamma * (x - mean) / sqrt(variance + epsilon) + beta, of groups of channels of each example.",
-    .attributes = {{"groups", AttributeType::whole}, {"epsilon", 1e-5}},
-    .shape = [](const OpCall& call) -> Type {
-      require_epsilon(call);
-      const Shape& x = call.shape(0);
-      const auto groups = call.attribute<std::int64_t>("groups");
-      if (x.rank() < 2) call.fail("an axis of examples and one of channels", to_string(x));
-      if (groups < 1) call.fail("at least one group", fmt::format("{}", groups));
-      if (groups > 1 && (!x[1].is_number() || x[1].extent() % groups != 0))
-        call.fail(fmt::format("a number of channels that {} groups divide", groups), to_string(x));
-      require_features(call, group);
-      return call.type(0);
-    },
-    .forward = forward_of(group),
-    .gradient = gradient_of(group),
-    .samples =
-        joined({samples_of(3, {2, 4, 3}, {4}, in_groups(2, 1e-5)), samples_of(3, {3, 6, 2, 2}, {6}, in_groups(3, 1e-2)),
-                samples_of(3, {2, 4}, {4}, in_groups(1, 0.5)), samples_of(3, {1, 3, 0, 2}, {3}, in_groups(3, 1e-5))}),
-});
-
-CHAINRULE_EARLY const BuiltinOp instance_norm_op = register_op({
-    .name = "instance_norm",
-    .doc = "gamma * (x - mean) / sqrt(variance + epsilon) + beta, of each channel of each example.",
-    .attributes = {{"epsilon", 1e-5}},
-    .shape = [](const OpCall& call) -> Type {
-      require_epsilon(call);
-      if (call.shape(0).rank() < 3)
-        call.fail("axes of examples and channels, and at least one behind them", to_string(call.shape(0)));
-      require_features(call, instance);
-      return call.type(0);
-    },
-    .forward = forward_of(instance),
-    .gradient = gradient_of(instance),
-    .samples = joined({samples_of(3, {2, 3, 4}, {3}, {{"epsilon", 1e-5}}),
-                       samples_of(3, {1, 2, 3, 2}, {2}, {{"epsilon", 0.1}}),
-                       samples_of(3, {0, 2, 3}, {2}, {{"epsilon", 1e-5}})}),
+    .attributes = norm_attributes,
+    .shape = [](const OpCall& call) -> Type { return norm_shape(call, 2); },
+    .forward = row_norm(false),
+    .gradient = gradient_of(false),
+    .samples = norm_samples(2),
 });
 
 Attributes attributes_of(const LayerNormOptions& options) { return from_axis(options.axis, options.epsilon); }
-Attributes attributes_of(const NormOptions& options) { return {{"epsilon", options.epsilon}}; }
 
 }  // namespace
 
@@ -289,26 +220,6 @@ Value rms_norm(Value x, const LayerNormOptions& options, Location at) {
 }
 Value rms_norm(Value x, Value gamma, const LayerNormOptions& options, Location at) {
   return apply(rms_norm_op, {x, gamma}, attributes_of(options), at);
-}
-
-Value group_norm(Value x, std::int64_t groups, const NormOptions& options, Location at) {
-  return apply(group_norm_op, {x}, in_groups(groups, options.epsilon), at);
-}
-Value group_norm(Value x, std::int64_t groups, Value gamma, const NormOptions& options, Location at) {
-  return apply(group_norm_op, {x, gamma}, in_groups(groups, options.epsilon), at);
-}
-Value group_norm(Value x, std::int64_t groups, Value gamma, Value beta, const NormOptions& options, Location at) {
-  return apply(group_norm_op, {x, gamma, beta}, in_groups(groups, options.epsilon), at);
-}
-
-Value instance_norm(Value x, const NormOptions& options, Location at) {
-  return apply(instance_norm_op, {x}, attributes_of(options), at);
-}
-Value instance_norm(Value x, Value gamma, const NormOptions& options, Location at) {
-  return apply(instance_norm_op, {x, gamma}, attributes_of(options), at);
-}
-Value instance_norm(Value x, Value gamma, Value beta, const NormOptions& options, Location at) {
-  return apply(instance_norm_op, {x, gamma, beta}, attributes_of(options), at);
 }
 
 }  // namespace chainrule

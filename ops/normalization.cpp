@@ -73,7 +73,7 @@ Values batch_norm_gradient(const Node& node, Value dy) {
     const Value mean = by_mode(s.batch_mean, s.spread(node.input(3)));
     // Anew, of mean - x: x - mean would be one node for both passes, and so an array to store.
     minus_n = (mean - s.x) * s.scale;
-    const detail::CenteredSums sums = detail::centered_sums(s.x, dy, mean, {}, s.axis, s.axis + 1);
+    const detail::CenteredSums sums = detail::centered_sums(s.x, dy, mean, s.axis, s.axis + 1);
     dbeta = sums.plain;
     dgamma = sums.centered * s.scale;
   } else {

@@ -113,69 +113,47 @@ CHAINRULE_EARLY const BuiltinOp statistics_op = register_op({
                 {.inputs = {zeros({2, 0})}, .attributes = axes(0, 1), .differentiate = false}},
 });
 
-// dx = w dy v1, ddy = w (v0 + v1 (x - center)), dcenter = -v1 sum(w dy), dw = the sum over parts of dy (v0 + ...).
+// dx = dy v1, ddy = v0 + v1 (x - center), dcenter = -v1 sum(dy).
 Values centered_sums_gradient(const Node& node, const Values& dys) {
   const Value x = node.input(0);
   const Value dy = node.input(1);
-  const bool weighted = node.input_count() > 3;
-  const auto weigh = [&](Value v) { return weighted ? node.input(3) * v : v; };
+  Values out(3);
   Value slope = dys[0];
   if (dys[1].defined()) {
     const Value along = dys[1] * (x - node.input(2));
     slope = slope.defined() ? slope + along : along;
-  }
-  slope = broadcast_to(slope, x.shape());
-  Values out(node.input_count());
-  if (dys[1].defined()) {
-    if (node.wants(0)) out[0] = weigh(dy) * dys[1];
+    if (node.wants(0)) out[0] = dy * dys[1];
     if (node.wants(2)) out[2] = -dys[1] * node.output(0);
   }
-  if (node.wants(1)) out[1] = weigh(slope);
-  if (weighted && node.wants(3)) out[3] = dy * slope;  // the sum over parts is that of what was broadcast
+  out[1] = broadcast_to(slope, x.shape());
   return out;
+}
+
+Sample of_three(const Shape& x, const Shape& center, const Attributes& attributes, bool differentiate = true) {
+  return {{both_signs(x), both_signs(x), both_signs(center)}, attributes, differentiate};
 }
 
 CHAINRULE_EARLY const BuiltinOp centered_sums_op = register_op({
     .name = "centered_sums",
-    .doc = "sum(w dy) and sum(w dy (x - center)) of each part of an array.",
+    .doc = "sum(dy) and sum(dy (x - center)) of each part of an array.",
     .attributes = part_attributes,
     .shape = [](const OpCall& call) -> Types {
-      if (call.size() != 3 && call.size() != 4) call.fail("3 or 4 inputs", fmt::format("{}", call.size()));
-      const PartAxes axes = part_axes(call);
+      call.require_inputs(3);
       const Shape& x = call.shape(0);
-      const Type out{call.dtype(0), axes.of_results(x)};
+      const Type out{call.dtype(0), part_axes(call).of_results(x)};
       require_shape(call, 1, x);
       require_shape(call, 2, out.shape);
-      if (call.size() == 4) {
-        if (axes.first != 0) call.fail("parts along the first axes for weights", fmt::format("{}", axes.first));
-        require_shape(call, 3, axes.reduced(x));
-      }
       return {out, out};
     },
     .forward = kernel_of([](KernelCall& call) {
-      return kernels::make_centered_sums(call.output.dtype, parts_of(call), call.inputs.size() > 3, call.workspace);
+      return kernels::make_centered_sums(call.output.dtype, parts_of(call), call.workspace);
     }),
     .gradient = centered_sums_gradient,
-    .samples = {{.inputs = {both_signs({3, 4}), both_signs({3, 4}), both_signs({3, 1})}, .attributes = axes(0, 1)},
-                {.inputs = {both_signs({3, 4}), both_signs({3, 4}), both_signs({3, 1}), both_signs({4})},
-                 .attributes = axes(0, 1)},
-                {.inputs = {both_signs({2, 3, 2}), both_signs({2, 3, 2}), both_signs({2, 1, 1}), both_signs({3, 2})},
-                 .attributes = axes(0, 1)},
-                {.inputs = {both_signs({2, 3, 2}), both_signs({2, 3, 2}), both_signs({1, 3, 1})},
-                 .attributes = axes(1, 2)},
-                {.inputs = {both_signs({5}), both_signs({5}), both_signs({1}), both_signs({5})},
-                 .attributes = axes(0, 0)},
-                {.inputs = {both_signs({3, 700}), both_signs({3, 700}), both_signs({3, 1}), both_signs({700})},
-                 .attributes = axes(0, 1),
-                 .differentiate = false},
-                {.inputs = {both_signs({40, 3, 100}), both_signs({40, 3, 100}), both_signs({1, 3, 1})},
-                 .attributes = axes(1, 2),
-                 .differentiate = false},
-                {.inputs = {both_signs({37, 5, 9}), both_signs({37, 5, 9}), both_signs({1, 5, 1})},
-                 .attributes = axes(1, 2),
-                 .differentiate = false},
-                {.inputs = {zeros({0, 3}), zeros({0, 3}), zeros({0, 1}), ones({3})}, .attributes = axes(0, 1)},
-                {.inputs = {zeros({2, 0}), zeros({2, 0}), zeros({2, 1})}, .attributes = axes(0, 1)}},
+    .samples = {of_three({3, 4}, {3, 1}, axes(0, 1)), of_three({2, 3, 2}, {1, 3, 1}, axes(1, 2)),
+                of_three({2, 3, 2}, {2, 3, 1}, axes(0, 2)), of_three({5}, {1}, axes(0, 0)),
+                of_three({3, 700}, {3, 1}, axes(0, 1), false), of_three({40, 3, 100}, {1, 3, 1}, axes(1, 2), false),
+                of_three({37, 5, 9}, {1, 5, 1}, axes(1, 2), false), of_three({0, 3}, {0, 1}, axes(0, 1)),
+                of_three({2, 0}, {2, 1}, axes(0, 1))},
 });
 
 Attributes of_axes(std::size_t first, std::size_t last) {
@@ -191,10 +169,8 @@ Moments statistics(Value x, std::size_t first, std::size_t last) {
   return {mean, mean.node().output(1)};
 }
 
-CenteredSums centered_sums(Value x, Value dy, Value center, Value w, std::size_t first, std::size_t last) {
-  Values inputs = {x, dy, center};
-  if (w.defined()) inputs.push_back(w);
-  const Value plain = apply(centered_sums_op, inputs, of_axes(first, last));
+CenteredSums centered_sums(Value x, Value dy, Value center, std::size_t first, std::size_t last) {
+  const Value plain = apply(centered_sums_op, {x, dy, center}, of_axes(first, last));
   return {plain, plain.node().output(1)};
 }
 

@@ -11,12 +11,11 @@ namespace chainrule::detail {
 // Mean and biased variance. NaN of nothing.
 Moments statistics(Value x, std::size_t first, std::size_t last);
 
-// sum(w dy) and sum(w dy (x - center)): how a scalar with the slopes w dy moves with x's offset and scale. Without w
-// (an empty Value) it is 1; with it first must be 0, and w has the shape of the axes from `last` on.
+// sum(dy) and sum(dy (x - center)): how a scalar with the slopes dy moves with x's offset and scale.
 struct CenteredSums {
   Value plain;
   Value centered;
 };
-CenteredSums centered_sums(Value x, Value dy, Value center, Value w, std::size_t first, std::size_t last);
+CenteredSums centered_sums(Value x, Value dy, Value center, std::size_t first, std::size_t last);
 
 }  // namespace chainrule::detail

@@ -444,6 +444,11 @@ inline Reference centered_sums(bool centered, std::vector<Reference> further = {
           .further = std::move(further)};
 }
 
+inline Reference gradient_of_rows(X norms::Gradients::*of) {
+  return {.value = [=](const Inputs& x, const Attributes& a) { return norms::row_norm_gradient(x, a, false).*of; },
+          .magnitude = [=](const Inputs& x, const Attributes& a) { return norms::row_norm_gradient(x, a, true).*of; }};
+}
+
 // Each part of x by itself.
 inline Reference normalization(norms::Layout (*layout)(const X&, const Attributes&), bool centered = true) {
   const auto result = [=](const Inputs& x, const Attributes& a) {
@@ -874,6 +879,12 @@ inline const std::map<std::string, Reference>& references() {
         .further = {{.value = [](const Inputs& x,
                                  const Attributes& a) { return norms::variances_of_parts(x[0], a); }}}}},
       {"centered_sums", centered_sums(false, {centered_sums(true)})},
+      {"row_norm_gradient",
+       [] {
+         Reference x = gradient_of_rows(&norms::Gradients::x);
+         x.further = {gradient_of_rows(&norms::Gradients::gamma), gradient_of_rows(&norms::Gradients::beta)};
+         return x;
+       }()},
       {"layer_norm", normalization(norms::from_axis)},
       {"rms_norm", normalization(norms::from_axis, false)},
       {"group_norm", normalization(norms::in_groups)},

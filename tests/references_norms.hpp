@@ -137,18 +137,64 @@ inline X variances_of_parts(const X& x, const Attributes& a) {
          count;
 }
 
-// sum(w dy (x - center)^power), or of the absolute values.
+// sum(dy) or sum(dy (x - center)), or of the absolute values.
 inline X centered_sums(const Inputs& in, const Attributes& a, bool centered, bool absolute) {
   const Axes others = other_axes(in[0], a);
-  Axes parts;
-  for (std::int64_t i = a.get<std::int64_t>("first"); i < a.get<std::int64_t>("last"); ++i) parts.push_back(i);
   return sum_of_parts(in[0], others, [&](std::size_t i) {
-    long double term = in[1].flat(i);
-    if (in.size() > 3) term *= in[3].flat(index_without(in[0], i, parts));
+    const long double dy = in[1].flat(i);
     const double center = in[2].flat(index_without(in[0], i, others));
-    if (!absolute) return centered ? term * (static_cast<long double>(in[0].flat(i)) - center) : term;
-    return std::abs(term) * (centered ? static_cast<long double>(std::abs(in[0].flat(i)) + std::abs(center)) : 1.0L);
+    if (!absolute) return centered ? dy * (static_cast<long double>(in[0].flat(i)) - center) : dy;
+    return std::abs(dy) * (centered ? static_cast<long double>(std::abs(in[0].flat(i)) + std::abs(center)) : 1.0L);
   });
+}
+
+// The gradients of normalized rows: that of x, of gamma, of beta.
+struct Gradients {
+  X x, gamma, beta;
+};
+
+inline Gradients row_norm_gradient(const Inputs& in, const Attributes& a, bool absolute) {
+  const Layout l = from_axis(in[0], a);
+  const bool centered = a.get<bool>("centered");
+  const std::size_t n = l.length;
+  const auto size = [&](long double v) { return absolute ? std::abs(v) : v; };
+  std::vector<long double> gamma(n, 0);
+  std::vector<long double> beta(n, 0);
+  Gradients out{in[0], {}, {}};
+  for (std::size_t begin = 0; begin < in[0].size(); begin += n) {
+    const auto x = [&](std::size_t i) { return static_cast<long double>(in[0].flat(begin + i)); };
+    const auto dy = [&](std::size_t i) { return static_cast<long double>(in[1].flat(begin + i)); };
+    const auto weight = [&](std::size_t i) { return in.size() > 2 ? static_cast<long double>(in[2].flat(i)) : 1.0L; };
+    long double mean = 0;
+    for (std::size_t i = 0; centered && i < n; ++i) mean += x(i) / static_cast<long double>(n);
+    long double variance = 0;
+    for (std::size_t i = 0; i < n; ++i) variance += (x(i) - mean) * (x(i) - mean) / static_cast<long double>(n);
+    const long double deviation = std::sqrt(variance + static_cast<long double>(a.number("epsilon")));
+    const auto z = [&](std::size_t i) { return (x(i) - mean) / deviation; };
+    long double of_g = 0;
+    long double of_gz = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+      of_g += size(weight(i) * dy(i)) / static_cast<long double>(n);
+      of_gz += size(weight(i) * dy(i) * z(i)) / static_cast<long double>(n);
+      gamma[i] += size(dy(i) * z(i));
+      beta[i] += size(dy(i));
+    }
+    for (std::size_t i = 0; i < n; ++i) {
+      const long double sign = absolute ? -1 : 1;
+      out.x.flat(begin + i) = static_cast<double>(
+          (size(weight(i) * dy(i)) - (centered ? sign * of_g : 0) - sign * size(z(i)) * of_gz) / deviation);
+    }
+  }
+  const auto features = [&](const std::vector<long double>& of) {
+    const auto axis = a.get<std::int64_t>("axis");
+    const auto first = static_cast<std::size_t>(axis < 0 ? axis + static_cast<std::int64_t>(in[0].dimension()) : axis);
+    X f(std::vector<std::size_t>(in[0].shape().begin() + static_cast<std::ptrdiff_t>(first), in[0].shape().end()));
+    for (std::size_t i = 0; i < of.size(); ++i) f.flat(i) = static_cast<double>(of[i]);
+    return f;
+  };
+  out.gamma = features(gamma);
+  out.beta = features(beta);
+  return out;
 }
 
 inline X weight_norm(const Inputs& in, const Attributes& a) {

@@ -5,14 +5,13 @@
 #include <limits>
 
 #include <chainrule/framework/core/threads.hpp>
+#include <chainrule/framework/kernels/moments.hpp>
 #include <chainrule/framework/kernels/vector_table.hpp>
 
 namespace chainrule::kernels {
 
 namespace {
 
-// Elements that are in the nearest cache when they are read again.
-constexpr std::int64_t piece_elements = 4096;
 // Shorter runs of one part are gathered, some in a piece.
 constexpr std::int64_t short_run = 64;
 constexpr std::int64_t gathered_elements = 1024;
@@ -51,7 +50,7 @@ class Pieces {
   // The arrays {outer, parts, inner}; each of null is left out.
   Pieces(const Parts& parts, std::array<const T*, arrays> from) : parts_(parts), from_(from) {}
 
-  // Calls f(pieces of the arrays, n, where in its run the first is).
+  // Calls f(pieces of the arrays, n).
   template <class F>
   void for_each(std::int64_t part, std::int64_t begin, std::int64_t end, const F& f) {
     const std::int64_t n = parts_.inner;
@@ -63,7 +62,7 @@ class Pieces {
         const std::int64_t count = std::min({n - k, end - begin, piece_elements});
         std::array<const T*, arrays> at{};
         for (std::size_t i = 0; i < arrays; ++i) at[i] = from_[i] + (run * parts_.parts + part) * n + k;
-        f(at, count, k);
+        f(at, count);
         k += count;
         begin += count;
       }
@@ -75,19 +74,15 @@ class Pieces {
   void gather(std::int64_t part, std::int64_t run, std::int64_t k, std::int64_t left, const F& f) {
     const std::int64_t n = parts_.inner;
     std::int64_t held = 0;
-    std::int64_t first = k;
     const auto give = [&] {
       std::array<const T*, arrays> at{};
       for (std::size_t i = 0; i < arrays; ++i) at[i] = gathered_[i];
-      f(at, held, first);
+      f(at, held);
       held = 0;
     };
     for (; left > 0; k = 0, ++run) {
       const std::int64_t count = std::min(n - k, left);
-      if (held + count > gathered_elements) {
-        give();
-        first = k;
-      }
+      if (held + count > gathered_elements) give();
       for (std::size_t i = 0; i < arrays; ++i)
         std::copy_n(from_[i] + (run * parts_.parts + part) * n + k, count, gathered_[i] + held);
       held += count;
@@ -101,42 +96,6 @@ class Pieces {
   T gathered_[arrays][gathered_elements];
 };
 
-// Mean and squared distances of some elements. The mean is kept as a distance from an element of its size, which
-// float64 would else round to its last place.
-struct Moments {
-  double count = 0;
-  double base = 0;
-  double mean = 0;  // from base
-  double squares = 0;
-
-  void add(const Moments& other) {
-    if (other.count == 0) return;
-    if (count == 0) {
-      *this = other;
-      return;
-    }
-    const double distance = (other.base - base) + other.mean - mean;
-    const double total = count + other.count;
-    const double share = other.count / total;
-    mean += distance * share;
-    squares += other.squares + distance * distance * count * share;
-    count = total;
-  }
-};
-
-template <class T>
-Moments moments_of(const T* x, std::int64_t n) {
-  const VectorTable<T>& t = table<T>();
-  const auto size = static_cast<std::size_t>(n);
-  const T center = t.sum(x, size) / static_cast<T>(n);
-  T sums[2];
-  t.centered_moments(x, size, center, sums);
-  const auto count = static_cast<double>(n);
-  const double rest = static_cast<double>(sums[0]) / count;  // what the center was rounded by
-  const double squares = static_cast<double>(sums[1]) - rest * static_cast<double>(sums[0]);
-  return {count, static_cast<double>(center), rest, squares < 0 ? 0.0 : squares};
-}
-
 template <class T>
 void run_statistics(const Cut& cut, const T* x, Moments* of_segments, T* mean, T* variance) {
   const auto finish = [&](std::int64_t part, const Moments& m) {
@@ -145,7 +104,7 @@ void run_statistics(const Cut& cut, const T* x, Moments* of_segments, T* mean, T
   };
   cut.for_each([&](std::int64_t part, std::int64_t segment, std::int64_t begin, std::int64_t end) {
     Moments m;
-    Pieces<T, 1>(cut.parts, {x}).for_each(part, begin, end, [&](const auto& at, std::int64_t n, std::int64_t) {
+    Pieces<T, 1>(cut.parts, {x}).for_each(part, begin, end, [&](const auto& at, std::int64_t n) {
       m.add(moments_of(at[0], n));
     });
     if (cut.segments == 1) return finish(part, m);
@@ -165,8 +124,8 @@ struct Sums {
 };
 
 template <class T>
-void run_centered_sums(const Cut& cut, const T* x, const T* dy, const T* center, const T* w, Sums* of_segments,
-                       T* plain, T* centered) {
+void run_centered_sums(const Cut& cut, const T* x, const T* dy, const T* center, Sums* of_segments, T* plain,
+                       T* centered) {
   const VectorTable<T>& t = table<T>();
   const auto finish = [&](std::int64_t part, const Sums& sums) {
     if (plain) plain[part] = static_cast<T>(sums.plain);
@@ -174,9 +133,9 @@ void run_centered_sums(const Cut& cut, const T* x, const T* dy, const T* center,
   };
   cut.for_each([&](std::int64_t part, std::int64_t segment, std::int64_t begin, std::int64_t end) {
     Sums sums;
-    Pieces<T, 2>(cut.parts, {x, dy}).for_each(part, begin, end, [&](const auto& at, std::int64_t n, std::int64_t k) {
+    Pieces<T, 2>(cut.parts, {x, dy}).for_each(part, begin, end, [&](const auto& at, std::int64_t n) {
       T both[2];
-      t.centered_products(at[0], at[1], w ? w + k : nullptr, static_cast<std::size_t>(n), center[part], both);
+      t.centered_products(at[0], at[1], nullptr, static_cast<std::size_t>(n), center[part], both);
       sums.plain += static_cast<double>(both[0]);
       sums.centered += static_cast<double>(both[1]);
     });
@@ -213,15 +172,15 @@ KernelRun make_statistics(DType dtype, const Parts& parts, std::size_t& workspac
   });
 }
 
-KernelRun make_centered_sums(DType dtype, const Parts& parts, bool weighted, std::size_t& workspace) {
+KernelRun make_centered_sums(DType dtype, const Parts& parts, std::size_t& workspace) {
   const Cut cut(parts);
   workspace = workspace_of<Sums>(cut);
   return visit_floating(dtype, [&](auto t) -> KernelRun {
     using T = decltype(t);
-    return [cut, weighted](const KernelBuffers& b) {
+    return [cut](const KernelBuffers& b) {
       const auto in = [&](std::size_t i) { return static_cast<const T*>(b.inputs[i]); };
-      run_centered_sums(cut, in(0), in(1), in(2), weighted ? in(3) : nullptr, static_cast<Sums*>(b.workspace),
-                        static_cast<T*>(b.outputs[0]), static_cast<T*>(b.outputs[1]));
+      run_centered_sums(cut, in(0), in(1), in(2), static_cast<Sums*>(b.workspace), static_cast<T*>(b.outputs[0]),
+                        static_cast<T*>(b.outputs[1]));
     };
   });
 }

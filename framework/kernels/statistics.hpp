@@ -18,13 +18,11 @@ struct Parts {
 };
 
 // Inputs {x}, outputs {mean, variance} of each part, the biased one; NaN of nothing. An array is read once: a piece is
-// summed, and then, while it is in the nearest cache, its squared distances from its own mean. Pieces are put together
-// in double (T.F. Chan, G.H. Golub and R.J. LeVeque, "Algorithms for computing the sample variance", 1983), so that
-// the mean is rounded once, and the variance of any offset is right.
+// summed, and then, while it is in the nearest cache, its squared distances from its own mean. The mean is rounded
+// once, and the variance is right whatever the offset.
 KernelRun make_statistics(DType dtype, const Parts& parts, std::size_t& workspace);
 
-// Inputs {x, dy, center of each part} and, where each part is one run, maybe {w}, which that is weighted by; outputs
-// sum(w dy) and sum(w dy (x - center)) of each part.
-KernelRun make_centered_sums(DType dtype, const Parts& parts, bool weighted, std::size_t& workspace);
+// Inputs {x, dy, center of each part}, outputs sum(dy) and sum(dy (x - center)) of each part.
+KernelRun make_centered_sums(DType dtype, const Parts& parts, std::size_t& workspace);
 
 }  // namespace chainrule::kernels

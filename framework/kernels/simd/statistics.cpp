@@ -1,4 +1,4 @@
-// Sums for the statistics of normalizations, and of their gradients.
+// Sums for the statistics of normalizations and of their gradients, and rows that are normalized.
 #include <chainrule/framework/kernels/simd/tables.hpp>
 
 #include <cstddef>
@@ -58,27 +58,99 @@ void centered_moments(const T* x, std::size_t n, T center, T* out) {
 }
 
 template <class T>
-void centered_products(const T* x, const T* dy, const T* w, std::size_t n, T center, T* out) {
+void centered_products(const T* x, const T* dy, const T* gamma, std::size_t n, T center, T* out) {
   const Batch<T> c(center);
   const auto plain = [&](std::size_t i, auto add) {
     const Batch<T> g = load(dy + i);
     add(g, g * (load(x + i) - c));
   };
   const auto weighted = [&](std::size_t i, auto add) {
-    const Batch<T> g = load(w + i) * load(dy + i);
+    const Batch<T> g = load(gamma + i) * load(dy + i);
     add(g, g * (load(x + i) - c));
   };
-  // Beyond the last element everything is 0: with an infinite center 0 * inf would be NaN, which it is without, too.
   const auto last = [&](std::size_t i, std::size_t left, auto add) {
     Batch<T> g = load_part(dy + i, left, T(0));
-    if (w) g = load_part(w + i, left, T(0)) * g;
-    add(g, g * (load_part(x + i, left, center) - c));
+    if (gamma) g = load_part(gamma + i, left, T(0)) * g;
+    add(g, g * (load_part(x + i, left, center) - c));  // 0 beyond the last, NaN where it is NaN without
   };
-  if (w) {
+  if (gamma) {
     two_sums<T>(n, weighted, last, out);
   } else {
     two_sums<T>(n, plain, last, out);
   }
+}
+
+// x, normalized.
+template <class T>
+class Normal {
+ public:
+  explicit Normal(const NormalizedRow<T>& row) : center_(row.center), rest_(row.rest), scale_(row.scale) {}
+  Batch<T> operator()(Batch<T> x) const { return ((x - center_) - rest_) * scale_; }
+
+ private:
+  Batch<T> center_;
+  Batch<T> rest_;
+  Batch<T> scale_;
+};
+
+// body(i, read, write) for whole vectors at i, and for the last elements.
+template <class T, class Body>
+void for_vectors(std::size_t n, Body body) {
+  constexpr std::size_t w = width<T>;
+  std::size_t i = 0;
+  for (; i + w <= n; i += w)
+    body(
+        i, [](const T* p) { return load(p); }, [](Batch<T> value, T* p) { value.store_unaligned(p); });
+  if (const std::size_t left = n - i; left > 0)
+    body(
+        i, [left](const T* p) { return load_part(p, left, T(0)); },
+        [left](Batch<T> value, T* p) { store_part<T>(value, p, left); });
+}
+
+template <class T>
+void normalize(const T* x, const T* gamma, const T* beta, std::size_t n, const NormalizedRow<T>& row, T* y) {
+  const Normal<T> normal(row);
+  if (beta) {
+    for_vectors<T>(n, [&](std::size_t i, auto read, auto write) {
+      write(read(gamma + i) * normal(read(x + i)) + read(beta + i), y + i);
+    });
+  } else if (gamma) {
+    for_vectors<T>(n,
+                   [&](std::size_t i, auto read, auto write) { write(read(gamma + i) * normal(read(x + i)), y + i); });
+  } else {
+    for_vectors<T>(n, [&](std::size_t i, auto read, auto write) { write(normal(read(x + i)), y + i); });
+  }
+}
+
+template <class T, bool weighted, bool slopes, bool sums>
+void gradient_of_row(const T* x, const T* dy, const T* gamma, std::size_t n, const NormalizedRow<T>& row, T* dx,
+                     T* dgamma, T* dbeta) {
+  const Normal<T> normal(row);
+  const Batch<T> scale(row.scale);
+  const Batch<T> across(row.across);
+  const Batch<T> along(row.along);
+  for_vectors<T>(n, [&](std::size_t i, auto read, auto write) {
+    const Batch<T> g = read(dy + i);
+    const Batch<T> normalized = normal(read(x + i));
+    if constexpr (sums) {
+      write(read(dgamma + i) + g * normalized, dgamma + i);
+      write(read(dbeta + i) + g, dbeta + i);
+    }
+    if constexpr (slopes) {
+      Batch<T> weighed = g;
+      if constexpr (weighted) weighed = read(gamma + i) * g;
+      write(scale * ((weighed - across) - normalized * along), dx + i);
+    }
+  });
+}
+
+template <class T>
+void normalize_gradient(const T* x, const T* dy, const T* gamma, std::size_t n, const NormalizedRow<T>& row, T* dx,
+                        T* dgamma, T* dbeta) {
+  const auto run = !dx     ? gradient_of_row<T, false, false, true>
+                   : gamma ? (dgamma ? gradient_of_row<T, true, true, true> : gradient_of_row<T, true, true, false>)
+                           : (dgamma ? gradient_of_row<T, false, true, true> : gradient_of_row<T, false, true, false>);
+  run(x, dy, gamma, n, row, dx, dgamma, dbeta);
 }
 
 }  // namespace
@@ -87,6 +159,8 @@ template <class T>
 void fill_statistics(VectorTable<T>& table) {
   table.centered_moments = centered_moments<T>;
   table.centered_products = centered_products<T>;
+  table.normalize = normalize<T>;
+  table.normalize_gradient = normalize_gradient<T>;
 }
 template void fill_statistics(VectorTable<float>& table);
 template void fill_statistics(VectorTable<double>& table);
