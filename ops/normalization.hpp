@@ -30,9 +30,9 @@ Value batch_norm(Value x, Value gamma, Value beta, Value running_mean, Value run
 //
 // with a mean and variance of each of the parts that a function names. What an example becomes does not depend on the
 // others, nor on the mode: there are no running statistics. A part whose elements are equal, or that has one element,
-// becomes 0 (beta, where there is one), with a slope of 0. NaN stays in its part. The mean's own rounding is measured
-// and taken off again, so that an offset which is large beside the deviation costs no more than the digits that x
-// itself has lost.
+// becomes 0 (beta, where there is one); of one element the slope is 0 too. NaN stays in its part. Variances are right
+// whatever the offset; the mean is rounded once, and layer_norm takes off what it was rounded by as well, so that an
+// offset which is large beside the deviation costs no more than the digits that x itself has lost.
 //
 // All take float32 or float64, gamma and beta of x's dtype, and named extents but where a number is asked for. They
 // throw Error for other shapes of gamma or beta, another dtype, an axis out of range, or an epsilon that is not a
