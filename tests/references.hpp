@@ -29,6 +29,7 @@
 #include <chainrule/framework/graph/attributes.hpp>
 
 #include "references_images.hpp"
+#include "references_norms.hpp"
 
 namespace chainrule::test {
 
@@ -490,6 +491,26 @@ inline X dropout_mask(const X& step, const Attributes& a) {
 
 // ---- the table
 
+inline Reference centered_sums(bool centered, std::vector<Reference> further = {}) {
+  return {.value = [=](const Inputs& x, const Attributes& a) { return norms::centered_sums(x, a, centered, false); },
+          .magnitude = [=](const Inputs& x, const Attributes& a) { return norms::centered_sums(x, a, centered, true); },
+          .further = std::move(further)};
+}
+
+inline Reference gradient_of_rows(X norms::Gradients::*of) {
+  return {.value = [=](const Inputs& x, const Attributes& a) { return norms::row_norm_gradient(x, a, false).*of; },
+          .magnitude = [=](const Inputs& x, const Attributes& a) { return norms::row_norm_gradient(x, a, true).*of; }};
+}
+
+// Each part of x by itself.
+inline Reference normalization(norms::Layout (*layout)(const X&, const Attributes&), bool centered = true) {
+  const auto result = [=](const Inputs& x, const Attributes& a) {
+    return norms::normalized(x, layout(x[0], a), a.number("epsilon"), centered);
+  };
+  return {.value = [=](const Inputs& x, const Attributes& a) { return result(x, a).value; },
+          .magnitude = [=](const Inputs& x, const Attributes& a) { return result(x, a).magnitude; }};
+}
+
 // Elementwise, from a function of one or two arrays.
 template <class F>
 Reference one(F f, double ulps = 4) {
@@ -923,6 +944,24 @@ inline const std::map<std::string, Reference>& references() {
        {.value = [](const Inputs& x, const Attributes& a) { return BatchNorm(x, a).training(); },
         .magnitude = [](const Inputs& x, const Attributes& a) { return BatchNorm(x, a).magnitude(); },
         .inference = [](const Inputs& x, const Attributes& a) { return BatchNorm(x, a).inference(); }}},
+      {"statistics",
+       {.value = [](const Inputs& x, const Attributes& a) { return norms::means_of_parts(x[0], a); },
+        .magnitude = [](const Inputs& x, const Attributes& a) { return norms::means_of_parts(xt::abs(x[0]), a); },
+        .further = {{.value = [](const Inputs& x,
+                                 const Attributes& a) { return norms::variances_of_parts(x[0], a); }}}}},
+      {"centered_sums", centered_sums(false, {centered_sums(true)})},
+      {"row_norm_gradient",
+       [] {
+         Reference x = gradient_of_rows(&norms::Gradients::x);
+         x.further = {gradient_of_rows(&norms::Gradients::gamma), gradient_of_rows(&norms::Gradients::beta)};
+         return x;
+       }()},
+      {"layer_norm", normalization(norms::from_axis)},
+      {"rms_norm", normalization(norms::from_axis, false)},
+      {"group_norm", normalization(norms::in_groups)},
+      {"instance_norm", normalization(norms::in_groups)},
+      {"weight_norm", {.value = norms::weight_norm}},
+      {"spectral_norm", {.value = norms::spectral_norm}},
 
       // steering
       {"by_mode",

@@ -578,11 +578,14 @@ TEST_CASE("every function that builds leaves the graph as it was after an error"
       {"rrelu", [](Value a, Value, Value) { rrelu(a); }},
       {"batch_norm", [](Value a, Value b, Value c) { batch_norm(a, b, c, b, c, {}); }},
       {"nn::batch_norm", [](Value a, Value, Value) { nn::batch_norm(a); }},
+      {"layer_norm", [](Value a, Value b, Value c) { layer_norm(a, b, c); }},
+      {"rms_norm", [](Value a, Value b, Value) { rms_norm(a, b); }},
+      {"group_norm", [](Value a, Value b, Value c) { group_norm(a, 2, b, c); }},
+      {"instance_norm", [](Value a, Value b, Value c) { instance_norm(a, b, c); }},
+      {"weight_norm", [](Value a, Value b, Value) { weight_norm(a, b, 0); }},
+      {"spectral_norm", [](Value a, Value b, Value c) { spectral_norm(a, b, c, {.iterations = 2}); }},
       {"nn::dense", [](Value a, Value, Value) { nn::dense(a, 4); }},
-      {"gradients",
-       [](Value a, Value b, Value c) {
-         gradients(a, {b, c});
-       }},
+      {"gradients", [](Value a, Value b, Value c) { gradients(a, {b, c}); }},
       {"gradients with a cotangent", [](Value a, Value b, Value c) { gradients(a, {b}, c); }},
       {"jvp", [](Value a, Value b, Value c) { jvp(a, {b}, {c}); }},
       {"hvp", [](Value a, Value b, Value c) { hvp(a, {b}, {c}); }},

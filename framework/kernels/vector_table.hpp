@@ -19,6 +19,16 @@ inline constexpr std::size_t micro_slots = 30;
 inline constexpr std::size_t whole_lines = std::size_t{1} << (8 * sizeof(std::size_t) - 1);
 using MicroRun = void (*)(void* out, const void* a, const void* b, const void* c, std::size_t n);
 
+// How a row is normalized, and the two numbers of its gradient.
+template <class T>
+struct NormalizedRow {
+  T center;  // the mean, but for
+  T rest;    // what that was rounded by
+  T scale;
+  T across;  // mean(gamma dy)
+  T along;   // mean(gamma dy z)
+};
+
 template <class T>
 struct VectorTable {
   // By micro-operation, then by which operands are a single element: bit 0 for a, 1 for b, 2 for c.
@@ -60,6 +70,16 @@ struct VectorTable {
                    const T* factor, T* out);
   void (*shift_rows)(const T* x, std::size_t stride, std::size_t rows, std::size_t columns, const T* first,
                      const T* second, T* out);
+  // out = {sum(x - center), sum((x - center)^2)}, and {sum(g), sum(g (x - center))} with g = gamma dy, gamma null for
+  // ones, of n elements: some thousands at most, as their rounding errors add up.
+  void (*centered_moments)(const T* x, std::size_t n, T center, T* out);
+  void (*centered_products)(const T* x, const T* dy, const T* gamma, std::size_t n, T center, T* out);
+  // y = gamma z + beta with z = (x - center - rest) scale, null for ones and zeros, beta only beside gamma.
+  void (*normalize)(const T* x, const T* gamma, const T* beta, std::size_t n, const NormalizedRow<T>& row, T* y);
+  // dx = scale (gamma dy - across - z along), and dy z and dy added to dgamma and dbeta; where dx is null, only these;
+  // where both of these are, only dx.
+  void (*normalize_gradient)(const T* x, const T* dy, const T* gamma, std::size_t n, const NormalizedRow<T>& row, T* dx,
+                             T* dgamma, T* dbeta);
   // to[i * to_stride + j] = from[j * from_stride + i] for i < rows and j < columns; `streams`: where it is aligned `to`
   // is written past the caches.
   void (*transpose)(const T* from, std::size_t from_stride, T* to, std::size_t to_stride, std::size_t rows,

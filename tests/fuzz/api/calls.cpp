@@ -567,6 +567,53 @@ const std::vector<NamedCall>& calls() {
          c.say("cr::batch_norm({}, {}, {}, {}, {})", x, gamma, gamma, mean, variance);
          c.keep(batch_norm(x.it, gamma.it, gamma.it, mean.it, variance.it));
        }},
+      {"layer_norm",
+       [](Call& c) {
+         const auto x = c.floating();
+         const auto gamma = c.floating();
+         const auto axis = c.axis(x.it);
+         const auto epsilon = c.number();
+         c.say("cr::layer_norm({}, {}, {}, {{.axis = {}, .epsilon = {}}})", x, gamma, gamma, axis, epsilon);
+         c.keep(layer_norm(x.it, gamma.it, gamma.it, {.axis = axis.it, .epsilon = epsilon.it}));
+       }},
+      {"rms_norm",
+       [](Call& c) {
+         const auto x = c.floating();
+         const auto axis = c.axis(x.it);
+         c.say("cr::rms_norm({}, {{.axis = {}}})", x, axis);
+         c.keep(rms_norm(x.it, {.axis = axis.it}));
+       }},
+      {"group_norm",
+       [](Call& c) {
+         const auto x = c.floating();
+         const auto groups = c.whole(-1, 4);
+         const auto gamma = c.floating();
+         c.say("cr::group_norm({}, {}, {})", x, groups, gamma);
+         c.keep(group_norm(x.it, groups.it, gamma.it));
+       }},
+      {"instance_norm",
+       [](Call& c) {
+         const auto x = c.floating();
+         c.say("cr::instance_norm({})", x);
+         c.keep(instance_norm(x.it));
+       }},
+      {"weight_norm",
+       [](Call& c) {
+         const auto v = c.floating();
+         const auto g = c.floating();
+         const auto axis = c.axis(v.it);
+         c.say("cr::weight_norm({}, {}, {})", v, g, axis);
+         c.keep(weight_norm(v.it, g.it, axis.it));
+       }},
+      {"spectral_norm",
+       [](Call& c) {
+         const auto w = c.floating();
+         const auto u = c.variable();
+         const auto v = c.like(u.it);
+         const auto iterations = c.whole(-1, 3);
+         c.say("cr::spectral_norm({}, {}, {}, {{.iterations = {}}})", w, u, v, iterations);
+         c.keep(spectral_norm(w.it, u.it, v.it, {.iterations = iterations.it}));
+       }},
 
       // ---- derivatives
       {"gradients",
