@@ -178,4 +178,75 @@ BatchNorm batch_norm(Value x, const BatchNormOptions& options, const NameOptions
   return out;
 }
 
+namespace {
+
+// A norm with parameters of this shape; `op` makes the output of them.
+template <class Op>
+Norm norm(Value x, const Shape& shape, bool with_beta, std::string_view kind, const NameOptions& layer, Location at,
+          Op op) {
+  Graph graph = x.graph();
+  detail::Attempt attempt(x.data());
+  const NameScope name = layer_scope(graph, layer.name, kind, "gamma", at);
+  Norm out;
+  out.gamma = graph.parameter("gamma", ones(shape), at);
+  if (with_beta) out.beta = graph.parameter("beta", zeros(shape), at);
+  out.output = op(out);
+  attempt.succeed();
+  return out;
+}
+
+// Of the axes from this one on.
+Shape last_axes(Value x, std::int64_t axis, std::string_view layer, Location at) {
+  require_value(x, layer, at);
+  Shape out;
+  for (std::size_t i = normalize_axis(axis, x.rank(), layer, detail::scoped(at)); i < x.rank(); ++i)
+    out.push_back(number_of("features", x, i, layer, at));
+  return out;
+}
+
+Shape channels_of(Value x, std::string_view layer, Location at) {
+  require_value(x, layer, at);
+  if (x.rank() < 2)
+    throw Error(detail::scoped(at), layer, fmt::format("requires {{N, C, ...}}, got {}", to_string(x.shape())));
+  return {number_of("channels", x, 1, layer, at)};
+}
+
+}  // namespace
+
+Norm layer_norm(Value x, const LayerNormOptions& options, const NameOptions& layer, Location at) {
+  return norm(x, last_axes(x, options.axis, "layer_norm", at), true, "layer_norm", layer, at,
+              [&](const Norm& made) { return chainrule::layer_norm(x, made.gamma, made.beta, options, at); });
+}
+
+Norm rms_norm(Value x, const LayerNormOptions& options, const NameOptions& layer, Location at) {
+  return norm(x, last_axes(x, options.axis, "rms_norm", at), false, "rms_norm", layer, at,
+              [&](const Norm& made) { return chainrule::rms_norm(x, made.gamma, options, at); });
+}
+
+Norm group_norm(Value x, std::int64_t groups, const NormOptions& options, const NameOptions& layer, Location at) {
+  return norm(x, channels_of(x, "group_norm", at), true, "group_norm", layer, at,
+              [&](const Norm& made) { return chainrule::group_norm(x, groups, made.gamma, made.beta, options, at); });
+}
+
+Norm instance_norm(Value x, const NormOptions& options, const NameOptions& layer, Location at) {
+  return norm(x, channels_of(x, "instance_norm", at), true, "instance_norm", layer, at,
+              [&](const Norm& made) { return chainrule::instance_norm(x, made.gamma, made.beta, options, at); });
+}
+
+// ---- tables
+
+Embedding embedding(Value indices, std::size_t rows, std::size_t width, const TableOptions& options, Location at) {
+  require_value(indices, "embedding", at);
+  Graph graph = indices.graph();
+  detail::Attempt attempt(indices.data());
+  const NameScope name = layer_scope(graph, options.name, "embedding", "table", at);
+  const init::Initializer initializer = options.initializer ? options.initializer : init::normal(1);
+  Embedding out;
+  out.table =
+      graph.parameter("table", initializer({rows, width}, static_cast<double>(rows), static_cast<double>(width)), at);
+  out.output = chainrule::embedding(out.table, indices, options.embedding, at);
+  attempt.succeed();
+  return out;
+}
+
 }  // namespace chainrule::nn

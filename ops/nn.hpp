@@ -8,12 +8,15 @@
 
 #include <functional>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include <chainrule/framework/graph/graph.hpp>
 #include <chainrule/framework/graph/initializers.hpp>
+#include <chainrule/ops/activation.hpp>
 #include <chainrule/ops/convolution.hpp>
+#include <chainrule/ops/indexing.hpp>
 #include <chainrule/ops/normalization.hpp>
 #include <chainrule/ops/random.hpp>
 
@@ -86,9 +89,50 @@ struct BatchNorm {
 BatchNorm batch_norm(Value x, const BatchNormOptions& options = {}, const NameOptions& layer = {},
                      Location at = Location::here());
 
+// Converts to its output.
+struct Norm {
+  Value output;
+  Value gamma;
+  Value beta;  // empty of rms_norm
+  operator Value() const { return output; }
+};
+
+// layer_norm and rms_norm with parameters gamma (ones) and, of layer_norm, beta (zeros), of the shape of the axes that
+// are normalized over, which are numbers.
+Norm layer_norm(Value x, const LayerNormOptions& options = {}, const NameOptions& layer = {},
+                Location at = Location::here());
+Norm rms_norm(Value x, const LayerNormOptions& options = {}, const NameOptions& layer = {},
+              Location at = Location::here());
+
+// group_norm and instance_norm with parameters gamma (ones) and beta (zeros), one for each channel of x {N, C, ...}.
+Norm group_norm(Value x, std::int64_t groups, const NormOptions& options = {}, const NameOptions& layer = {},
+                Location at = Location::here());
+Norm instance_norm(Value x, const NormOptions& options = {}, const NameOptions& layer = {},
+                   Location at = Location::here());
+
+// ---- tables
+
+// Converts to its output.
+struct Embedding {
+  Value output;
+  Value table;
+  operator Value() const { return output; }
+};
+
+struct TableOptions {
+  std::string name = {};
+  init::Initializer initializer = {};  // init::normal(1) where empty; the fans are the rows and the width
+  EmbeddingOptions embedding = {};
+};
+
+// embedding(table, indices) with a parameter table {rows, width}: indices {...} -> {..., width}. The initializer fills
+// the row padding_idx as well.
+Embedding embedding(Value indices, std::size_t rows, std::size_t width, const TableOptions& options = {},
+                    Location at = Location::here());
+
 // ---- networks
 
-// What a network does between its layers: cr::relu, or any function of a Value.
+// What a network does between its layers: cr::tanh, or any function of a Value.
 class Activation {
  public:
   Activation(Value (*function)(Value, Location))
@@ -103,7 +147,7 @@ class Activation {
 };
 
 struct MlpOptions {
-  Activation activation = [](Value x) { return x; };  // after each layer but the last
+  Activation activation = relu;  // after each layer but the last
   bool activate_last = false;
   double keep = 1;  // of dropout behind each activation; 1 for none
   std::string name = {};
@@ -119,8 +163,8 @@ struct Mlp {
 };
 
 // Dense layers one after the other, of these numbers of units: a multilayer perceptron. nn::mlp(x, {128, 64, 10},
-// {.activation = cr::relu}) names its parameters mlp/0/weight, mlp/0/bias, mlp/1/weight, ...
-Mlp mlp(Value x, const std::vector<std::size_t>& units, const MlpOptions& options, Location at = Location::here());
+// {.activation = cr::tanh}) names its parameters mlp/0/weight, mlp/0/bias, mlp/1/weight, ...
+Mlp mlp(Value x, const std::vector<std::size_t>& units, const MlpOptions& options = {}, Location at = Location::here());
 
 using Block = std::function<Value(Value)>;
 

@@ -165,10 +165,10 @@ std::string NameScopes::inside(std::string_view name) const {
   return path().empty() ? std::string(name) : fmt::format("{}/{}", path(), name);
 }
 
-const std::string& NameScopes::path_of(NodeId node) const {
+std::uint32_t NameScopes::index_of(NodeId node) const {
   const auto after =
       std::upper_bound(marks_.begin(), marks_.end(), node, [](NodeId id, const Mark& mark) { return id < mark.first; });
-  return paths_[after == marks_.begin() ? 0 : std::prev(after)->path];
+  return after == marks_.begin() ? 0 : std::prev(after)->path;
 }
 
 Value GraphData::append(NodeData node) {

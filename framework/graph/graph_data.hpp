@@ -131,7 +131,9 @@ class NameScopes {
   [[nodiscard]] const std::string* path_of_open(std::uint64_t number) const;
   [[nodiscard]] std::string inside(std::string_view name) const;
   // Of the scope that a node was made in.
-  [[nodiscard]] const std::string& path_of(NodeId node) const;
+  [[nodiscard]] const std::string& path_of(NodeId node) const { return paths_[index_of(node)]; }
+  // Whether it was made at the root while scopes might be open, as an optimizer does (class RootScope).
+  [[nodiscard]] bool aside(NodeId node) const { return index_of(node) != 0 && path_of(node).empty(); }
 
  private:
   struct Open {
@@ -143,6 +145,7 @@ class NameScopes {
     NodeId first;
     std::uint32_t path;
   };
+  [[nodiscard]] std::uint32_t index_of(NodeId node) const;
   [[nodiscard]] std::uint32_t current() const { return open_.empty() ? 0 : open_.back().path; }
   void mark(NodeId next) noexcept;
 
