@@ -15,7 +15,9 @@
 #include <chainrule/framework/graph/graph.hpp>
 #include <chainrule/framework/graph/initial.hpp>
 #include <chainrule/framework/graph/initializers.hpp>
+#include <chainrule/framework/graph/name_patterns.hpp>
 #include <chainrule/framework/graph/op.hpp>
+#include <chainrule/framework/graph/summary.hpp>
 #include <chainrule/framework/run/build_info.hpp>
 #include <chainrule/framework/run/jacobian.hpp>
 #include <chainrule/framework/run/program.hpp>

@@ -89,18 +89,52 @@ Value slot(Value parameter, std::string_view name) {
                         parameter.dtype());
 }
 
-// The updates of all parameters, each by `rule`, which appends those of its slots.
-template <class Rule>
-Updates each(const Values& parameters, const Values& gradients, const LearningRate& learning_rate,
-             std::string_view optimizer, Location at, std::initializer_list<Option> options, Rule rule) {
-  check(options, optimizer, at);
-  check(parameters, gradients, optimizer, at);
+// A parameter's own rate and decay.
+GroupOptions options_of(Value parameter, double weight_decay, const ParameterGroups& groups) {
+  GroupOptions out{.rate = 1, .weight_decay = weight_decay};
+  for (const ParameterGroup& group : groups) {
+    if (!group.parameters.match(parameter.name())) continue;
+    out.rate = group.options.rate;
+    if (group.options.weight_decay) out.weight_decay = group.options.weight_decay;
+    break;
+  }
+  return out;
+}
+
+void check(const ParameterGroups& groups, const Values& parameters, std::string_view optimizer, Location at) {
+  if (groups.empty()) return;
+  std::vector<std::string> names;
+  for (const Value parameter : parameters[0].graph().parameters()) names.push_back(parameter.name());
+  for (const Value parameter : parameters) names.push_back(parameter.name());  // variables among them
+  for (const ParameterGroup& group : groups) {
+    check({{"group's rate", group.options.rate}, {"weight_decay", group.options.weight_decay.value_or(0)}}, optimizer,
+          at);
+    group.parameters.require_matches(names, optimizer, at);
+  }
+}
+
+// The updates of all parameters, each by `rule`, which appends those of its slots. `kept` is the parameter w less its
+// decay.
+template <class Optimizer, class Rule>
+Updates each(const Optimizer& optimizer, const Values& parameters, const Values& gradients, std::string_view name,
+             Location at, std::initializer_list<Option> options, Rule rule) {
+  check(options, name, at);
+  check({{"weight_decay", optimizer.weight_decay}}, name, at);
+  check(parameters, gradients, name, at);
+  check(optimizer.groups, parameters, name, at);
   const detail::LocationScope scope(detail::scoped(at));
   return detail::attempt(parameters[0], [&] {
+    const detail::RootScope root(parameters[0].data());
     Updates updates;
     Graph graph = parameters[0].graph();
-    for (std::size_t i = 0; i < parameters.size(); ++i)
-      rule(updates, parameters[i], gradients[i], learning_rate.in(graph, parameters[i].dtype(), at, optimizer));
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+      const Value w = parameters[i];
+      const GroupOptions own = options_of(w, optimizer.weight_decay, optimizer.groups);
+      Value rate = optimizer.learning_rate.in(graph, w.dtype(), at, name);
+      if (own.rate != 1) rate = own.rate * rate;
+      const Value kept = *own.weight_decay == 0 ? w : w - *own.weight_decay * rate * w;
+      rule(updates, w, gradients[i], rate, kept);
+    }
     return updates;
   });
 }
@@ -108,40 +142,40 @@ Updates each(const Values& parameters, const Values& gradients, const LearningRa
 }  // namespace
 
 Updates GradientDescent::apply(const Values& parameters, const Values& gradients, Location at) const {
-  return each(parameters, gradients, learning_rate, "gradient_descent", at, {},
-              [](Updates& updates, Value w, Value g, Value rate) {
-                updates.push_back({w, w - rate * g});
+  return each(*this, parameters, gradients, "gradient_descent", at, {},
+              [](Updates& updates, Value w, Value g, Value rate, Value kept) {
+                updates.push_back({w, kept - rate * g});
               });
 }
 
 Updates Momentum::apply(const Values& parameters, const Values& gradients, Location at) const {
-  return each(parameters, gradients, learning_rate, "momentum", at, {average("beta", beta)},
-              [this](Updates& updates, Value w, Value g, Value rate) {
+  return each(*this, parameters, gradients, "momentum", at, {average("beta", beta)},
+              [this](Updates& updates, Value w, Value g, Value rate, Value kept) {
                 const Value v = slot(w, "momentum");
                 const Value next = beta * v + (1 - beta) * g;
                 updates.push_back({v, next});
-                updates.push_back({w, w - rate * next});
+                updates.push_back({w, kept - rate * next});
               });
 }
 
 Updates HeavyBall::apply(const Values& parameters, const Values& gradients, Location at) const {
-  return each(parameters, gradients, learning_rate, "heavy_ball", at, {average("momentum", momentum)},
-              [this](Updates& updates, Value w, Value g, Value rate) {
+  return each(*this, parameters, gradients, "heavy_ball", at, {average("momentum", momentum)},
+              [this](Updates& updates, Value w, Value g, Value rate, Value kept) {
                 const Value v = slot(w, "momentum");
                 const Value next = momentum * v + g;
                 updates.push_back({v, next});
-                updates.push_back({w, w - rate * next});
+                updates.push_back({w, kept - rate * next});
               });
 }
 
 Updates RMSProp::apply(const Values& parameters, const Values& gradients, Location at) const {
-  return each(parameters, gradients, learning_rate, "rmsprop", at, {average("beta", beta), {"epsilon", epsilon}},
-              [this](Updates& updates, Value w, Value g, Value rate) {
+  return each(*this, parameters, gradients, "rmsprop", at, {average("beta", beta), {"epsilon", epsilon}},
+              [this](Updates& updates, Value w, Value g, Value rate, Value kept) {
                 const Value s = slot(w, "rmsprop");
                 const Value next = beta * s + (1 - beta) * square(g);
                 const Value root = epsilon_inside_root ? sqrt(next + epsilon) : sqrt(next) + epsilon;
                 updates.push_back({s, next});
-                updates.push_back({w, w - rate * g / root});
+                updates.push_back({w, kept - rate * g / root});
               });
 }
 
@@ -157,9 +191,9 @@ Updates Adam::apply(const Values& parameters, const Values& gradients, Location 
   // Its own count of updates: another optimizer of the same State may run more or less often.
   Value t;
   Value next_t;
-  Updates updates = each(parameters, gradients, learning_rate, "adam", at,
+  Updates updates = each(*this, parameters, gradients, "adam", at,
                          {average("beta1", beta1), average("beta2", beta2), {"epsilon", epsilon}},
-                         [&](Updates& out, Value w, Value g, Value rate) {
+                         [&](Updates& out, Value w, Value g, Value rate, Value kept) {
                            if (!t.defined()) {
                              Graph graph = w.graph();
                              t = graph.variable(graph.unique_name("adam/t"), Initial(Array(std::int64_t{0})));
@@ -177,7 +211,7 @@ Updates Adam::apply(const Values& parameters, const Values& gradients, Location 
                                epsilon_inside_root ? sqrt(s_corrected + epsilon) : sqrt(s_corrected) + epsilon;
                            out.push_back({v, next_v});
                            out.push_back({s, next_s});
-                           out.push_back({w, w - v_rate * next_v / root});
+                           out.push_back({w, kept - v_rate * next_v / root});
                          });
   updates.push_back({t, next_t});
   return updates;

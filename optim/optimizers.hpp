@@ -3,12 +3,28 @@
 #pragma once
 
 #include <initializer_list>
+#include <optional>
+#include <vector>
 
 #include <chainrule/framework/graph/graph.hpp>
+#include <chainrule/framework/graph/name_patterns.hpp>
 #include <chainrule/framework/run/program.hpp>
 #include <chainrule/optim/schedules.hpp>
 
 namespace chainrule::optim {
+
+struct GroupOptions {
+  double rate = 1;                          // times the optimizer's
+  std::optional<double> weight_decay = {};  // in place of the optimizer's
+};
+
+// What holds for some of the parameters, chosen by their names: {"*/bias", {.weight_decay = 0}}.
+struct ParameterGroup {
+  NamePatterns parameters;
+  GroupOptions options = {};
+};
+// A parameter has the options of the first group that its name matches, or the optimizer's own.
+using ParameterGroups = std::vector<ParameterGroup>;
 
 // What every optimizer has.
 //   minimize(loss)               the updates of all parameters that the loss depends on
@@ -16,7 +32,14 @@ namespace chainrule::optim {
 //   apply(parameters, gradients) from gradients made elsewhere (clipped, summed)
 // Throw Error, and leave the graph as it was, where the loss is no scalar, or has a derivative with respect to none of
 // the parameters; without parameters, for one that is given twice or is none; for gradients of other shapes or dtypes;
-// for a rate, epsilon or momentum that is not finite or is negative, and for averages of beta or momentum >= 1.
+// for a rate, epsilon, momentum or weight_decay that is not finite or is negative, for averages of beta or momentum
+// >= 1, and for a group's pattern that no parameter of the graph matches.
+//
+// And what every optimizer does: with a weight_decay, w -= rate * weight_decay * w as well, of the w before the update
+// and beside the gradient, which does not go into averages: decoupled weight decay (Loshchilov and Hutter 2019; Adam
+// with it is AdamW). Biases and norms are often left out, and pretrained layers train slower:
+//   optim::Adam{.weight_decay = 0.01, .groups = {{{"*/bias", "*/gamma", "*/beta"}, {.weight_decay = 0}},
+//                                                {"body/*", {.rate = 0.1}}}}
 #define CHAINRULE_OPTIMIZER_FUNCTIONS                                                                                 \
   [[nodiscard]] Updates minimize(Value loss, Location at = Location::here()) const;                                   \
   [[nodiscard]] Updates minimize(Value loss, const Values& parameters, Location at = Location::here()) const;         \
@@ -29,6 +52,8 @@ namespace chainrule::optim {
 // w -= rate * g
 struct GradientDescent {
   LearningRate learning_rate = 0.01;
+  double weight_decay = 0;
+  ParameterGroups groups = {};
   CHAINRULE_OPTIMIZER_FUNCTIONS
 };
 
@@ -36,6 +61,8 @@ struct GradientDescent {
 struct Momentum {
   LearningRate learning_rate = 0.01;
   double beta = 0.9;
+  double weight_decay = 0;
+  ParameterGroups groups = {};
   CHAINRULE_OPTIMIZER_FUNCTIONS
 };
 
@@ -43,6 +70,8 @@ struct Momentum {
 struct HeavyBall {
   LearningRate learning_rate = 0.01;
   double momentum = 0.9;
+  double weight_decay = 0;
+  ParameterGroups groups = {};
   CHAINRULE_OPTIMIZER_FUNCTIONS
 };
 
@@ -53,6 +82,8 @@ struct RMSProp {
   double beta = 0.9;
   double epsilon = 1e-8;
   bool epsilon_inside_root = false;
+  double weight_decay = 0;
+  ParameterGroups groups = {};
   CHAINRULE_OPTIMIZER_FUNCTIONS
 };
 
@@ -65,6 +96,8 @@ struct Adam {
   double beta2 = 0.999;
   double epsilon = 1e-8;
   bool epsilon_inside_root = false;
+  double weight_decay = 0;
+  ParameterGroups groups = {};
   CHAINRULE_OPTIMIZER_FUNCTIONS
 };
 

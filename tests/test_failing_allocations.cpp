@@ -156,6 +156,10 @@ TEST_CASE("ops for which there is no memory") {
   fail_building("l2_penalty", [](Begun& b) { return l2_penalty({b.w, b.v}, 0.1, b.batch); });
   fail_building("dense", [](Begun& b) { return nn::dense(b.x, 3); });
   fail_building("batch_norm", [](Begun& b) { return nn::batch_norm(b.x); });
+  fail_building("a network in a scope", [](Begun& b) {
+    const auto scope = b.graph.scope("encoder");
+    return nn::residual(nn::mlp(b.x, {4, 3}), [](Value x) { return nn::dense(x, 3); });
+  });
 }
 
 TEST_CASE("dimensions for which there is no memory") {

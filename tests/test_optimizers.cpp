@@ -655,3 +655,98 @@ TEST_CASE("a loss that no parameter can lower is refused by the op that is in th
   // What is stopped is meant to be.
   CHECK(adam.minimize(frozen).size() == 4);
 }
+
+// ---- groups
+
+TEST_CASE("weight decay goes beside the gradient, whatever the optimizer keeps of it") {
+  OneParameter net;
+  const double rate = 0.1;
+  const double decay = 0.3;
+  SECTION("gradient descent") {
+    compare(net, optim::GradientDescent{.learning_rate = rate, .weight_decay = decay}.minimize(net.loss),
+            [=](int, double& w, double g, double&, double&) { w -= rate * (g + decay * w); });
+  }
+  SECTION("momentum") {
+    compare(net, optim::Momentum{.learning_rate = rate, .beta = 0.8, .weight_decay = decay}.minimize(net.loss),
+            [=](int, double& w, double g, double& v, double&) {
+              v = 0.8 * v + 0.2 * g;
+              w -= rate * (v + decay * w);
+            });
+  }
+  SECTION("heavy ball") {
+    compare(net, optim::HeavyBall{.learning_rate = rate, .momentum = 0.8, .weight_decay = decay}.minimize(net.loss),
+            [=](int, double& w, double g, double& v, double&) {
+              v = 0.8 * v + g;
+              w -= rate * (v + decay * w);
+            });
+  }
+  SECTION("RMSProp") {
+    compare(
+        net, optim::RMSProp{.learning_rate = rate, .beta = 0.8, .weight_decay = decay}.minimize(net.loss),
+        [=](int, double& w, double g, double& s, double&) {
+          s = 0.8 * s + 0.2 * g * g;
+          w -= rate * (g / (std::sqrt(s) + 1e-8) + decay * w);
+        },
+        1e-13);
+  }
+  SECTION("AdamW") {
+    // Loshchilov and Hutter's algorithm 2, with the schedule's rate on both.
+    compare(
+        net, optim::Adam{.learning_rate = rate, .weight_decay = decay}.minimize(net.loss),
+        [=](int t, double& w, double g, double& v, double& s) {
+          v = 0.9 * v + 0.1 * g;
+          s = 0.999 * s + 0.001 * g * g;
+          const double step = v / (1 - std::pow(0.9, t)) / (std::sqrt(s / (1 - std::pow(0.999, t))) + 1e-8);
+          w -= rate * (step + decay * w);
+        },
+        1e-12);
+  }
+}
+
+TEST_CASE("groups of parameters have rates and decays of their own") {
+  Graph graph;
+  const Values all = {graph.parameter("a/weight", ones({})), graph.parameter("a/bias", ones({})),
+                      graph.parameter("b/weight", ones({})), graph.parameter("b/bias", ones({})),
+                      graph.parameter("b/gamma", ones({}))};
+  Value loss = 0.0 * all[0];
+  for (const Value p : all) loss = loss + p;  // every gradient is 1
+  const optim::GradientDescent optimizer{
+      .learning_rate = 0.5,
+      .weight_decay = 0.25,
+      .groups = {{{"*/bias", "*/gamma"}, {.weight_decay = 0}}, {"b/*", {.rate = 0.5}}, {"*", {}}}};
+  State state(graph);
+  Program train(state, {.updates = optimizer.minimize(loss)});
+  train.run({});
+  // 1 - 0.5 (1 + 0.25); 1 - 0.5; 1 - 0.5 0.5 (1 + 0.25); the first group that matches counts, so b/bias is of no other.
+  const std::vector<double> expected = {0.375, 0.5, 0.6875, 0.5, 0.5};
+  for (std::size_t i = 0; i < all.size(); ++i) CHECK(state[all[i]][0] == expected[i]);
+
+  // A rate of 0 freezes.
+  State frozen(graph);
+  Program rest(frozen, {.updates = optim::Adam{.groups = {{"a/*", {.rate = 0, .weight_decay = 1}}}}.minimize(loss)});
+  for (int i = 0; i < 3; ++i) rest.run({});
+  CHECK(frozen[all[0]][0] == 1);
+  CHECK(frozen[all[1]][0] == 1);
+  CHECK(frozen[all[2]][0] < 1);
+}
+
+TEST_CASE("groups and decays that are refused") {
+  Graph graph;
+  const auto w = graph.parameter("body/weight", ones({2}));
+  const auto loss = sum(w);
+  const std::string before = graph.to_string();
+  const auto refuse = [&](const optim::GradientDescent& optimizer, Location at, const std::string& message) {
+    const Error error = error_of([&] { static_cast<void>(optimizer.minimize(loss, at)); });
+    CHECK_THAT(error.what(), ContainsSubstring(message));
+    CHECK(error.location().line == at.line);
+    CHECK(graph.to_string() == before);
+  };
+  refuse({.weight_decay = -1}, Location::here(),
+         "gradient_descent: requires a weight_decay that is finite and not negative, got -1");
+  refuse({.weight_decay = std::nan("")}, Location::here(), "got nan");
+  refuse({.groups = {{"*", {.rate = -1}}}}, Location::here(),
+         "gradient_descent: requires a group's rate that is finite and not negative, got -1");
+  refuse({.groups = {{"*", {.weight_decay = -1}}}}, Location::here(), "requires a weight_decay that is finite");
+  refuse({.groups = {{"bdy/*", {}}}}, Location::here(),
+         "gradient_descent: requires a pattern that a parameter's name matches, got 'bdy/*'; the nearest: body/weight");
+}

@@ -7,15 +7,11 @@
 #include <fmt/core.h>
 
 #include <chainrule/framework/core/philox.hpp>
+#include <chainrule/framework/graph/draws.hpp>
 
 namespace chainrule {
 
 namespace {
-
-// In [0, 1) with 52 bits, from two words of a block.
-double fine_unit(std::uint32_t high, std::uint32_t low) {
-  return static_cast<double>((std::uint64_t{high} << 20) | (low >> 12)) * 0x1p-52;
-}
 
 // The whole number that u in [0, 1) falls on: low <= n < high. Doubles are exact up to 2^53; beyond, the range is
 // counted in steps as wide as u tells apart.
@@ -55,6 +51,19 @@ Initial normal(const Shape& shape, double mean, double deviation) {
   return {Initial::Kind::normal, shape, mean, deviation};
 }
 
+Initial truncated_normal(const Shape& shape, double mean, double deviation) {
+  if (!(deviation >= 0))
+    throw Error("truncated_normal", fmt::format("requires a deviation of 0 or more, got {}", deviation));
+  return {Initial::Kind::truncated_normal, shape, mean, deviation};
+}
+
+Initial orthogonal(const Shape& shape, double gain, Location at) {
+  if (shape.rank() < 2)
+    throw Error(at, "orthogonal", fmt::format("requires a shape of two axes or more, got {}", to_string(shape)));
+  if (!std::isfinite(gain)) throw Error(at, "orthogonal", fmt::format("requires a finite gain, got {}", gain));
+  return {Initial::Kind::orthogonal, shape, gain, 0};
+}
+
 Initial integers(const Shape& shape, std::int64_t low, std::int64_t high) {
   if (low >= high) throw Error("integers", fmt::format("requires low < high, got {} and {}", low, high));
   return {Initial::Kind::integers, shape, low, high};
@@ -73,20 +82,28 @@ Array Initial::draw(DType floating, std::uint64_t seed, std::uint64_t stream) co
   if (kind_ == Kind::values) return values_->astype(type);
   if (kind_ == Kind::full) return Array::full(type, shape_, a_);
   Array out(type, shape_);
+  if (kind_ == Kind::orthogonal) {
+    if (out.size() == 0) return out;
+    const std::vector<double> q = detail::orthogonal(shape_[0], out.size() / shape_[0], seed, stream);
+    for (std::int64_t i = 0; i < out.size(); ++i) out.set(i, a_.as<double>() * q[static_cast<std::size_t>(i)]);
+    return out;
+  }
   const auto a = a_.as<double>();
   const auto b = b_.as<double>();
   for (std::int64_t i = 0; i < out.size(); ++i) {
-    const auto [w0, w1, w2, w3] = philox::block({static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(i >> 32),
-                                                 static_cast<std::uint32_t>(stream), 0x494E4954u /* "INIT" */},
-                                                seed);
-    const double u = fine_unit(w0, w1);
+    detail::Draws draws(seed, stream, i);
+    if (kind_ == Kind::truncated_normal) {
+      out.set(i, a + b * draws.normal(2));
+      continue;
+    }
+    const double u = draws.unit();
     if (kind_ == Kind::uniform) {
       out.set(i, a + (b - a) * u);
     } else if (kind_ == Kind::integers) {
       out.set(i, whole_between(a_.as<std::int64_t>(), b_.as<std::int64_t>(), u));
     } else {
       const double radius = std::sqrt(-2 * std::log1p(-u));  // 1 - u lies in (0, 1]
-      out.set(i, a + b * radius * std::cos(2 * std::numbers::pi * fine_unit(w2, w3)));
+      out.set(i, a + b * radius * std::cos(2 * std::numbers::pi * draws.unit()));
     }
   }
   return out;

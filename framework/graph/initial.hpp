@@ -5,6 +5,7 @@
 #include <memory>
 
 #include <chainrule/framework/core/array.hpp>
+#include <chainrule/framework/core/error.hpp>
 
 namespace chainrule {
 
@@ -30,16 +31,18 @@ class Initial {
   friend Initial full(const Shape& shape, Number value);
   friend Initial uniform(const Shape& shape, double low, double high);
   friend Initial normal(const Shape& shape, double mean, double deviation);
+  friend Initial truncated_normal(const Shape& shape, double mean, double deviation);
+  friend Initial orthogonal(const Shape& shape, double gain, Location at);
   friend Initial integers(const Shape& shape, std::int64_t low, std::int64_t high);
 
  private:
-  enum class Kind : std::uint8_t { values, full, uniform, normal, integers };
+  enum class Kind : std::uint8_t { values, full, uniform, normal, integers, truncated_normal, orthogonal };
   Initial(Kind kind, const Shape& shape, Number a, Number b);
 
   Kind kind_;
   Dims shape_;
   std::shared_ptr<const Shape> symbolic_;
-  Number a_ = 0;  // the value, the lower bound or the mean
+  Number a_ = 0;  // the value, the lower bound, the mean or the gain
   Number b_ = 0;  // the upper bound or the deviation
   std::shared_ptr<const Array> values_;
 };
@@ -53,6 +56,15 @@ inline Initial ones(const Shape& shape) { return full(shape, 1); }
 Initial uniform(const Shape& shape, double low = 0, double high = 1);
 // Normally distributed (Box and Muller's method).
 Initial normal(const Shape& shape, double mean = 0, double deviation = 1);
+// Normally distributed, but within two deviations of the mean: what lies outside is drawn again, so that the deviation
+// of what remains is 0.8796 times the one that is given. (The same bits on every machine, as orthogonal()'s.)
+Initial truncated_normal(const Shape& shape, double mean = 0, double deviation = 1);
+// gain times a matrix {extent 0, product of the others} whose rows are orthonormal, or its columns where it has fewer:
+// the factor Q of QR of normally distributed numbers, with the signs that make R's diagonal positive, so that each
+// such matrix is as likely as any other (Saxe, McClelland and Ganguli 2014; Mezzadri 2007). Computed in float64
+// whatever the dtype, in (fewer)^2 (more) steps. Throws Error for a shape of less than two axes and a gain that is not
+// finite.
+Initial orthogonal(const Shape& shape, double gain = 1, Location at = Location::here());
 // Whole numbers low <= n < high, as int64.
 Initial integers(const Shape& shape, std::int64_t low, std::int64_t high);
 
