@@ -83,6 +83,39 @@ struct CollectedRows {
   std::int64_t end;
 };
 
+// A tap of the windows of a row of outputs: output i, of [begin, end), has x[offset + i * step] in its window.
+struct WindowTap {
+  std::int64_t offset;
+  std::int64_t begin;
+  std::int64_t end;
+};
+
+// Maxima over windows, for rows of outputs whose windows have the same taps.
+template <class T>
+struct MaximaOfRows {
+  const T* x;
+  std::int64_t x_row;  // in elements, from the windows of one row of outputs to those of the next
+  const WindowTap* taps;
+  int count;  // of taps, at most most_window_taps
+  std::int64_t step;
+  std::int64_t rows;
+  std::int64_t columns;
+  // Taps 2t and 2t + 1 are neighbours that all outputs have, with a step of 2.
+  bool in_pairs;
+  T* y;  // row after row
+};
+
+// dx, laid out as x, += dy where x's window has its first greatest element, or NaN, in order of outputs' rows and taps.
+template <class T>
+struct ScatterToMaxima {
+  MaximaOfRows<T> windows;  // y is not used
+  const T* dy;
+  T* dx;
+  // No element is in two windows, and these are in pairs: then the elements of dx that are in windows are written,
+  // whatever is there.
+  bool writes;
+};
+
 template <class T>
 struct WindowTable {
   static constexpr int most_rows = 13;
@@ -90,6 +123,7 @@ struct WindowTable {
   static constexpr int most_lane_columns = 3;
   static constexpr int most_place_rows = 8;
   static constexpr int most_place_vectors = 3;
+  static constexpr int most_window_taps = 64;
   static constexpr std::int64_t lanes = 64 / sizeof(T);
   // By number of rows, up to `rows`, and how many columns are computed at once.
   int rows;
@@ -107,6 +141,9 @@ struct WindowTable {
   void (*collect)(const CollectedRows<T>& call);
   // to[i * step] += from[i] for i < n
   void (*add)(const T* from, std::int64_t n, T* to, std::int64_t step);
+  void (*maxima)(const MaximaOfRows<T>& call);
+  void (*scatter_to_maxima)(const ScatterToMaxima<T>& call);
+  bool can_write;  // whether that may be asked for ScatterToMaxima::writes
   // Of maxima over windows, one tap of n outputs: x[i * step] is an element of output i's window.
   //   best[i] = that, where it is greater or NaN
   void (*max)(const T* x, std::int64_t step, std::int64_t n, T* best);

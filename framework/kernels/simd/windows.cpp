@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <utility>
 
 #include <chainrule/framework/kernels/simd/batch.hpp>
@@ -216,6 +217,21 @@ class SomeLanes {
       return _mm512_maskz_loadu_pd(static_cast<__mmask8>(mask_), p);
     }
   }
+  CHAINRULE_INLINE void store(Batch<T> x, T* p) const {
+    if constexpr (single<T>) {
+      _mm512_mask_storeu_ps(p, static_cast<__mmask16>(mask_), x);
+    } else {
+      _mm512_mask_storeu_pd(p, static_cast<__mmask8>(mask_), x);
+    }
+  }
+  // x in these lanes, y in the others.
+  [[nodiscard]] CHAINRULE_INLINE Batch<T> select(Batch<T> x, Batch<T> y) const {
+    if constexpr (single<T>) {
+      return _mm512_mask_blend_ps(static_cast<__mmask16>(mask_), y, x);
+    } else {
+      return _mm512_mask_blend_pd(static_cast<__mmask8>(mask_), y, x);
+    }
+  }
 
  private:
   SomeLanes(std::int64_t begin, std::int64_t end) : mask_((1U << end) - (1U << begin)) {}
@@ -226,6 +242,20 @@ class SomeLanes {
       return _mm256_maskload_ps(p, mask_);
     } else {
       return _mm256_maskload_pd(p, mask_);
+    }
+  }
+  CHAINRULE_INLINE void store(Batch<T> x, T* p) const {
+    if constexpr (single<T>) {
+      _mm256_maskstore_ps(p, mask_, x);
+    } else {
+      _mm256_maskstore_pd(p, mask_, x);
+    }
+  }
+  [[nodiscard]] CHAINRULE_INLINE Batch<T> select(Batch<T> x, Batch<T> y) const {
+    if constexpr (single<T>) {
+      return _mm256_blendv_ps(y, x, _mm256_castsi256_ps(mask_));
+    } else {
+      return _mm256_blendv_pd(y, x, _mm256_castsi256_pd(mask_));
     }
   }
 
@@ -245,6 +275,19 @@ class SomeLanes {
   [[nodiscard]] CHAINRULE_INLINE Batch<T> load(const T* p) const {
     T lanes[width<T>] = {};
     for (std::int64_t i = begin_; i < end_; ++i) lanes[i] = p[i];
+    return kernels::CHAINRULE_ARCH::load(lanes);
+  }
+  CHAINRULE_INLINE void store(Batch<T> x, T* p) const {
+    T lanes[width<T>];
+    x.store_unaligned(lanes);
+    for (std::int64_t i = begin_; i < end_; ++i) p[i] = lanes[i];
+  }
+  [[nodiscard]] CHAINRULE_INLINE Batch<T> select(Batch<T> x, Batch<T> y) const {
+    T from[width<T>];
+    T lanes[width<T>];
+    x.store_unaligned(from);
+    y.store_unaligned(lanes);
+    for (std::int64_t i = begin_; i < end_; ++i) lanes[i] = from[i];
     return kernels::CHAINRULE_ARCH::load(lanes);
   }
 
@@ -271,28 +314,46 @@ CHAINRULE_INLINE inline void store_first(Batch<T> x, T* to, std::size_t count) {
   }
 }
 
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 // Every other element of two vectors.
 template <class T>
 CHAINRULE_INLINE inline Batch<T> even_elements(Batch<T> low, Batch<T> high) {
+#if defined(__AVX512F__)
   if constexpr (single<T>) {
     const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     return _mm512_permutex2var_ps(low, even, high);
   } else {
     return _mm512_permutex2var_pd(low, _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14), high);
   }
+#else
+  // In each half of a register, and then the quarters in order.
+  if constexpr (single<T>) {
+    const __m256 halves = _mm256_shuffle_ps(low, high, 0x88);
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(halves), 0xD8));
+  } else {
+    return _mm256_permute4x64_pd(_mm256_unpacklo_pd(low, high), 0xD8);
+  }
+#endif
 }
 
-// a[0], b[0], a[1], ...: the first vector, or the second.
+// The others.
 template <class T>
-CHAINRULE_INLINE inline Batch<T> interleaved(Batch<T> a, Batch<T> b, bool second) {
+CHAINRULE_INLINE inline Batch<T> odd_elements(Batch<T> low, Batch<T> high) {
+#if defined(__AVX512F__)
   if constexpr (single<T>) {
-    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    return _mm512_permutex2var_ps(a, second ? _mm512_add_epi32(low, _mm512_set1_epi32(8)) : low, b);
+    const __m512i odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    return _mm512_permutex2var_ps(low, odd, high);
   } else {
-    const __m512i low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
-    return _mm512_permutex2var_pd(a, second ? _mm512_add_epi64(low, _mm512_set1_epi64(4)) : low, b);
+    return _mm512_permutex2var_pd(low, _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15), high);
   }
+#else
+  if constexpr (single<T>) {
+    const __m256 halves = _mm256_shuffle_ps(low, high, 0xDD);
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(halves), 0xD8));
+  } else {
+    return _mm256_permute4x64_pd(_mm256_unpackhi_pd(low, high), 0xD8);
+  }
+#endif
 }
 #endif
 
@@ -310,7 +371,7 @@ void spread_rows(const SpreadRows<T>& by_reference) {
     });
     return;
   }
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
   if (call.step == 2) {
     constexpr std::int64_t w = lanes_of_vector<T>;
     const std::int64_t end = 2 * (call.end - call.begin) - 1;  // nothing behind the last element is read
@@ -381,7 +442,7 @@ void collect_rows(const CollectedRows<T>& by_reference) {
     });
     return;
   }
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
   if (call.step == 2 && call.taps <= most_taps) {
     constexpr std::int64_t w = lanes_of_vector<T>;
     by_vectors<T>((n + 1) / 2, [&](std::int64_t i, std::size_t) CHAINRULE_INLINE {
@@ -395,8 +456,9 @@ void collect_rows(const CollectedRows<T>& by_reference) {
       for (std::int64_t row = 0; row < call.rows; ++row, to += call.to_row) {
         const Batch<T> a = sum_of(taps, even, row * call.from_row);
         const Batch<T> b = sum_of(taps + most_taps, odd, row * call.from_row);
-        store_first<T>(interleaved<T>(a, b, false), to, low);
-        if (high > 0) store_first<T>(interleaved<T>(a, b, true), to + w, high);
+        const Interleaved<T> both = interleave<T>(a, b);
+        store_first<T>(both.low, to, low);
+        if (high > 0) store_first<T>(both.high, to + w, high);
       }
     });
     return;
@@ -438,7 +500,7 @@ template <class T>
 CHAINRULE_INLINE inline Batch<T> load_strided(const T* p, std::int64_t step, std::size_t count) {
   constexpr std::size_t w = width<T>;
   if (step == 1) return count == w ? load(p) : load_part(p, count, T(0));
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
   if (step == 2) {
     const std::size_t all = 2 * count - 1;  // nothing behind the last is read
     const Batch<T> low = load_part(p, all < w ? all : w, T(0));
@@ -458,21 +520,224 @@ CHAINRULE_INLINE inline void add_strided(Batch<T> x, T* p, std::int64_t step, st
     store_part<T>(load_part(p, count, T(0)) + x, p, count);
     return;
   }
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
   if (step == 2) {
     const std::size_t all = 2 * count - 1;
     const std::size_t low = all < w ? all : w;
-    const Batch<T> zeros(T(0));
-    const Batch<T> first = interleaved<T>(x, zeros, false);
-    const Batch<T> second = interleaved<T>(x, zeros, true);
-    store_part<T>(load_part(p, low, T(0)) + first, p, low);
-    if (all > w) store_part<T>(load_part(p + w, all - w, T(0)) + second, p + w, all - w);
+    const Interleaved<T> spread = interleave<T>(x, Batch<T>(T(0)));
+    store_part<T>(load_part(p, low, T(0)) + spread.low, p, low);
+    if (all > w) store_part<T>(load_part(p + w, all - w, T(0)) + spread.high, p + w, all - w);
     return;
   }
 #endif
   T scattered[w];
   x.store_unaligned(scattered);
   for (std::size_t i = 0; i < count; ++i) p[static_cast<std::int64_t>(i) * step] += scattered[i];
+}
+
+// A tap for a vector of outputs: which of them have it, and where its elements are. `step`: 0 is any.
+template <class T, int step>
+class TapOfVector {
+ public:
+  TapOfVector() = default;
+  // For outputs i, i + 1, ...
+  TapOfVector(const MaximaOfRows<T>& call, const WindowTap& tap, std::int64_t i)
+      : outputs_(SomeLanes<T>::inside(i, tap.begin, tap.end)), offset_(tap.offset + i * call.step), step_(call.step) {
+    constexpr std::int64_t w = lanes_of_vector<T>;
+    begin_ = within(tap.begin - i, 0, w);
+    end_ = within(tap.end - i, begin_, w);
+    // Nothing before the first element is touched, and nothing behind the last.
+    const std::int64_t last = end_ > begin_ ? 2 * end_ - 1 : 2 * begin_;
+    low_ = SomeLanes<T>::inside(0, 2 * begin_, last);
+    high_ = SomeLanes<T>::inside(w, 2 * begin_, last);
+  }
+  [[nodiscard]] const SomeLanes<T>& outputs() const { return outputs_; }
+
+  // 0 of the outputs that do not have it.
+  [[nodiscard]] CHAINRULE_INLINE Batch<T> load(const T* x) const {
+    const T* const p = x + offset_;
+    if constexpr (step == 1) return outputs_.load(p);
+#if defined(__AVX2__)
+    if constexpr (step == 2) return even_elements<T>(low_.load(p), high_.load(p + lanes_of_vector<T>));
+#endif
+    T lanes[width<T>] = {};
+    for (std::int64_t i = begin_; i < end_; ++i) lanes[i] = p[i * step_];
+    return kernels::CHAINRULE_ARCH::load(lanes);
+  }
+  // Where outputs have it.
+  CHAINRULE_INLINE void add(Batch<T> x, T* to) const {
+    T* const p = to + offset_;
+    if constexpr (step == 1) {
+      outputs_.store(outputs_.load(p) + x, p);
+      return;
+    }
+#if defined(__AVX2__)
+    if constexpr (step == 2) {
+      constexpr std::int64_t w = lanes_of_vector<T>;
+      const Interleaved<T> spread = interleave<T>(x, Batch<T>(T(0)));
+      low_.store(low_.load(p) + spread.low, p);
+      high_.store(high_.load(p + w) + spread.high, p + w);
+      return;
+    }
+#endif
+    T lanes[width<T>];
+    x.store_unaligned(lanes);
+    for (std::int64_t i = begin_; i < end_; ++i) p[i * step_] += lanes[i];
+  }
+
+ private:
+  SomeLanes<T> outputs_;
+  SomeLanes<T> low_;  // of the elements' two vectors, with a step of 2
+  SomeLanes<T> high_;
+  std::int64_t offset_;
+  std::int64_t step_;
+  std::int64_t begin_;
+  std::int64_t end_;
+};
+
+// f(the taps, first output, number of outputs) for each vector of a row's outputs.
+template <class T, int step, class F>
+CHAINRULE_INLINE inline void by_taps(const MaximaOfRows<T>& call, F f) {
+  by_vectors<T>(call.columns, [&](std::int64_t i, std::size_t count) CHAINRULE_INLINE {
+    TapOfVector<T, step> taps[WindowTable<T>::most_window_taps];
+    for (int t = 0; t < call.count; ++t) taps[t] = TapOfVector<T, step>(call, call.taps[t], i);
+    f(taps, i, count);
+  });
+}
+
+template <class T, int step>
+CHAINRULE_INLINE inline Batch<T> greatest_of(const TapOfVector<T, step>* taps, int count, const T* x) {
+  Batch<T> best(-std::numeric_limits<T>::infinity());
+  for (int t = 0; t < count; ++t) {
+    const Batch<T> now = taps[t].load(x);
+    best = taps[t].outputs().select(maximum(now, best), best);
+  }
+  return best;
+}
+
+// f(Index<step>) with 0 for a step that there is no fast way for.
+template <class F>
+CHAINRULE_INLINE inline void with_step(std::int64_t step, F f) {
+  if (step == 1) return f(Index<1>());
+#if defined(__AVX2__)
+  if (step == 2) return f(Index<2>());
+#endif
+  f(Index<0>());
+}
+
+#if defined(__AVX2__)
+// The elements of two neighbouring taps for a vector of outputs, of which there may be fewer.
+template <class T>
+class PairOfTaps {
+ public:
+  explicit PairOfTaps(std::size_t outputs)
+      : low_(SomeLanes<T>::inside(0, 0, 2 * static_cast<std::int64_t>(outputs))),
+        high_(SomeLanes<T>::inside(lanes_of_vector<T>, 0, 2 * static_cast<std::int64_t>(outputs))) {}
+
+  struct Both {
+    Batch<T> first;
+    Batch<T> second;
+  };
+  [[nodiscard]] CHAINRULE_INLINE Both load(const T* p) const {
+    const Batch<T> a = low_.load(p);
+    const Batch<T> b = high_.load(p + lanes_of_vector<T>);
+    return {even_elements<T>(a, b), odd_elements<T>(a, b)};
+  }
+  CHAINRULE_INLINE void store(Batch<T> first, Batch<T> second, T* p) const {
+    const Interleaved<T> both = interleave<T>(first, second);
+    low_.store(both.low, p);
+    high_.store(both.high, p + lanes_of_vector<T>);
+  }
+  [[nodiscard]] CHAINRULE_INLINE Batch<T> greatest(const MaximaOfRows<T>& call, const T* x) const {
+    Batch<T> best(-std::numeric_limits<T>::infinity());
+    for (int t = 0; t < call.count; t += 2) {
+      const Both now = load(x + call.taps[t].offset);
+      best = maximum(now.second, maximum(now.first, best));
+    }
+    return best;
+  }
+
+ private:
+  SomeLanes<T> low_;
+  SomeLanes<T> high_;
+};
+
+template <class T>
+void scatter_in_pairs(const ScatterToMaxima<T>& by_reference) {
+  const ScatterToMaxima<T> call = by_reference;
+  const MaximaOfRows<T> windows = call.windows;
+  const Batch<T> zeros(T(0));
+  by_vectors<T>(windows.columns, [&](std::int64_t i, std::size_t count) CHAINRULE_INLINE {
+    const PairOfTaps<T> pair(count);
+    const auto outputs = SomeLanes<T>::inside(0, 0, static_cast<std::int64_t>(count));
+    for (std::int64_t row = 0; row < windows.rows; ++row) {
+      const std::int64_t at = row * windows.x_row + 2 * i;
+      const Batch<T> best = pair.greatest(windows, windows.x + at);
+      // As what is added to 0.
+      Batch<T> rest = outputs.load(call.dy + row * windows.columns + i) + zeros;
+      const auto share = [&](Batch<T> now) CHAINRULE_INLINE {
+        const auto found = (now == best) | xsimd::isnan(now);
+        const Batch<T> out = xsimd::select(found, rest, zeros);
+        rest = xsimd::select(found, zeros, rest);
+        return out;
+      };
+      for (int t = 0; t < windows.count; t += 2) {
+        const std::int64_t place = at + windows.taps[t].offset;
+        const auto now = pair.load(windows.x + place);
+        const Batch<T> first = share(now.first);
+        pair.store(first, share(now.second), call.dx + place);
+      }
+    }
+  });
+}
+#endif
+
+template <class T>
+void maxima_of_rows(const MaximaOfRows<T>& by_reference) {
+  const MaximaOfRows<T> call = by_reference;
+#if defined(__AVX2__)
+  if (call.in_pairs) {
+    by_vectors<T>(call.columns, [&](std::int64_t i, std::size_t count) CHAINRULE_INLINE {
+      const PairOfTaps<T> pair(count);
+      for (std::int64_t row = 0; row < call.rows; ++row)
+        store_first<T>(pair.greatest(call, call.x + row * call.x_row + 2 * i), call.y + row * call.columns + i, count);
+    });
+    return;
+  }
+#endif
+  with_step(call.step, [&](auto step) {
+    by_taps<T, step.value>(call, [&](const auto* taps, std::int64_t i, std::size_t count) CHAINRULE_INLINE {
+      for (std::int64_t row = 0; row < call.rows; ++row)
+        store_first<T>(greatest_of(taps, call.count, call.x + row * call.x_row), call.y + row * call.columns + i,
+                       count);
+    });
+  });
+}
+
+template <class T>
+void scatter_to_rows(const ScatterToMaxima<T>& by_reference) {
+#if defined(__AVX2__)
+  if (by_reference.writes) return scatter_in_pairs(by_reference);
+#endif
+  const ScatterToMaxima<T> call = by_reference;
+  const MaximaOfRows<T> windows = call.windows;
+  const Batch<T> zeros(T(0));
+  with_step(windows.step, [&](auto step) {
+    by_taps<T, step.value>(windows, [&](const auto* taps, std::int64_t i, std::size_t count) CHAINRULE_INLINE {
+      for (std::int64_t row = 0; row < windows.rows; ++row) {
+        const T* const x = windows.x + row * windows.x_row;
+        T* const dx = call.dx + row * windows.x_row;
+        const Batch<T> best = greatest_of(taps, windows.count, x);
+        Batch<T> rest = load_part(call.dy + row * windows.columns + i, count, T(0));
+        for (int t = 0; t < windows.count; ++t) {
+          const Batch<T> now = taps[t].load(x);
+          const auto found = (now == best) | xsimd::isnan(now);
+          taps[t].add(xsimd::select(found, rest, zeros), dx);
+          rest = taps[t].outputs().select(xsimd::select(found, zeros, rest), rest);
+        }
+      }
+    });
+  });
 }
 
 template <class T>
@@ -540,6 +805,13 @@ void fill_windows(VectorTable<T>& table) {
   windows.spread = spread_rows<T>;
   windows.collect = collect_rows<T>;
   windows.add = add_row<T>;
+  windows.maxima = maxima_of_rows<T>;
+  windows.scatter_to_maxima = scatter_to_rows<T>;
+#if defined(__AVX2__)
+  windows.can_write = true;
+#else
+  windows.can_write = false;
+#endif
   windows.max = max_of_windows<T>;
   windows.max_scatter = scatter_to_maxima<T>;
   windows.max_gather = gather_from_maxima<T>;
