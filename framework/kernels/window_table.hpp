@@ -5,6 +5,12 @@
 
 namespace chainrule::kernels {
 
+// Where elements [k * n, (k + 1) * n), with n of them in 32 bytes, of a row lie that is not one run: at starts[k].
+struct Segments {
+  const std::int64_t* starts = nullptr;  // null: one run, element k at k
+  bool in_pairs = false;                 // whether segments 2k and 2k + 1 are one run
+};
+
 // c[i, q] = sum over p of a[p, i] b[p, q], or that added to what c holds, for a few rows i and any number of columns q.
 // Each sum is one chain of fused multiply-adds, s = fma(a, b, s) from s = 0 in order of p, so its bits depend neither
 // on the rows and columns of a call nor, where the processor has that instruction, on the width of vectors.
@@ -13,6 +19,7 @@ struct SumsOfProducts {
   const T* a;                     // [terms][rows]
   const T* b;                     // row p begins at b + b_offsets[p]
   const std::int64_t* b_offsets;  // in elements
+  Segments b_segments;            // where there are some, columns are whole ones
   std::int64_t terms;
   T* c;  // row i begins at c + c_offsets[i]
   const std::int64_t* c_offsets;
@@ -30,21 +37,24 @@ struct LanesOfProducts {
   const T* b;  // row j at b + image * b_image + b_offsets[j]
   const std::int64_t* b_offsets;
   std::int64_t b_image;
+  Segments b_segments;  // as above
   std::int64_t images;
   std::int64_t columns;
   T* sums;  // of (i, j) at sums + (i * sums_row + j) * lanes
   std::int64_t sums_row;
 };
 
-// c[i, k] += the sum over p of a[i, p] b[p, k], for a few rows i and vectors of k. Each sum is one chain of fused
-// multiply-adds in order of p, and is then added.
+// c[i, k] += the sum over p = (o, q) of a[i, o, q] b[p, k], for a few rows i and vectors of k. Each sum is one chain of
+// fused multiply-adds in order of p, and is then added.
 template <class T>
 struct SumsOfPlaces {
   const T* a;
-  const std::int64_t* a_offsets;  // row i begins at a + a_offsets[i], and p goes on by 1
+  const std::int64_t* a_offsets;  // row i begins at a + a_offsets[i]; q goes on by 1 and o by a_line
+  std::int64_t a_line;
   const T* b;
   std::int64_t b_row;  // in elements, from one p to the next
-  std::int64_t terms;
+  std::int64_t lines;  // o
+  std::int64_t terms;  // q
   T* c;
   std::int64_t c_row;
 };

@@ -67,10 +67,61 @@ constexpr int most_place_vectors = 2;
 constexpr int vectors_of(int rows) { return rows <= 2 ? 4 : rows <= 4 ? 3 : 2; }
 #endif
 
+// ---- segments
+
+enum class Layout { run, vectors, halves };
+
+// f(Index<layout>) for the way in which vectors are made of segments.
+template <class T, class F>
+CHAINRULE_INLINE inline void with_layout(const Segments& segments, F f) {
+  constexpr bool has_halves = sizeof(T) * width < T >> 32;
+  if (segments.starts == nullptr) return f(Index<static_cast<int>(Layout::run)>());
+  if (has_halves && !segments.in_pairs) return f(Index<static_cast<int>(Layout::halves)>());
+  f(Index<static_cast<int>(Layout::vectors)>());
+}
+
+// A vector of elements that begin at q.
+template <class T, Layout layout>
+class PlaceOfVector {
+ public:
+  PlaceOfVector() = default;
+  CHAINRULE_INLINE PlaceOfVector(const Segments& segments, std::int64_t q) {
+    constexpr std::int64_t n = 32 / sizeof(T);
+    if constexpr (layout == Layout::run) first_ = q;
+    if constexpr (layout == Layout::vectors) first_ = segments.starts[q / n] + q % n;
+    if constexpr (layout == Layout::halves) {
+      first_ = segments.starts[q / n];
+      second_ = segments.starts[q / n + 1];
+    }
+  }
+  [[nodiscard]] CHAINRULE_INLINE Batch<T> load(const T* p) const {
+#if defined(__AVX512F__)
+    if constexpr (layout == Layout::halves) {
+      if constexpr (single<T>) {
+        const __m512 low = _mm512_castps256_ps512(_mm256_loadu_ps(p + first_));
+        return _mm512_insertf32x8(low, _mm256_loadu_ps(p + second_), 1);
+      } else {
+        const __m512d low = _mm512_castpd256_pd512(_mm256_loadu_pd(p + first_));
+        return _mm512_insertf64x4(low, _mm256_loadu_pd(p + second_), 1);
+      }
+    }
+#endif
+    return kernels::CHAINRULE_ARCH::load(p + first_);
+  }
+  // The first ones, which are no more than a segment where vectors are made of two.
+  [[nodiscard]] CHAINRULE_INLINE Batch<T> load_first(const T* p, std::size_t count) const {
+    return load_part(p + first_, count, T(0));
+  }
+
+ private:
+  std::int64_t first_;
+  std::int64_t second_;
+};
+
 // ---- sums of products
 
 // Columns [q, q + vectors * width), or where `part` says so only the first `count` of one vector.
-template <class T, int rows, int vectors, bool part>
+template <class T, int rows, int vectors, Layout layout, bool part>
 CHAINRULE_INLINE inline void sums_at(const SumsOfProducts<T>& call, std::int64_t q, std::size_t count) {
   constexpr std::int64_t w = lanes_of_vector<T>;
   Batch<T> sums[rows][vectors];
@@ -78,12 +129,18 @@ CHAINRULE_INLINE inline void sums_at(const SumsOfProducts<T>& call, std::int64_t
     unrolled<vectors>([&](auto v) CHAINRULE_INLINE { sums[i.value][v.value] = Batch<T>(T(0)); });
   });
   const T* a = call.a;
-  const T* const b = call.b + q;
+  using Place = PlaceOfVector<T, layout>;
+  Place places[vectors];
+  unrolled<vectors>([&](auto v) CHAINRULE_INLINE {
+    // Halves of a last vector are not known to be two.
+    if constexpr (!part) places[v.value] = Place(call.b_segments, q + v.value * w);
+  });
+  const PlaceOfVector<T, layout == Layout::halves ? Layout::vectors : layout> place(call.b_segments, q);
   for (std::int64_t p = 0; p < call.terms; ++p, a += rows) {
-    const T* const row = b + call.b_offsets[p];
+    const T* const row = call.b + call.b_offsets[p];
     Batch<T> x[vectors];
     unrolled<vectors>(
-        [&](auto v) CHAINRULE_INLINE { x[v.value] = part ? load_part(row, count, T(0)) : load(row + v.value * w); });
+        [&](auto v) CHAINRULE_INLINE { x[v.value] = part ? place.load_first(row, count) : places[v.value].load(row); });
     unrolled<rows>([&](auto i) CHAINRULE_INLINE {
       const Batch<T> factor(a[i.value]);
       unrolled<vectors>([&](auto v) CHAINRULE_INLINE {
@@ -111,19 +168,24 @@ void sums_of_products(const SumsOfProducts<T>& by_reference) {
   const SumsOfProducts<T> call = by_reference;  // which no store may change
   constexpr std::int64_t w = lanes_of_vector<T>;
   constexpr int vectors = vectors_of(rows);
-  std::int64_t q = 0;
-  for (; q + vectors * w <= call.columns; q += vectors * w) sums_at<T, rows, vectors, false>(call, q, 0);
-  for (; q < call.columns; q += w) {
-    const std::int64_t rest = call.columns - q;
-    sums_at<T, rows, 1, true>(call, q, static_cast<std::size_t>(rest < w ? rest : w));
-  }
+  with_layout<T>(call.b_segments, [&](auto index) {
+    constexpr auto layout = static_cast<Layout>(decltype(index)::value);
+    std::int64_t q = 0;
+    for (; q + vectors * w <= call.columns; q += vectors * w) sums_at<T, rows, vectors, layout, false>(call, q, 0);
+    // Whole vectors of segments, as they cannot be told from parts by their first one.
+    if constexpr (layout == Layout::halves)
+      for (; q + w <= call.columns; q += w) sums_at<T, rows, 1, layout, false>(call, q, 0);
+    for (; q < call.columns; q += w) {
+      const std::int64_t rest = call.columns - q;
+      sums_at<T, rows, 1, layout, true>(call, q, static_cast<std::size_t>(rest < w ? rest : w));
+    }
+  });
 }
 
 // ---- lanes of products
 
-template <class T, int rows, int columns>
-void lanes_of_products(const LanesOfProducts<T>& by_reference) {
-  const LanesOfProducts<T> call = by_reference;
+template <class T, int rows, int columns, Layout layout>
+CHAINRULE_INLINE inline void lanes_in(const LanesOfProducts<T>& call) {
   constexpr std::int64_t w = lanes_of_vector<T>;
   constexpr std::int64_t lanes = WindowTable<T>::lanes;
   for (std::int64_t part = 0; part < lanes; part += w) {  // where vectors are shorter than the lanes
@@ -132,26 +194,33 @@ void lanes_of_products(const LanesOfProducts<T>& by_reference) {
       unrolled<columns>([&](auto j) CHAINRULE_INLINE { sums[i.value][j.value] = Batch<T>(T(0)); });
     });
     const T* b_rows[columns];
-    unrolled<columns>([&](auto j) CHAINRULE_INLINE { b_rows[j.value] = call.b + call.b_offsets[j.value] + part; });
+    unrolled<columns>([&](auto j) CHAINRULE_INLINE { b_rows[j.value] = call.b + call.b_offsets[j.value]; });
     const T* a_image = call.a + part;
     for (std::int64_t image = 0; image < call.images; ++image, a_image += call.a_image) {
       const std::int64_t b_image = image * call.b_image;
-      const auto add = [&](std::int64_t q, auto load_at) CHAINRULE_INLINE {
+      const auto add = [&](std::int64_t q, auto load_a, auto load_b) CHAINRULE_INLINE {
         Batch<T> x[columns];
-        unrolled<columns>([&](auto j)
-                              CHAINRULE_INLINE { x[j.value] = held<T>(load_at(b_rows[j.value] + b_image + q)); });
+        unrolled<columns>([&](auto j) CHAINRULE_INLINE { x[j.value] = held<T>(load_b(b_rows[j.value] + b_image)); });
         unrolled<rows>([&](auto i) CHAINRULE_INLINE {
-          const Batch<T> factor = held<T>(load_at(a_image + i.value * call.a_row + q));
+          const Batch<T> factor = held<T>(load_a(a_image + i.value * call.a_row + q));
           unrolled<columns>([&](auto j) CHAINRULE_INLINE {
             sums[i.value][j.value] = multiply_add<T>(factor, x[j.value], sums[i.value][j.value]);
           });
         });
       };
       std::int64_t q = 0;
-      for (; q + part + w <= call.columns; q += lanes) add(q, [](const T* p) CHAINRULE_INLINE { return load(p); });
+      for (; q + part + w <= call.columns; q += lanes) {
+        const PlaceOfVector<T, layout> place(call.b_segments, q + part);
+        add(
+            q, [](const T* p) CHAINRULE_INLINE { return load(p); },
+            [&](const T* p) CHAINRULE_INLINE { return place.load(p); });
+      }
       if (q + part < call.columns) {
         const auto count = static_cast<std::size_t>(call.columns - q - part);
-        add(q, [count](const T* p) CHAINRULE_INLINE { return load_part(p, count, T(0)); });
+        const PlaceOfVector<T, layout == Layout::halves ? Layout::vectors : layout> place(call.b_segments, q + part);
+        add(
+            q, [count](const T* p) CHAINRULE_INLINE { return load_part(p, count, T(0)); },
+            [&](const T* p) CHAINRULE_INLINE { return place.load_first(p, count); });
       }
     }
     unrolled<rows>([&](auto i) CHAINRULE_INLINE {
@@ -161,6 +230,13 @@ void lanes_of_products(const LanesOfProducts<T>& by_reference) {
       });
     });
   }
+}
+
+template <class T, int rows, int columns>
+void lanes_of_products(const LanesOfProducts<T>& by_reference) {
+  const LanesOfProducts<T> call = by_reference;
+  with_layout<T>(call.b_segments,
+                 [&](auto index) { lanes_in<T, rows, columns, static_cast<Layout>(decltype(index)::value)>(call); });
 }
 
 // ---- sums over places
@@ -176,15 +252,18 @@ void sums_of_places(const SumsOfPlaces<T>& by_reference) {
     unrolled<vectors>([&](auto v) CHAINRULE_INLINE { sums[i.value][v.value] = Batch<T>(T(0)); });
   });
   const T* b = call.b;
-  for (std::int64_t p = 0; p < call.terms; ++p, b += call.b_row) {
-    Batch<T> x[vectors];
-    unrolled<vectors>([&](auto v) CHAINRULE_INLINE { x[v.value] = held<T>(load(b + v.value * w)); });
-    unrolled<rows>([&](auto i) CHAINRULE_INLINE {
-      const Batch<T> factor(a[i.value][p]);
-      unrolled<vectors>([&](auto v) CHAINRULE_INLINE {
-        sums[i.value][v.value] = multiply_add<T>(factor, x[v.value], sums[i.value][v.value]);
+  for (std::int64_t line = 0; line < call.lines; ++line) {
+    const std::int64_t begin = line * call.a_line;
+    for (std::int64_t p = begin; p < begin + call.terms; ++p, b += call.b_row) {
+      Batch<T> x[vectors];
+      unrolled<vectors>([&](auto v) CHAINRULE_INLINE { x[v.value] = held<T>(load(b + v.value * w)); });
+      unrolled<rows>([&](auto i) CHAINRULE_INLINE {
+        const Batch<T> factor(a[i.value][p]);
+        unrolled<vectors>([&](auto v) CHAINRULE_INLINE {
+          sums[i.value][v.value] = multiply_add<T>(factor, x[v.value], sums[i.value][v.value]);
+        });
       });
-    });
+    }
   }
   unrolled<rows>([&](auto i) CHAINRULE_INLINE {
     T* const to = call.c + i.value * call.c_row;
