@@ -10,6 +10,8 @@ namespace {
 
 template <class T>
 constexpr std::int64_t element = static_cast<std::int64_t>(sizeof(T));
+template <class T>
+constexpr std::int64_t segment = 32 / sizeof(T);
 
 // Blocks of the terms of a sum: of whole channels, as products' (products/product.hpp).
 Split channel_blocks(const Geometry& g) {
@@ -24,14 +26,14 @@ Correlation<T>::Correlation(const Geometry& geometry, const WeightStrides& weigh
       weights_(weights),
       channel_blocks_(channel_blocks(geometry)),
       tiles_(Split::of(geometry.features, kernels::table<T>().windows.rows)),
-      windows_(geometry, 0, 0),
+      windows_(windows_of(0, 0)),
       in_place_(reads_in_place()) {
   const std::int64_t parts = g_.images * g_.groups * g_.planes().out;
   strips_ = strips_of(g_.rows().out, g_.columns().out, g_.flops(), parts, [&](std::int64_t rows, std::int64_t columns) {
-    return in_place_ ? 0 : g_.channels * Windows(g_, rows, columns).size() * element<T>;
+    return in_place_ ? 0 : g_.channels * windows_of(rows, columns).size() * element<T>;
   });
   // In place rows of outputs follow each other as in the input, whole ones.
-  windows_ = Windows(g_, strips_.rows.largest(), strips_.columns.largest());
+  windows_ = windows_of(strips_.rows.largest(), strips_.columns.largest());
   const std::int64_t cut = parts * strips_.count();
   const auto worth = static_cast<std::int64_t>(g_.flops() / worth_a_part);
   feature_blocks_ = pieces_of(tiles_.pieces, std::min(enough_parts, worth) / cut);
@@ -44,26 +46,39 @@ Correlation<T>::Correlation(const Geometry& geometry, const WeightStrides& weigh
       for (std::int64_t r = 0; r < rows.taps; ++r)
         for (std::int64_t s = 0; s < columns.taps; ++s) {
           const std::int64_t in_channel =
-              in_place_ ? (t * planes.dilation * rows.in + r * rows.dilation) * columns.in : windows_.offset(t, r, s);
+              in_place_ ? (t * planes.dilation * rows.in + r * rows.dilation) * columns.in + s * columns.dilation
+                        : windows_.offset(t, r, s);
           offsets_.push_back(c * channel_size_ + in_channel);
           if (c == 0 && t == 0 && s == 0) window = std::max(window, in_channel);
         }
+  const std::int64_t line = in_place_ ? columns.in : windows_.line();
+  if (line != columns.out && (in_place_ || windows_.in_segments())) {
+    starts_ = segments_of(strips_.rows.largest(), columns.out, line, segment<T>);
+    in_pairs_ = columns.out % (2 * segment<T>) == 0;
+  }
   for (std::size_t i = 0; i < features_.size(); ++i) features_[i] = static_cast<std::int64_t>(i) * g_.outputs();
   // Half of a first-level cache for the windows of the columns of a run.
   const auto& at_once = kernels::table<T>().windows.columns;
   const std::int64_t tile = std::lcm(at_once[tiles_.largest()], at_once[tiles_.size > 0 ? tiles_.size : 1]);
-  const std::int64_t lines = channel_blocks_.largest() * planes.taps * columns.taps;
+  const std::int64_t lines = channel_blocks_.largest() * planes.taps * (in_place_ ? 1 : windows_.copies());
   run_ = std::max<std::int64_t>(1, (24 * 1024 / element<T> / lines - window) / tile) * tile;
   packed_bytes_ = in_whole_lines(g_.groups * g_.features * g_.channels * g_.taps() * element<T>);
 }
 
 template <class T>
+Windows Correlation<T>::windows_of(std::int64_t rows, std::int64_t columns) const {
+  return {g_, rows, columns, segment<T>};
+}
+
+// Where nothing is padded and strides are 1: in rows of whole segments, or as one run.
+template <class T>
 bool Correlation<T>::reads_in_place() const {
   const auto& [planes, rows, columns] = g_.axes;
-  const auto unmoved = [](const Axis& axis) { return axis.before == 0 && axis.stride == 1; };
-  return columns.taps == 1 && unmoved(columns) && columns.in == columns.out && unmoved(rows) &&
-         rows.out + (rows.taps - 1) * rows.dilation <= rows.in && planes.before == 0 &&
-         (planes.out - 1) * planes.stride + (planes.taps - 1) * planes.dilation < planes.in;
+  const auto inside = [](const Axis& axis) {
+    return axis.before == 0 && (axis.out - 1) * axis.stride + (axis.taps - 1) * axis.dilation < axis.in;
+  };
+  if (columns.out % segment<T> != 0 && (columns.taps > 1 || columns.in != columns.out)) return false;
+  return inside(columns) && columns.stride == 1 && inside(rows) && rows.stride == 1 && inside(planes);
 }
 
 template <class T>
@@ -113,10 +128,9 @@ void Correlation<T>::run_part(std::int64_t part, const T* x, const T* packed, T*
   const std::int64_t in_plane = rows.begin * g_.columns().out + columns.begin;
   const T* windows = scratch;
   if (in_place_) {
-    windows = channels + plane * g_.planes().stride * g_.rows().in * g_.columns().in + in_plane;
+    windows = channels + (plane * g_.planes().stride * g_.rows().in + rows.begin) * g_.columns().in + columns.begin;
   } else {
-    for (std::int64_t c = 0; c < g_.channels; ++c)
-      windows_.fill(channels + c * g_.inputs(), plane, rows, columns, scratch + c * channel_size_);
+    windows_.fill(channels, g_.channels, plane, rows, columns, scratch);
   }
 
   const auto& table = kernels::table<T>().windows;
@@ -133,7 +147,8 @@ void Correlation<T>::run_part(std::int64_t part, const T* x, const T* packed, T*
     const T* const weights = packed + (group * g_.channels + in_block.begin) * g_.features * g_.taps();
     for (std::int64_t begin = 0; begin < all; begin += run_) {
       call.columns = std::min(run_, all - begin);
-      call.b = windows + in_block.begin * channel_size_ + begin;
+      call.b = windows + in_block.begin * channel_size_ + (starts_.empty() ? begin : 0);
+      if (!starts_.empty()) call.b_segments = {starts_.data() + begin / segment<T>, in_pairs_};
       for (std::int64_t tile = tiles.begin; tile < tiles.end; ++tile) {
         const Range features = range_of(tiles_, tile);
         call.a = weights + features.begin * call.terms;

@@ -29,6 +29,7 @@ class Correlation {
 
  private:
   [[nodiscard]] bool reads_in_place() const;
+  [[nodiscard]] Windows windows_of(std::int64_t rows, std::int64_t columns) const;
   void pack(const T* w, T* packed) const;
   void run_part(std::int64_t part, const T* x, const T* packed, T* y, T* scratch) const;
 
@@ -42,6 +43,8 @@ class Correlation {
   bool in_place_;
   std::int64_t channel_size_ = 0;      // elements from one channel of the windows to the next
   std::vector<std::int64_t> offsets_;  // of the terms of a block
+  std::vector<std::int64_t> starts_;   // of the segments of a strip, where there are some
+  bool in_pairs_ = false;              // kernels::Segments
   std::array<std::int64_t, 16> features_{};
   std::int64_t run_ = 0;  // columns that are computed for all features before the next ones
   std::size_t packed_bytes_ = 0;

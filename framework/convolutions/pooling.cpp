@@ -65,7 +65,20 @@ struct MaxWindows {
   std::array<std::int64_t, 3> in{1, 1, 1};
   std::array<std::int64_t, 3> out{1, 1, 1};
   Axis columns;
+  std::int64_t down_stride = 1;
   bool regular;
+  // Rows of outputs whose windows have the same taps, where that is known: all rows, or none.
+  struct Rows {
+    std::int64_t first = 0;
+    std::int64_t count = 0;
+    std::int64_t place = 0;  // of the first one's windows in a channel: offsets of taps are from here
+    std::vector<kernels::WindowTap> taps;
+  };
+  std::vector<Rows> alike;
+  bool in_pairs = false;  // kernels::MaximaOfRows
+  bool apart = false;     // whether no element is in two windows
+  bool covers = false;    // whether every element is in one
+  bool goes_on = false;   // whether the rows of the next channel are further ones, alike, of this
 
   MaxWindows(const Dims& x, const Dims& y, const Attributes& attributes)
       : channels(x[0] * x[1]), regular(attributes.get<Axes>("outputs").empty()) {
@@ -78,6 +91,8 @@ struct MaxWindows {
       const Geometry g = windows_of(x, spatial_of(y), attributes);
       for (std::size_t i = 0; i < 3; ++i) axes[i] = WindowAxis::regular(g.axes[i]);
       columns = g.columns();
+      down_stride = g.rows().stride;
+      find_alike(g);
     } else {
       for (std::size_t i = 0; i < 3; ++i) axes[i] = WindowAxis::even(in[i], out[i]);
     }
@@ -112,6 +127,110 @@ struct MaxWindows {
       }
   }
 
+  void find_alike(const Geometry& g) {
+    const auto is_apart = [](const Axis& axis) { return axis.stride >= (axis.taps - 1) * axis.dilation + 1; };
+    const auto inside = [](const Axis& axis) {
+      return axis.before == 0 && (axis.out - 1) * axis.stride + (axis.taps - 1) * axis.dilation < axis.in;
+    };
+    const auto covered = [](const Axis& axis) {
+      return axis.before == 0 && axis.taps == axis.stride && axis.dilation == 1 && axis.out * axis.stride == axis.in;
+    };
+    const auto& [planes, down, across] = g.axes;
+    in_pairs = inside(across) && across.taps == 2 && across.stride == 2 && across.dilation == 1;
+    apart = is_apart(planes) && is_apart(down) && is_apart(across);
+    covers = covered(planes) && covered(down) && covered(across);
+    for (std::int64_t row = 0; row < rows(); ++row) {
+      Rows now;
+      now.first = row;
+      now.count = 1;
+      now.place = (row / out[1] * planes.stride * in[1] + row % out[1] * down.stride) * in[2];
+      for_each_tap(row, [&](std::int64_t place, std::int64_t step, std::int64_t o, std::int64_t n) {
+        now.taps.push_back({place - o * step - now.place, o, o + n});
+      });
+      if (now.taps.size() > static_cast<std::size_t>(kernels::WindowTable<float>::most_window_taps)) {
+        alike.clear();
+        return;
+      }
+      const bool more = row % out[1] > 0 && std::equal(now.taps.begin(), now.taps.end(), alike.back().taps.begin(),
+                                                       alike.back().taps.end(), same);
+      if (more) {
+        ++alike.back().count;
+      } else {
+        alike.push_back(std::move(now));
+      }
+    }
+    goes_on = alike.size() == 1 && rows() * down.stride * in[2] == inputs();
+  }
+  static bool same(const kernels::WindowTap& a, const kernels::WindowTap& b) {
+    return a.offset == b.offset && a.begin == b.begin && a.end == b.end;
+  }
+
+  // What the kernels are told of such rows of the channel x.
+  template <class T>
+  [[nodiscard]] kernels::MaximaOfRows<T> call_of(const Rows& of, const T* x) const {
+    kernels::MaximaOfRows<T> call{};
+    call.x = x + of.place;
+    call.x_row = down_stride * in[2];
+    call.taps = of.taps.data();
+    call.count = static_cast<int>(of.taps.size());
+    call.step = columns.stride;
+    call.rows = of.count;
+    call.columns = out[2];
+    call.in_pairs = in_pairs;
+    return call;
+  }
+
+  // Of some channels that follow each other.
+  template <class T>
+  void maxima(const T* x, T* y, std::int64_t n) const {
+    if (goes_on) {
+      auto call = call_of(alike[0], x);
+      call.rows *= n;
+      call.y = y;
+      return kernels::table<T>().windows.maxima(call);
+    }
+    for (std::int64_t channel = 0; channel < n; ++channel, x += inputs(), y += outputs()) {
+      for (const Rows& of : alike) {
+        auto call = call_of(of, x);
+        call.y = y + of.first * out[2];
+        kernels::table<T>().windows.maxima(call);
+      }
+      if (!alike.empty()) continue;
+      for (std::int64_t row = 0; row < rows(); ++row) greatest(x, row, y + row * out[2]);
+    }
+  }
+
+  // `best`: two rows of scratch memory.
+  template <class T>
+  void scatter(const T* x, const T* dy, T* dx, std::int64_t n, T* best) const {
+    const auto& table = kernels::table<T>().windows;
+    const bool writes = in_pairs && apart && table.can_write && !alike.empty();
+    if (!(writes && covers)) std::fill_n(dx, n * inputs(), T(0));
+    if (goes_on) {
+      auto windows = call_of(alike[0], x);
+      windows.rows *= n;
+      return table.scatter_to_maxima({windows, dy, dx, writes});
+    }
+    for (std::int64_t channel = 0; channel < n; ++channel, x += inputs(), dy += outputs(), dx += inputs()) {
+      for (const Rows& of : alike)
+        table.scatter_to_maxima({call_of(of, x), dy + of.first * out[2], dx + of.place, writes});
+      if (alike.empty()) scatter_by_rows(x, dy, dx, best);
+    }
+  }
+
+  template <class T>
+  void scatter_by_rows(const T* x, const T* dy, T* dx, T* best) const {
+    const auto add = kernels::table<T>().windows.max_scatter;
+    T* const rest = best + out[2];
+    for (std::int64_t row = 0; row < rows(); ++row) {
+      greatest(x, row, best);
+      std::copy_n(dy + row * out[2], out[2], rest);
+      for_each_tap(row, [&](std::int64_t place, std::int64_t step, std::int64_t o, std::int64_t count) {
+        add(x + place, step, count, best + o, rest + o, dx + place);
+      });
+    }
+  }
+
   template <class T>
   void greatest(const T* x, std::int64_t row, T* best) const {
     const auto max = kernels::table<T>().windows.max;
@@ -122,7 +241,7 @@ struct MaxWindows {
   }
 };
 
-// A kernel over windows: make(windows) gives run(channel, inputs, output, two rows of scratch).
+// A kernel over windows: make(T) gives run(windows, range of channels, buffers, two rows of scratch memory).
 template <class F>
 Forward over_channels(std::size_t like_x, F make) {
   Forward forward;
@@ -137,9 +256,10 @@ Forward over_channels(std::size_t like_x, F make) {
       detail::reserve_scratch(call.workspace);
       // About as long as so many multiplications and additions.
       const double cost = 16 * static_cast<double>(windows->channels * (windows->inputs() + windows->outputs()));
-      return [windows, cost, run = make(T())](const KernelBuffers& buffers) {
-        run_parts(windows->channels, cost, buffers.workspace, [&](std::int64_t channel, void* scratch) {
-          run(*windows, channel, buffers, static_cast<T*>(scratch));
+      const Split some = Split::of(windows->channels, std::max<std::int64_t>(1, 4096 / windows->inputs()));
+      return [windows, some, cost, run = make(T())](const KernelBuffers& buffers) {
+        run_parts(some.pieces, cost, buffers.workspace, [&](std::int64_t part, void* scratch) {
+          run(*windows, range_of(some, part), buffers, static_cast<T*>(scratch));
         });
       };
     });
@@ -151,10 +271,9 @@ Forward over_channels(std::size_t like_x, F make) {
 
 Forward max_windows() {
   Forward forward = over_channels(0, []<class T>(T) {
-    return [](const MaxWindows& w, std::int64_t channel, const KernelBuffers& buffers, T*) {
-      const T* const x = static_cast<const T*>(buffers.inputs[0]) + channel * w.inputs();
-      T* const y = static_cast<T*>(buffers.output) + channel * w.outputs();
-      for (std::int64_t row = 0; row < w.rows(); ++row) w.greatest(x, row, y + row * w.out[2]);
+    return [](const MaxWindows& w, Range channels, const KernelBuffers& buffers, T*) {
+      w.maxima(static_cast<const T*>(buffers.inputs[0]) + channels.begin * w.inputs(),
+               static_cast<T*>(buffers.output) + channels.begin * w.outputs(), channels.size());
     };
   });
   forward.exact = true;
@@ -163,19 +282,21 @@ Forward max_windows() {
 
 Forward gather_from_maxima() {
   Forward forward = over_channels(0, []<class T>(T) {
-    return [](const MaxWindows& w, std::int64_t channel, const KernelBuffers& buffers, T* best) {
+    return [](const MaxWindows& w, Range channels, const KernelBuffers& buffers, T* best) {
       const auto gather = kernels::table<T>().windows.max_gather;
-      const T* const x = static_cast<const T*>(buffers.inputs[0]) + channel * w.inputs();
-      const T* const from = static_cast<const T*>(buffers.inputs[1]) + channel * w.inputs();
       T* const open = best + w.out[2];
-      for (std::int64_t row = 0; row < w.rows(); ++row) {
-        T* const to = static_cast<T*>(buffers.output) + channel * w.outputs() + row * w.out[2];
-        w.greatest(x, row, best);
-        std::fill_n(open, w.out[2], T(1));
-        std::fill_n(to, w.out[2], T(0));
-        w.for_each_tap(row, [&](std::int64_t place, std::int64_t step, std::int64_t o, std::int64_t n) {
-          gather(x + place, from + place, step, n, best + o, open + o, to + o);
-        });
+      for (std::int64_t channel = channels.begin; channel < channels.end; ++channel) {
+        const T* const x = static_cast<const T*>(buffers.inputs[0]) + channel * w.inputs();
+        const T* const from = static_cast<const T*>(buffers.inputs[1]) + channel * w.inputs();
+        for (std::int64_t row = 0; row < w.rows(); ++row) {
+          T* const to = static_cast<T*>(buffers.output) + channel * w.outputs() + row * w.out[2];
+          w.greatest(x, row, best);
+          std::fill_n(open, w.out[2], T(1));
+          std::fill_n(to, w.out[2], T(0));
+          w.for_each_tap(row, [&](std::int64_t place, std::int64_t step, std::int64_t o, std::int64_t n) {
+            gather(x + place, from + place, step, n, best + o, open + o, to + o);
+          });
+        }
       }
     };
   });
@@ -185,20 +306,10 @@ Forward gather_from_maxima() {
 
 Forward scatter_to_maxima() {
   return over_channels(1, []<class T>(T) {
-    return [](const MaxWindows& w, std::int64_t channel, const KernelBuffers& buffers, T* best) {
-      const auto scatter = kernels::table<T>().windows.max_scatter;
-      const T* const x = static_cast<const T*>(buffers.inputs[0]) + channel * w.inputs();
-      const T* const dy = static_cast<const T*>(buffers.inputs[1]) + channel * w.outputs();
-      T* const to = static_cast<T*>(buffers.output) + channel * w.inputs();
-      T* const rest = best + w.out[2];
-      std::fill_n(to, w.inputs(), T(0));
-      for (std::int64_t row = 0; row < w.rows(); ++row) {
-        w.greatest(x, row, best);
-        std::copy_n(dy + row * w.out[2], w.out[2], rest);
-        w.for_each_tap(row, [&](std::int64_t place, std::int64_t step, std::int64_t o, std::int64_t n) {
-          scatter(x + place, step, n, best + o, rest + o, to + place);
-        });
-      }
+    return [](const MaxWindows& w, Range channels, const KernelBuffers& buffers, T* best) {
+      w.scatter(static_cast<const T*>(buffers.inputs[0]) + channels.begin * w.inputs(),
+                static_cast<const T*>(buffers.inputs[1]) + channels.begin * w.outputs(),
+                static_cast<T*>(buffers.output) + channels.begin * w.inputs(), channels.size(), best);
     };
   });
 }

@@ -13,13 +13,15 @@ namespace {
 template <class T>
 constexpr std::int64_t element = static_cast<std::int64_t>(sizeof(T));
 template <class T>
+constexpr std::int64_t segment = 32 / sizeof(T);
+template <class T>
 constexpr std::int64_t lanes_of = kernels::WindowTable<T>::lanes;
 
 }  // namespace
 
 // All that decides about bits follows from the sizes alone: the ways, the parts, the images at once and the strips.
 template <class T>
-WeightGradient<T>::WeightGradient(const Geometry& geometry) : g_(geometry), windows_(geometry, 0, 0) {
+WeightGradient<T>::WeightGradient(const Geometry& geometry) : g_(geometry), windows_(geometry, 0, 0, segment<T>) {
   const std::int64_t taps = g_.taps();
   // With one vector of features loads would be what is scarce, so there lanes are as good.
   if (g_.channels * taps >= 36 && g_.features >= 2 * lanes_of<T>) {
@@ -34,7 +36,8 @@ WeightGradient<T>::WeightGradient(const Geometry& geometry) : g_(geometry), wind
   const auto bytes = [&] {
     const std::int64_t rows = strips_.rows.largest();
     const std::int64_t columns = strips_.columns.largest();
-    return (channel_blocks_.largest() * Windows(g_, rows, columns).size() + rows * columns * (places_ > 0 ? wide : 0)) *
+    return (channel_blocks_.largest() * Windows(g_, rows, columns, segment<T>).size() +
+            rows * columns * (places_ > 0 ? wide : 0)) *
            element<T>;
   };
   // Lanes are put away once for so many pixels, whose dy for a tile of features is in the first-level cache.
@@ -45,7 +48,9 @@ WeightGradient<T>::WeightGradient(const Geometry& geometry) : g_(geometry), wind
   while (too_many() && strips_.rows.largest() > 1) strips_.rows = pieces_of(g_.rows().out, 2 * strips_.rows.pieces);
   while (bytes() > copied_bytes && strips_.columns.largest() > 512)
     strips_.columns = pieces_of(g_.columns().out, 2 * strips_.columns.pieces);
-  windows_ = Windows(g_, strips_.rows.largest(), strips_.columns.largest());
+  windows_ = Windows(g_, strips_.rows.largest(), strips_.columns.largest(), segment<T>);
+  if (windows_.in_segments())
+    starts_ = segments_of(strips_.rows.largest(), g_.columns().out, windows_.line(), segment<T>);
   const std::int64_t in_strip = std::max<std::int64_t>(1, strips_.rows.largest() * strips_.columns.largest());
   images_ = std::clamp<std::int64_t>(std::min(pixels / in_strip, copied_bytes / std::max<std::int64_t>(1, bytes())), 1,
                                      std::max<std::int64_t>(1, parts_.largest()));
@@ -82,7 +87,7 @@ void WeightGradient<T>::choose_blocks() {
   } else {
     const std::int64_t least = std::max<std::int64_t>(1, 128 / taps);  // else transposing dy costs too much
     const std::int64_t fits = std::max<std::int64_t>(
-        least, copied_bytes / 2 / (Windows(g_, g_.rows().out, g_.columns().out).size() * element<T>));
+        least, copied_bytes / 2 / (Windows(g_, g_.rows().out, g_.columns().out, segment<T>).size() * element<T>));
     const std::int64_t wanted = std::max<std::int64_t>(1, 32 / std::max<std::int64_t>(1, most * others));
     channels = std::min(fits, std::max(least, (g_.channels + wanted - 1) / wanted));
   }
@@ -159,12 +164,11 @@ void WeightGradient<T>::run_part(std::int64_t part, const T* x, const T* dy, T* 
       const Range rows = range_of(strips_.rows, strip.next(strips_.rows.pieces));
       const std::int64_t plane = strip.next(g_.planes().out);
       const T* const of_strip = of_image + (plane * g_.rows().out + rows.begin) * g_.columns().out + columns.begin;
-      const std::int64_t pixels = rows.size() * columns.size();
+      const Pixels pixels{rows.size(), columns.size()};
       for (std::int64_t i = 0; i < now; ++i) {
         T* const windows = scratch.windows + i * windows_of_image;
-        for (std::int64_t c = 0; c < channels.size(); ++c)
-          windows_.fill(x + (((image + i) * g_.groups + group) * g_.channels + channels.begin + c) * g_.inputs(), plane,
-                        rows, columns, windows + c * windows_.size());
+        windows_.fill(x + (((image + i) * g_.groups + group) * g_.channels + channels.begin) * g_.inputs(),
+                      channels.size(), plane, rows, columns, windows);
         add_places(of_strip + i * g_.groups * g_.features * g_.outputs(), channels, by_places(features), pixels,
                    windows, scratch);
       }
@@ -182,12 +186,13 @@ bool packs() { return kernels::tables().name != std::string_view("baseline"); }
 }  // namespace
 
 template <class T>
-void WeightGradient<T>::add_places(const T* dy, Range channels, Range features, std::int64_t columns, const T* windows,
+void WeightGradient<T>::add_places(const T* dy, Range channels, Range features, Pixels pixels, const T* windows,
                                    const Scratch& scratch) const {
   if (features.size() == 0) return;
   const auto& table = kernels::table<T>().windows;
   const T* const from = dy + features.begin * g_.outputs();
   const std::int64_t wide = width(features);
+  const std::int64_t columns = pixels.rows * pixels.columns;
   if (packs()) {
     products::pack_transposed(from, g_.outputs(), columns, features.size(), wide, scratch.places);
   } else {
@@ -199,7 +204,9 @@ void WeightGradient<T>::add_places(const T* dy, Range channels, Range features, 
   kernels::SumsOfPlaces<T> call{};
   call.a = windows;
   call.b_row = wide;
-  call.terms = columns;
+  call.lines = starts_.empty() ? 1 : pixels.rows;
+  call.terms = starts_.empty() ? columns : pixels.columns;
+  call.a_line = windows_.line();
   call.c_row = wide;
   for (std::int64_t k = 0; k < wide;) {
     const std::int64_t vectors = std::min<std::int64_t>(table.place_vectors, (wide - k) / table.vector);
@@ -215,8 +222,8 @@ void WeightGradient<T>::add_places(const T* dy, Range channels, Range features, 
 }
 
 template <class T>
-void WeightGradient<T>::add_lanes(const T* dy, Range channels, Range features, std::int64_t images,
-                                  std::int64_t columns, const Scratch& scratch) const {
+void WeightGradient<T>::add_lanes(const T* dy, Range channels, Range features, std::int64_t images, Pixels pixels,
+                                  const Scratch& scratch) const {
   if (features.size() == 0) return;
   const auto& table = kernels::table<T>().windows;
   const std::int64_t taps = channels.size() * g_.taps();
@@ -226,8 +233,9 @@ void WeightGradient<T>::add_lanes(const T* dy, Range channels, Range features, s
   call.a_image = g_.groups * g_.features * g_.outputs();
   call.b = scratch.windows;
   call.b_image = channels.size() * windows_.size();
+  if (!starts_.empty()) call.b_segments = {starts_.data(), g_.columns().out % (2 * segment<T>) == 0};
   call.images = images;
-  call.columns = columns;
+  call.columns = pixels.rows * pixels.columns;
   call.sums_row = taps;
   for (std::int64_t tile = 0; tile < tiles.pieces; ++tile) {
     const Range rows = range_of(tiles, tile);

@@ -39,9 +39,13 @@ class WeightGradient {
   }
   [[nodiscard]] std::int64_t width(Range features) const;  // whole lanes of features
   void run_part(std::int64_t part, const T* x, const T* dy, T* dw, const Scratch& scratch) const;
-  void add_places(const T* dy, Range channels, Range features, std::int64_t columns, const T* windows,
+  struct Pixels {  // of a strip
+    std::int64_t rows;
+    std::int64_t columns;
+  };
+  void add_places(const T* dy, Range channels, Range features, Pixels pixels, const T* windows,
                   const Scratch& scratch) const;
-  void add_lanes(const T* dy, Range channels, Range features, std::int64_t images, std::int64_t columns,
+  void add_lanes(const T* dy, Range channels, Range features, std::int64_t images, Pixels pixels,
                  const Scratch& scratch) const;
   void put(Range channels, Range features, const Scratch& scratch, T* dw) const;
   [[nodiscard]] std::int64_t size() const { return g_.groups * g_.features * g_.channels * g_.taps(); }
@@ -55,6 +59,7 @@ class WeightGradient {
   Strips strips_;
   Windows windows_;
   std::vector<std::int64_t> offsets_;
+  std::vector<std::int64_t> starts_;  // of the segments of a strip, where there are some
   // Elements of scratch memory.
   std::int64_t windows_size_ = 0;
   std::int64_t places_size_ = 0;

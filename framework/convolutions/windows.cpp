@@ -6,84 +6,105 @@
 
 namespace chainrule::convolutions {
 
-RowPhases::RowPhases(const Axis& rows) : axis_(rows), phases_(static_cast<std::size_t>(rows.stride), -1) {
-  for (std::int64_t r = 0; r < rows.taps; ++r) {
-    std::int64_t& phase = phases_[static_cast<std::size_t>(remainder(r))];
-    if (phase >= 0) continue;
-    phase = count();
-    remainders_.push_back(remainder(r));
+Phases::Phases(const Axis& axis) : axis_(axis), phases_(static_cast<std::size_t>(axis.stride), -1) {
+  for (std::int64_t tap = 0; tap < axis.taps; ++tap) {
+    std::int64_t& phase = phases_[static_cast<std::size_t>(remainder(tap))];
+    if (phase < 0) {
+      phase = count();
+      remainders_.push_back(remainder(tap));
+      least_.push_back(lag(tap));
+      greatest_.push_back(0);
+    }
+    greatest_[static_cast<std::size_t>(phase)] = lag(tap);
   }
 }
 
 // ---- windows
 
-Windows::Windows(const Geometry& geometry, std::int64_t rows, std::int64_t columns)
+Windows::Windows(const Geometry& geometry, std::int64_t rows, std::int64_t columns, std::int64_t segment)
     : geometry_(geometry),
       row_phases_(geometry.rows()),
-      columns_(columns),
-      phases_(static_cast<std::size_t>(row_phases_.count()), Phase{0, -1, -1}) {
-  for (std::int64_t r = 0; r < geometry.rows().taps; ++r) {
-    Phase& phase = phases_[static_cast<std::size_t>(row_phases_.of_tap(r))];
-    if (phase.least < 0) phase.least = row_phases_.lag(r);
-    phase.greatest = row_phases_.lag(r);
+      column_phases_(geometry.columns()),
+      in_segments_(geometry.columns().taps > 1 && columns == geometry.columns().out && columns % segment == 0) {
+  const Axis& across = geometry.columns();
+  if (in_segments_) {
+    for (std::int64_t phase = 0; phase < column_phases_.count(); ++phase) {
+      const std::int64_t least = column_phases_.least(phase);
+      copies_.push_back(
+          {least * across.stride + column_phases_.remainder_of(phase), column_phases_.greatest(phase) - least});
+    }
+  } else {
+    for (std::int64_t s = 0; s < across.taps; ++s) copies_.push_back({s * across.dilation, 0});
   }
+  for (const Copy& copy : copies_) line_ = std::max(line_, columns + copy.more);
   std::int64_t all = 0;
-  for (Phase& phase : phases_) {
-    phase.begin = all;
-    all += rows + phase.greatest - phase.least;
+  for (std::int64_t phase = 0; phase < row_phases_.count(); ++phase) {
+    begin_.push_back(all);
+    all += rows + row_phases_.greatest(phase) - row_phases_.least(phase);
   }
-  copy_ = all * columns;
-  plane_ = geometry.columns().taps * copy_;
+  copy_ = all * line_;
+  plane_ = copies() * copy_;
 }
 
 std::int64_t Windows::offset(std::int64_t t, std::int64_t r, std::int64_t s) const {
-  const Phase& phase = phases_[static_cast<std::size_t>(row_phases_.of_tap(r))];
-  return t * plane_ + s * copy_ + (phase.begin + row_phases_.lag(r) - phase.least) * columns_;
+  const std::int64_t phase = row_phases_.of_tap(r);
+  const std::int64_t row = begin_[static_cast<std::size_t>(phase)] + row_phases_.lag(r) - row_phases_.least(phase);
+  const std::int64_t column = in_segments_ ? column_phases_.lag(s) - column_phases_.least(copy_of(s)) : 0;
+  return t * plane_ + copy_of(s) * copy_ + row * line_ + column;
 }
 
 template <class T>
-void Windows::fill(const T* channel, std::int64_t plane, Range rows, Range columns, T* to) const {
+void Windows::fill(const T* x, std::int64_t channels, std::int64_t plane, Range rows, Range columns, T* to) const {
   const auto& [planes, down, across] = geometry_.axes;
   const auto spread = kernels::table<T>().windows.spread;
   kernels::SpreadRows<T> call{};
   call.step = across.stride;
-  call.to_row = columns_;
-  call.columns = columns.size();
+  call.to_row = line_;
   call.from_row = down.stride * across.in;
   for (std::int64_t t = 0; t < planes.taps; ++t) {
     const std::int64_t in_plane = plane * planes.stride + t * planes.dilation - planes.before;
     const bool has_plane = in_plane >= 0 && in_plane < planes.in;
-    for (std::int64_t s = 0; s < across.taps; ++s) {
-      const Range inside = across.outputs_inside(s, {0, across.in});
-      call.begin = std::clamp(inside.begin, columns.begin, columns.end) - columns.begin;
-      call.end = std::max(call.begin, std::clamp(inside.end, columns.begin, columns.end) - columns.begin);
-      const std::int64_t column = (columns.begin + call.begin) * across.stride + s * across.dilation - across.before;
-      for (std::size_t i = 0; i < phases_.size(); ++i) {
-        const Phase& phase = phases_[i];
+    for (std::int64_t copy = 0; copy < copies(); ++copy) {
+      const auto [shift, more] = copies_[static_cast<std::size_t>(copy)];
+      // Columns of inputs (columns.begin + m) stride + shift - before, for m of [0, call.columns).
+      call.columns = columns.size() + more;
+      const std::int64_t column = columns.begin * across.stride + shift - across.before;
+      call.begin = std::clamp<std::int64_t>(ceil_quotient(-column, across.stride), 0, call.columns);
+      call.end = std::clamp<std::int64_t>(ceil_quotient(across.in - column, across.stride), call.begin, call.columns);
+      for (std::int64_t phase = 0; phase < row_phases_.count(); ++phase) {
         // Rows of inputs (rows.begin + least + m) stride + remainder - before, for m of [0, all).
-        const std::int64_t all = rows.size() + phase.greatest - phase.least;
-        const std::int64_t remainder = row_phases_.remainder_of(static_cast<std::int64_t>(i));
-        const std::int64_t first = (rows.begin + phase.least) * down.stride + remainder - down.before;
+        const std::int64_t all = rows.size() + row_phases_.greatest(phase) - row_phases_.least(phase);
+        const std::int64_t first =
+            (rows.begin + row_phases_.least(phase)) * down.stride + row_phases_.remainder_of(phase) - down.before;
         const std::int64_t begin =
             has_plane ? std::clamp<std::int64_t>(ceil_quotient(-first, down.stride), 0, all) : all;
         const std::int64_t end =
             has_plane ? std::clamp<std::int64_t>(ceil_quotient(down.in - first, down.stride), begin, all) : all;
-        T* const at = to + t * plane_ + s * copy_ + phase.begin * columns_;
-        std::fill_n(at, begin * columns_, T(0));
-        std::fill_n(at + end * columns_, (all - end) * columns_, T(0));
-        if (begin == end) continue;
+        T* at = to + t * plane_ + copy * copy_ + begin_[static_cast<std::size_t>(phase)] * line_;
         call.rows = end - begin;
-        call.to = at + begin * columns_;
         // Where no column is inside, nothing is read.
-        call.from = channel + (in_plane * down.in + first + begin * down.stride) * across.in +
-                    (call.begin < call.end ? column : 0);
-        spread(call);
+        call.from = x + (in_plane * down.in + first + begin * down.stride) * across.in +
+                    (call.begin < call.end ? column + call.begin * across.stride : 0);
+        for (std::int64_t c = 0; c < channels; ++c, at += size(), call.from += geometry_.inputs()) {
+          if (begin > 0) std::fill_n(at, begin * line_, T(0));
+          if (end < all) std::fill_n(at + end * line_, (all - end) * line_, T(0));
+          call.to = at + begin * line_;
+          if (call.rows > 0) spread(call);
+        }
       }
     }
   }
 }
-template void Windows::fill(const float*, std::int64_t, Range, Range, float*) const;
-template void Windows::fill(const double*, std::int64_t, Range, Range, double*) const;
+template void Windows::fill(const float*, std::int64_t, std::int64_t, Range, Range, float*) const;
+template void Windows::fill(const double*, std::int64_t, std::int64_t, Range, Range, double*) const;
+
+std::vector<std::int64_t> segments_of(std::int64_t rows, std::int64_t columns, std::int64_t line,
+                                      std::int64_t segment) {
+  std::vector<std::int64_t> starts;
+  for (std::int64_t row = 0; row < rows; ++row)
+    for (std::int64_t column = 0; column < columns; column += segment) starts.push_back(row * line + column);
+  return starts;
+}
 
 // ---- their transpose
 

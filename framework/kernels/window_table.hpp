@@ -5,6 +5,12 @@
 
 namespace chainrule::kernels {
 
+// Where elements [k * n, (k + 1) * n), with n of them in 32 bytes, of a row lie that is not one run: at starts[k].
+struct Segments {
+  const std::int64_t* starts = nullptr;  // null: one run, element k at k
+  bool in_pairs = false;                 // whether segments 2k and 2k + 1 are one run
+};
+
 // c[i, q] = sum over p of a[p, i] b[p, q], or that added to what c holds, for a few rows i and any number of columns q.
 // Each sum is one chain of fused multiply-adds, s = fma(a, b, s) from s = 0 in order of p, so its bits depend neither
 // on the rows and columns of a call nor, where the processor has that instruction, on the width of vectors.
@@ -13,6 +19,7 @@ struct SumsOfProducts {
   const T* a;                     // [terms][rows]
   const T* b;                     // row p begins at b + b_offsets[p]
   const std::int64_t* b_offsets;  // in elements
+  Segments b_segments;            // where there are some, columns are whole ones
   std::int64_t terms;
   T* c;  // row i begins at c + c_offsets[i]
   const std::int64_t* c_offsets;
@@ -30,21 +37,24 @@ struct LanesOfProducts {
   const T* b;  // row j at b + image * b_image + b_offsets[j]
   const std::int64_t* b_offsets;
   std::int64_t b_image;
+  Segments b_segments;  // as above
   std::int64_t images;
   std::int64_t columns;
   T* sums;  // of (i, j) at sums + (i * sums_row + j) * lanes
   std::int64_t sums_row;
 };
 
-// c[i, k] += the sum over p of a[i, p] b[p, k], for a few rows i and vectors of k. Each sum is one chain of fused
-// multiply-adds in order of p, and is then added.
+// c[i, k] += the sum over p = (o, q) of a[i, o, q] b[p, k], for a few rows i and vectors of k. Each sum is one chain of
+// fused multiply-adds in order of p, and is then added.
 template <class T>
 struct SumsOfPlaces {
   const T* a;
-  const std::int64_t* a_offsets;  // row i begins at a + a_offsets[i], and p goes on by 1
+  const std::int64_t* a_offsets;  // row i begins at a + a_offsets[i]; q goes on by 1 and o by a_line
+  std::int64_t a_line;
   const T* b;
   std::int64_t b_row;  // in elements, from one p to the next
-  std::int64_t terms;
+  std::int64_t lines;  // o
+  std::int64_t terms;  // q
   T* c;
   std::int64_t c_row;
 };
@@ -83,6 +93,39 @@ struct CollectedRows {
   std::int64_t end;
 };
 
+// A tap of the windows of a row of outputs: output i, of [begin, end), has x[offset + i * step] in its window.
+struct WindowTap {
+  std::int64_t offset;
+  std::int64_t begin;
+  std::int64_t end;
+};
+
+// Maxima over windows, for rows of outputs whose windows have the same taps.
+template <class T>
+struct MaximaOfRows {
+  const T* x;
+  std::int64_t x_row;  // in elements, from the windows of one row of outputs to those of the next
+  const WindowTap* taps;
+  int count;  // of taps, at most most_window_taps
+  std::int64_t step;
+  std::int64_t rows;
+  std::int64_t columns;
+  // Taps 2t and 2t + 1 are neighbours that all outputs have, with a step of 2.
+  bool in_pairs;
+  T* y;  // row after row
+};
+
+// dx, laid out as x, += dy where x's window has its first greatest element, or NaN, in order of outputs' rows and taps.
+template <class T>
+struct ScatterToMaxima {
+  MaximaOfRows<T> windows;  // y is not used
+  const T* dy;
+  T* dx;
+  // No element is in two windows, and these are in pairs: then the elements of dx that are in windows are written,
+  // whatever is there.
+  bool writes;
+};
+
 template <class T>
 struct WindowTable {
   static constexpr int most_rows = 13;
@@ -90,6 +133,7 @@ struct WindowTable {
   static constexpr int most_lane_columns = 3;
   static constexpr int most_place_rows = 8;
   static constexpr int most_place_vectors = 3;
+  static constexpr int most_window_taps = 64;
   static constexpr std::int64_t lanes = 64 / sizeof(T);
   // By number of rows, up to `rows`, and how many columns are computed at once.
   int rows;
@@ -107,6 +151,9 @@ struct WindowTable {
   void (*collect)(const CollectedRows<T>& call);
   // to[i * step] += from[i] for i < n
   void (*add)(const T* from, std::int64_t n, T* to, std::int64_t step);
+  void (*maxima)(const MaximaOfRows<T>& call);
+  void (*scatter_to_maxima)(const ScatterToMaxima<T>& call);
+  bool can_write;  // whether that may be asked for ScatterToMaxima::writes
   // Of maxima over windows, one tap of n outputs: x[i * step] is an element of output i's window.
   //   best[i] = that, where it is greater or NaN
   void (*max)(const T* x, std::int64_t step, std::int64_t n, T* best);
