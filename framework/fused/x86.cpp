@@ -1,4 +1,5 @@
-// The code is a loop over whole vectors and, behind it, the same once more with masks for the elements that are left.
+// The code is a loop over whole vectors and, behind it, the same once more with masks for the elements that are left
+// (and where it divides a third time, for few elements).
 //
 // AVX-512 has registers of their own for masks, loads and stores that are masked by them, and operands in memory that
 // are broadcast. With AVX2 masks are vectors like all others, the last one masks the elements that are left, and
@@ -125,8 +126,28 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
       neg(rsi);
       vmovups(rest_mask_, ptr[limit_ + rsi * (single_ ? 4 : 8) + 32]);
     }
+    if (divides()) {
+      Xbyak::Label wide;
+      cmp(rsi, static_cast<std::uint32_t>(lanes() / 4));
+      ja(wide, T_NEAR);
+      narrow_ = true;
+      body(true);
+      narrow_ = false;
+      jmp(end, T_NEAR);
+      L(wide);
+    }
     body(true);
     L(end);
+  }
+
+  // Whether few elements are worth code of their own, for vectors of 128 bits: a quotient takes such a quarter of the
+  // time.
+  [[nodiscard]] bool divides() const {
+    if (!avx512_) return false;
+    for (std::size_t i = 0; i < instructions_.size(); ++i)
+      if (uses_.needed[i] && (instructions_[i].op == VectorOp::div || instructions_[i].op == VectorOp::sqrt))
+        return true;
+    return false;
   }
 
   void constants() {
@@ -206,7 +227,9 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
   }
 
   // The vector register of that number.
-  [[nodiscard]] Xmm vec(int r) const { return {avx512_ ? Xbyak::Operand::ZMM : Xbyak::Operand::YMM, r}; }
+  [[nodiscard]] Xmm vec(int r) const {
+    return {narrow_ ? Xbyak::Operand::XMM : avx512_ ? Xbyak::Operand::ZMM : Xbyak::Operand::YMM, r};
+  }
 
   [[nodiscard]] std::size_t offset_of_slot(int slot) const {
     return static_cast<std::size_t>(slot) * static_cast<std::size_t>(vector_bytes_);
@@ -682,6 +705,7 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
   std::vector<LibmCall> calls_;
 
   bool masked_ = false;
+  bool narrow_ = false;  // vectors of 128 bits
   std::uint32_t now_ = 0;
 };
 
