@@ -56,6 +56,7 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
   void finish() {
     ready(Xbyak::CodeArray::PROTECT_RE);
     run_ = getCode<GeneratedRun>();
+    run_rows_ = reinterpret_cast<GeneratedRunRows>(getCode() + at_rows_);
     bytes_ = getSize();
   }
 
@@ -69,19 +70,33 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
 
   void generate() {
     choose_pointers();
+    mov(edx, 1);
+    xor_(ecx, ecx);
+    at_rows_ = getSize();
     for (const Reg64& r : saved_) push(r);
     push(rbp);
     mov(rbp, rsp);
+    shl(rcx, 3);
+    for (const Reg64& r : {rsi, rdx, rcx}) push(r);
+    const Xbyak::Address elements = qword[rbp - 8];
+    const Xbyak::Address rows = qword[rbp - 16];
+    const Xbyak::Address to_next_row = qword[rbp - 24];
     // Known only at the end: how many values were saved.
     sub(rsp, 0x7FFFFFF0);
     const std::size_t at_frame_size = getSize() - 4;
     and_(rsp, static_cast<std::uint32_t>(-vector_bytes_));
+    Xbyak::Label next_row;
+    L(next_row);
     for (const auto& [slot, r] : pointers_) mov(r, qword[rdi + std::size_t{8} * slot]);
     for (const auto& [value, r] : kept_) read(r, value);
 
     whole_vectors();
     elements_left();
 
+    mov(rsi, elements);
+    add(rdi, to_next_row);
+    sub(rows, 1);
+    jnz(next_row, T_NEAR);
     mov(rsp, rbp);
     pop(rbp);
     for (std::size_t i = saved_.size(); i-- > 0;) pop(saved_[i]);
@@ -703,6 +718,7 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
   Xbyak::Label ones_;
 
   std::vector<LibmCall> calls_;
+  std::size_t at_rows_ = 0;  // where the code for several rows begins
 
   bool masked_ = false;
   bool narrow_ = false;  // vectors of 128 bits
