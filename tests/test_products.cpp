@@ -23,6 +23,7 @@
 #include <chainrule/chainrule.hpp>
 #include <chainrule/framework/core/thread_pool.hpp>
 #include <chainrule/framework/products/scheme.hpp>
+#include <chainrule/framework/products/tiny.hpp>
 
 #include "catch.hpp"
 #include "support.hpp"
@@ -182,6 +183,7 @@ TEMPLATE_TEST_CASE("products of every size up to 40, to the bit and no further",
   Guarded for_b(most * most * sizeof(T));
   Guarded for_c(most * most * sizeof(T));
   std::int64_t wrong = 0;
+  std::int64_t tiny = 0;
   for (const X86 set : sets())
     for (std::int64_t m = 1; m <= most; ++m)
       for (std::int64_t n = 1; n <= most; ++n)
@@ -198,16 +200,60 @@ TEMPLATE_TEST_CASE("products of every size up to 40, to the bit and no further",
             for (std::int64_t t = 0; t < k; ++t)
               for (std::int64_t j = 0; j < n; ++j)
                 b[at(t, j, p.ldb, p.transpose_b)] = right[static_cast<std::size_t>(t * most + j)];
+            const auto count_wrong = [&] {
+              for (std::int64_t i = 0; i < m; ++i)
+                wrong += std::memcmp(c + i * n, &chain(k, i, 0), static_cast<std::size_t>(n) * sizeof(T)) != 0 ? 1 : 0;
+            };
             const Scheme scheme(p, dtype_t<T>, set);
             std::vector<char> workspace(scheme.workspace());
             scheme.run(a, b, c, workspace.data());
-            for (std::int64_t i = 0; i < m; ++i)
-              wrong += std::memcmp(c + i * n, &chain(k, i, 0), static_cast<std::size_t>(n) * sizeof(T)) != 0 ? 1 : 0;
+            count_wrong();
+            // (A third of them: code is made for each.)
+            if (Tiny::serves(p, dtype_t<T>, set) && (m + 2 * n + k) % 3 == 0) {
+              std::memset(c, 0x7F, static_cast<std::size_t>(m * n) * sizeof(T));
+              Tiny(p, dtype_t<T>, set).run(a, b, c, nullptr);
+              count_wrong();
+              ++tiny;
+            }
             if (wrong > 0)
               FAIL(m << " x " << n << " x " << k << ", transposes " << transposes
                      << (set == X86::avx2 ? ", AVX2" : ", AVX-512"));
           }
   CHECK(wrong == 0);
+  CHECK((tiny > 1000 || sets().empty()));
+}
+
+TEMPLATE_TEST_CASE("tiny products leave what is between the rows of C alone, and take strided operands", "", float,
+                   double) {
+  using T = TestType;
+  for (const X86 set : sets())
+    for (const Sizes3 sizes :
+         {Sizes3{5, 64, 2}, {1, 1, 1}, {2, 37, 5}, {9, 3, 7}, {40, 5, 1}, {1, 9, 50}, {13, 16, 3}})
+      for (const bool transposed : {false, true}) {
+        const Product p = product(sizes, transposed, false, 3);
+        REQUIRE(Tiny::serves(p, dtype_t<T>, set));
+        const auto a = random_numbers<T>(transposed ? size(p.k, p.m, p.lda) : size(p.m, p.k, p.lda), 1);
+        const auto b = random_numbers<T>(size(p.k, p.n, p.ldb), 2);
+        auto c = random_numbers<T>(size(p.m, p.n, p.ldc), 3);
+        auto right = c;
+        for (std::int64_t i = 0; i < p.m; ++i)
+          for (std::int64_t j = 0; j < p.n; ++j)
+            right[static_cast<std::size_t>(i * p.ldc + j)] = by_rule(p, a.data(), b.data(), i, j);
+        Tiny(p, dtype_t<T>, set).run(a.data(), b.data(), c.data(), nullptr);
+        CHECK(c == right);
+      }
+  Product p = product({5, 64, 2}, false, false);
+  for (const X86 set : sets()) {
+    CHECK(Tiny::serves(p, dtype_t<T>, set));
+    p.adds = true;
+    CHECK_FALSE(Tiny::serves(p, dtype_t<T>, set));
+    p.adds = false;
+    p.alpha = 2;
+    CHECK_FALSE(Tiny::serves(p, dtype_t<T>, set));
+    p.alpha = 1;
+    CHECK_FALSE(Tiny::serves(product({5, 64, 2}, false, true), dtype_t<T>, set));
+    CHECK_FALSE(Tiny::serves(product({64, 64, 64}, false, false), dtype_t<T>, set));
+  }
 }
 
 TEMPLATE_TEST_CASE("products: alpha, sums into C, strides, long sums, any number of threads", "", float, double) {

@@ -75,7 +75,7 @@ class FusedStep final : public ChunkedGroup {
     for (const FlatSum& sum : flat.sums) add_sum(sum);
     const auto& operations = tape_.operations;
     if (operations.size() == 1 && operations[0].kind == Operation::Kind::code && tiles_of_row_ == 1)
-      only_code_ = operations[0].code;
+      only_code_ = tape_.codes[operations[0].index]->run_rows();
     if (parallel_) reserve_scratch(scratch_bytes());
   }
 
@@ -144,8 +144,7 @@ class FusedStep final : public ChunkedGroup {
   void run_kept(const StepBuffers& buffers) const {
     auto** at = reinterpret_cast<char**>(buffers.table);
     if (only_code_) {
-      for (std::int64_t row = 0; row < rows_; ++row, at += tape_.slots) only_code_(at, static_cast<std::size_t>(row_));
-      return;
+      return only_code_(at, static_cast<std::size_t>(row_), static_cast<std::size_t>(rows_), tape_.slots);
     }
     char* scratch = static_cast<char*>(buffers.workspace);
     const Sums sums{scratch + tape_.slots * sizeof(char*) + tape_.registers * register_bytes_,
@@ -271,6 +270,7 @@ class FusedStep final : public ChunkedGroup {
     if (line_sums_ && !by_row_) tile_ = tile_ / columns_ * columns_;
     tile_ = std::min(tile_, row_);
     tiles_of_row_ = (row_ + tile_ - 1) / tile_;
+    lines_of_tile_ = by_row_ ? 1 : tile_ / columns_;
     // Whole cache lines; behind the registers one for the sums of a tile's columns.
     register_bytes_ = (static_cast<std::size_t>(tile_) * element_ + 63) / 64 * 64;
   }
@@ -445,7 +445,9 @@ class FusedStep final : public ChunkedGroup {
     T* out = static_cast<T*>(buffers.outputs[sum.output]);
     T* partials = reinterpret_cast<T*>(sums.partials + sum.partials);
     const auto columns = static_cast<std::size_t>(columns_);
-    const std::size_t lines = by_row_ ? 1 : place.n / columns;
+    // Divisions take as long as a small group.
+    const bool whole = by_row_ || static_cast<std::int64_t>(place.n) == tile_;
+    const std::size_t lines = whole ? static_cast<std::size_t>(lines_of_tile_) : place.n / columns;
     switch (sum.over) {
       case SumOver::all: (sum.direct ? out : partials + place.tile)[0] = table.sum(x, place.n); return;
       case SumOver::rows:
@@ -453,7 +455,7 @@ class FusedStep final : public ChunkedGroup {
           (sum.direct ? out + place.row : partials + place.tile)[0] = table.sum(x, place.n);
           return;
         }
-        out += (place.row * row_ + place.begin) / columns_;
+        out += place.tile * lines_of_tile_;
         table.sum_lines(x, lines, columns, out);
         return;
       case SumOver::columns: {
@@ -516,7 +518,8 @@ class FusedStep final : public ChunkedGroup {
   std::vector<char> numbers_;
   Tape tape_;
   std::vector<Sum> sums_;
-  GeneratedRun only_code_ = nullptr;  // all that there is to do for a row
+  GeneratedRunRows only_code_ = nullptr;  // all that there is to do for a row
+  std::int64_t lines_of_tile_ = 0;        // where tiles hold whole lines, for sums along them
 };
 
 }  // namespace

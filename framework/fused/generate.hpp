@@ -10,15 +10,19 @@ namespace chainrule::detail {
 
 // Runs the code for elements [0, n) of the tiles whose addresses are in the table of slots.
 using GeneratedRun = void (*)(char* const* slots, std::size_t n);
+// The same for tables of slots that are so many pointers apart, one for each of `rows` > 0.
+using GeneratedRunRows = void (*)(char* const* slots, std::size_t n, std::size_t rows, std::size_t apart);
 
 class GeneratedCode {
  public:
   virtual ~GeneratedCode() = default;
   [[nodiscard]] GeneratedRun run() const { return run_; }
+  [[nodiscard]] GeneratedRunRows run_rows() const { return run_rows_; }
   [[nodiscard]] std::size_t bytes() const { return bytes_; }
 
  protected:
   GeneratedRun run_ = nullptr;
+  GeneratedRunRows run_rows_ = nullptr;
   std::size_t bytes_ = 0;
 };
 

@@ -1,4 +1,5 @@
-// The code is a loop over whole vectors and, behind it, the same once more with masks for the elements that are left.
+// The code is a loop over whole vectors and, behind it, the same once more with masks for the elements that are left
+// (and where it divides a third time, for few elements).
 //
 // AVX-512 has registers of their own for masks, loads and stores that are masked by them, and operands in memory that
 // are broadcast. With AVX2 masks are vectors like all others, the last one masks the elements that are left, and
@@ -55,6 +56,7 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
   void finish() {
     ready(Xbyak::CodeArray::PROTECT_RE);
     run_ = getCode<GeneratedRun>();
+    run_rows_ = reinterpret_cast<GeneratedRunRows>(getCode() + at_rows_);
     bytes_ = getSize();
   }
 
@@ -68,19 +70,33 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
 
   void generate() {
     choose_pointers();
+    mov(edx, 1);
+    xor_(ecx, ecx);
+    at_rows_ = getSize();
     for (const Reg64& r : saved_) push(r);
     push(rbp);
     mov(rbp, rsp);
+    shl(rcx, 3);
+    for (const Reg64& r : {rsi, rdx, rcx}) push(r);
+    const Xbyak::Address elements = qword[rbp - 8];
+    const Xbyak::Address rows = qword[rbp - 16];
+    const Xbyak::Address to_next_row = qword[rbp - 24];
     // Known only at the end: how many values were saved.
     sub(rsp, 0x7FFFFFF0);
     const std::size_t at_frame_size = getSize() - 4;
     and_(rsp, static_cast<std::uint32_t>(-vector_bytes_));
+    Xbyak::Label next_row;
+    L(next_row);
     for (const auto& [slot, r] : pointers_) mov(r, qword[rdi + std::size_t{8} * slot]);
     for (const auto& [value, r] : kept_) read(r, value);
 
     whole_vectors();
     elements_left();
 
+    mov(rsi, elements);
+    add(rdi, to_next_row);
+    sub(rows, 1);
+    jnz(next_row, T_NEAR);
     mov(rsp, rbp);
     pop(rbp);
     for (std::size_t i = saved_.size(); i-- > 0;) pop(saved_[i]);
@@ -125,8 +141,28 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
       neg(rsi);
       vmovups(rest_mask_, ptr[limit_ + rsi * (single_ ? 4 : 8) + 32]);
     }
+    if (divides()) {
+      Xbyak::Label wide;
+      cmp(rsi, static_cast<std::uint32_t>(lanes() / 4));
+      ja(wide, T_NEAR);
+      narrow_ = true;
+      body(true);
+      narrow_ = false;
+      jmp(end, T_NEAR);
+      L(wide);
+    }
     body(true);
     L(end);
+  }
+
+  // Whether few elements are worth code of their own, for vectors of 128 bits: a quotient takes such a quarter of the
+  // time.
+  [[nodiscard]] bool divides() const {
+    if (!avx512_) return false;
+    for (std::size_t i = 0; i < instructions_.size(); ++i)
+      if (uses_.needed[i] && (instructions_[i].op == VectorOp::div || instructions_[i].op == VectorOp::sqrt))
+        return true;
+    return false;
   }
 
   void constants() {
@@ -206,7 +242,9 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
   }
 
   // The vector register of that number.
-  [[nodiscard]] Xmm vec(int r) const { return {avx512_ ? Xbyak::Operand::ZMM : Xbyak::Operand::YMM, r}; }
+  [[nodiscard]] Xmm vec(int r) const {
+    return {narrow_ ? Xbyak::Operand::XMM : avx512_ ? Xbyak::Operand::ZMM : Xbyak::Operand::YMM, r};
+  }
 
   [[nodiscard]] std::size_t offset_of_slot(int slot) const {
     return static_cast<std::size_t>(slot) * static_cast<std::size_t>(vector_bytes_);
@@ -728,8 +766,10 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
   Xbyak::Label ones_;
 
   std::vector<LibmCall> calls_;
+  std::size_t at_rows_ = 0;  // where the code for several rows begins
 
   bool masked_ = false;
+  bool narrow_ = false;  // vectors of 128 bits
   std::uint32_t now_ = 0;
 };
 

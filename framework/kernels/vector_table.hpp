@@ -84,11 +84,11 @@ struct VectorTable {
   // is written past the caches.
   void (*transpose)(const T* from, std::size_t from_stride, T* to, std::size_t to_stride, std::size_t rows,
                     std::size_t columns, bool streams);
-  // out[i * n + j] = sum over p < k of a[i * lda + p] b[j * ldb + p], for i < m and j < n: in 64 / sizeof(T) chains of
-  // fused multiply-adds, of the terms whose p has the same remainder, whose second half is then added to the first, as
-  // long as there are two.
+  // out[i * ldo + j] = sum over p < k of a[i * lda + p] b[j * ldb + p], for i < m and j < n: in 64 / sizeof(T) chains
+  // of fused multiply-adds, of the terms whose p has the same remainder, whose second half is then added to the first,
+  // as long as there are two.
   void (*dots)(const T* a, std::ptrdiff_t lda, std::int64_t m, const T* b, std::ptrdiff_t ldb, std::int64_t n,
-               std::int64_t k, T* out);
+               std::int64_t k, T* out, std::ptrdiff_t ldo);
   // Elements [begin, begin + n) of a random mask: 1 where the upper 24 of an element's 32 Philox bits are below the
   // threshold, else 0. Four elements share a block (framework/core/philox.hpp), wherever the range is cut.
   void (*keep_mask)(T* out, std::uint64_t begin, std::size_t n, std::uint32_t threshold, std::uint64_t seed,

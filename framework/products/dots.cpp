@@ -14,12 +14,13 @@ constexpr std::int64_t fewest_terms = 16;
 
 template <class T>
 void run_dots(const Product& p, const T* a, const T* b, T* c) {
-  const auto sums_of = kernels::table<T>().dots;
+  static const auto sums_of = kernels::table<T>().dots;
+  if (p.k <= block_terms && p.alpha == 1 && !p.adds) return sums_of(a, p.lda, p.m, b, p.ldb, p.n, p.k, c, p.ldc);
   T sums[most_elements];
   T block[most_elements];
-  sums_of(a, p.lda, p.m, b, p.ldb, p.n, std::min(p.k, block_terms), sums);
+  sums_of(a, p.lda, p.m, b, p.ldb, p.n, std::min(p.k, block_terms), sums, p.n);
   for (std::int64_t begin = block_terms; begin < p.k; begin += block_terms) {
-    sums_of(a + begin, p.lda, p.m, b + begin, p.ldb, p.n, std::min(p.k - begin, block_terms), block);
+    sums_of(a + begin, p.lda, p.m, b + begin, p.ldb, p.n, std::min(p.k - begin, block_terms), block, p.n);
     for (std::int64_t i = 0; i < p.m * p.n; ++i) sums[i] += block[i];
   }
   const T alpha = static_cast<T>(p.alpha);

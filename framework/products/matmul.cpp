@@ -13,6 +13,7 @@
 #include <chainrule/framework/products/blas.hpp>
 #include <chainrule/framework/products/dots.hpp>
 #include <chainrule/framework/products/scheme.hpp>
+#include <chainrule/framework/products/tiny.hpp>
 
 namespace chainrule::products {
 
@@ -52,10 +53,16 @@ KernelRun with_scheme(const Product& p, DType dtype, F make) {
   if (kernels::generated_set() && Dots::serves(p)) return shared(Dots(p, dtype));
   if (const auto set = kernels::generated_set()) {
     std::optional<Scheme> scheme;
+    std::optional<Tiny> tiny;
     try {
-      scheme.emplace(p, dtype, *set);
+      if (Tiny::serves(p, dtype, *set)) {
+        tiny.emplace(p, dtype, *set);
+      } else {
+        scheme.emplace(p, dtype, *set);
+      }
     } catch (const std::runtime_error&) {  // no memory for code: the system may have begun to refuse it
     }
+    if (tiny) return shared(std::move(*tiny));
     if (scheme) return shared(std::move(*scheme));
   }
   return visit_floating(dtype, [&]<class T>(T) -> KernelRun { return shared(BlasScheme<T>(p)); });

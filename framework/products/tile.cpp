@@ -17,7 +17,7 @@
 #include <tuple>
 #include <vector>
 
-#include <xbyak/xbyak.h>
+#include <chainrule/framework/products/vectors_x86.hpp>
 #endif
 
 namespace chainrule::products {
@@ -58,21 +58,17 @@ namespace {
 
 using Xbyak::Reg64;
 using Xbyak::RegExp;
-using Xbyak::Xmm;
 
 // Below so many multiplications a term, a loop of one term would be bound by its own instructions.
 constexpr int short_term = 12;
 constexpr std::uint32_t unrolled = 4;
 constexpr std::uint32_t line = 64;
 
-class Generator final : private Xbyak::CodeGenerator {
+class Generator final : private VectorsX86 {
  public:
   explicit Generator(const TileShape& shape)
-      : Xbyak::CodeGenerator(4096, Xbyak::AutoGrow),
+      : VectorsX86(shape.set, shape.single),
         shape_(shape),
-        avx512_(shape.set == kernels::X86::avx512),
-        element_(shape.single ? 4 : 8),
-        vector_bytes_(avx512_ ? 64 : 32),
         bases_(shape.transpose_a ? 1 : (shape.rows + rows_of_base - 1) / rows_of_base) {
     generate();
     ready(Xbyak::CodeArray::PROTECT_RE);
@@ -104,18 +100,12 @@ class Generator final : private Xbyak::CodeGenerator {
   const Reg64 to_ = r8;
   const Reg64 to_stride_ = r9;
 
-  [[nodiscard]] Xmm vec(int r) const { return {avx512_ ? Xbyak::Operand::ZMM : Xbyak::Operand::YMM, r}; }
   [[nodiscard]] Xmm sum(int row, int j) const { return vec(row * shape_.vectors + j); }
   [[nodiscard]] Xmm of_b(int j) const { return vec(shape_.rows * shape_.vectors + j); }
   // A's element of a row; and later alpha, with a free one in of_b(0).
   [[nodiscard]] Xmm broadcast() const { return of_b(shape_.vectors); }
-  [[nodiscard]] Xmm mask() const { return vec(15); }
   [[nodiscard]] bool is_masked(int j) const { return shape_.masked && j == shape_.vectors - 1; }
   [[nodiscard]] bool broadcasts_from_memory() const { return avx512_ && shape_.vectors == 1; }
-
-  // Bytes.
-  [[nodiscard]] std::size_t of_vector(int j) const { return static_cast<std::size_t>(j) * vector_bytes_; }
-  [[nodiscard]] std::uint32_t of_elements(int n) const { return static_cast<std::uint32_t>(n) * element_; }
 
   // As the assembler takes numbers, negative ones too.
   static std::uint32_t immediate(int number) { return static_cast<std::uint32_t>(number); }
@@ -232,9 +222,6 @@ class Generator final : private Xbyak::CodeGenerator {
     L(none);
   }
 
-  // To clear those 128 bits clears the register. (Registers from 16 need AVX-512's own instruction.)
-  [[nodiscard]] Xmm low(const Xmm& r) const { return r.getIdx() < 16 ? Xmm(r.getIdx()) : r; }
-
   void term() {
     if (shape_.gathered > 0) {
       gather();
@@ -244,13 +231,11 @@ class Generator final : private Xbyak::CodeGenerator {
     }
     for (int i = 0; i < shape_.rows; ++i) {
       if (broadcasts_from_memory()) {
-        const Xbyak::Address from = ptr_b[element_of_a(i)];
-        shape_.single ? vfmadd231ps(sum(i, 0), of_b(0), from) : vfmadd231pd(sum(i, 0), of_b(0), from);
+        multiply_add(sum(i, 0), of_b(0), ptr_b[element_of_a(i)]);
         continue;
       }
       broadcast_to(broadcast(), ptr[element_of_a(i)]);
-      for (int j = 0; j < shape_.vectors; ++j)
-        shape_.single ? vfmadd231ps(sum(i, j), broadcast(), of_b(j)) : vfmadd231pd(sum(i, j), broadcast(), of_b(j));
+      for (int j = 0; j < shape_.vectors; ++j) multiply_add(sum(i, j), broadcast(), of_b(j));
     }
     for (int base = 0; base < bases_; ++base) {
       if (shape_.transpose_a) {
@@ -365,12 +350,11 @@ class Generator final : private Xbyak::CodeGenerator {
         for (int row = 0; row < shape_.rows; ++row) {
           const Xmm b = transposed(term);
           if (avx512_) {
-            const Xbyak::Address from = ptr_b[element_of_a(row, term)];
-            shape_.single ? vfmadd231ps(sum(row, v), b, from) : vfmadd231pd(sum(row, v), b, from);
+            multiply_add(sum(row, v), b, ptr_b[element_of_a(row, term)]);
           } else {
             const Xmm of_a = transposed(2 * group);
             broadcast_to(of_a, ptr[element_of_a(row, term)]);
-            shape_.single ? vfmadd231ps(sum(row, v), b, of_a) : vfmadd231pd(sum(row, v), b, of_a);
+            multiply_add(sum(row, v), b, of_a);
           }
         }
     }
@@ -419,7 +403,7 @@ class Generator final : private Xbyak::CodeGenerator {
 
   void clear_sums() {
     for (int i = 0; i < shape_.rows; ++i)
-      for (int j = 0; j < shape_.vectors; ++j) vxorps(low(sum(i, j)), low(sum(i, j)), low(sum(i, j)));
+      for (int j = 0; j < shape_.vectors; ++j) clear(sum(i, j));
   }
 
   // ---- addresses
@@ -513,42 +497,7 @@ class Generator final : private Xbyak::CodeGenerator {
     }
   }
 
-  // ---- instructions
-
-  void load(const Xmm& to, const Xbyak::Address& from, bool masked) {
-    if (!masked) {
-      vmovups(to, from);
-    } else if (avx512_) {
-      shape_.single ? vmovups(to | k1 | T_z, from) : vmovupd(to | k1 | T_z, from);
-    } else {
-      shape_.single ? vmaskmovps(to, mask(), from) : vmaskmovpd(to, mask(), from);
-    }
-  }
-
-  void store(const Xbyak::Address& to, const Xmm& from, bool masked) {
-    if (!masked) {
-      vmovups(to, from);
-    } else if (avx512_) {
-      shape_.single ? vmovups(to | k1, from) : vmovupd(to | k1, from);
-    } else {
-      shape_.single ? vmaskmovps(to, mask(), from) : vmaskmovpd(to, mask(), from);
-    }
-  }
-
-  void broadcast_to(const Xmm& to, const Xbyak::Address& from) {
-    if (shape_.single) {
-      vbroadcastss(to, from);
-    } else if (avx512_) {
-      vbroadcastsd(Xbyak::Zmm(to.getIdx()), from);
-    } else {
-      vbroadcastsd(Xbyak::Ymm(to.getIdx()), from);
-    }
-  }
-
   TileShape shape_;
-  bool avx512_;
-  std::uint32_t element_;
-  std::uint32_t vector_bytes_;
   int bases_;
 };
 

@@ -1,7 +1,10 @@
 // Sums of products along rows.
 #include <chainrule/framework/kernels/simd/tables.hpp>
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
+#include <type_traits>
 #include <utility>
 
 #include <chainrule/framework/kernels/simd/machine.hpp>
@@ -19,42 +22,48 @@ constexpr std::size_t chains = 64 / sizeof(T);
 template <class T>
 constexpr std::size_t vectors = chains<T> / width<T>;
 
+// Those of the elements [begin, begin + width) that are below count; the others are 0.
 template <class T>
-void load_chains(const T* p, std::size_t count, Batch<T>* to) {
-  for (std::size_t i = 0; i < vectors<T>; ++i) {
-    const std::size_t begin = i * width<T>;
-    to[i] = begin + width<T> <= count ? load(p + begin)
-            : begin < count           ? load_part(p + begin, count - begin, T(0))
-                                      : Batch<T>(T(0));
+Batch<T> load_chain(const T* p, std::size_t begin, std::size_t count) {
+  if (begin + width<T> <= count) return load(p + begin);
+  return begin < count ? load_part(p + begin, count - begin, T(0)) : Batch<T>(T(0));
+}
+
+// f of 0, 1, ... count - 1, as constants: arrays that only such numbers index are kept in registers.
+template <std::size_t count, class F>
+inline __attribute__((always_inline)) void unrolled(F f) {
+  [&]<std::size_t... i>(std::index_sequence<i...>) __attribute__((always_inline)) {
+    (f(std::integral_constant<std::size_t, i>{}), ...);
+  }
+  (std::make_index_sequence<count>{});
+}
+
+// Adds the lanes of `count` vectors: the second half of the lanes to the first, as long as there are two. Of two
+// vectors in one, as long as there are two; so `count` is a power of two, and at most that of the lanes.
+template <class T, std::size_t count>
+inline __attribute__((always_inline)) void fold_lanes(Batch<T>* held, T* out) {
+  constexpr std::size_t w = width<T>;
+  unrolled<std::bit_width(w) - 1>([&](auto level) __attribute__((always_inline)) {
+    constexpr std::size_t pairs = count >> (level + 1);
+    unrolled<pairs == 0 ? 1 : pairs>([&](auto k) __attribute__((always_inline)) {
+      const auto [low, high] = interleave<T>(held[k], held[k + pairs]);
+      held[k] = low + high;
+    });
+  });
+  if constexpr (count == w) {
+    held[0].store_unaligned(out);
+  } else {
+    T lanes[w];
+    held[0].store_unaligned(lanes);
+    unrolled<count>([&](auto s) { out[s] = lanes[s * (w / count)]; });
   }
 }
 
-inline float fold(__m128 x) {
-  x = _mm_add_ps(x, _mm_movehl_ps(x, x));
-  return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
-}
-inline double fold(__m128d x) { return _mm_cvtsd_f64(_mm_add_sd(x, _mm_unpackhi_pd(x, x))); }
-inline float fold(__m256 x) { return fold(_mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1))); }
-inline double fold(__m256d x) { return fold(_mm_add_pd(_mm256_castpd256_pd128(x), _mm256_extractf128_pd(x, 1))); }
-
-template <class T>
-T fold_chains(const Batch<T>* x) {
-#if defined(__AVX512F__)
-  if constexpr (single<T>) {
-    const __m512 all = x[0];
-    return fold(
-        _mm256_add_ps(_mm512_castps512_ps256(all), _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(all), 1))));
-  } else {
-    const __m512d all = x[0];
-    return fold(_mm256_add_pd(_mm512_castpd512_pd256(all), _mm512_extractf64x4_pd(all, 1)));
-  }
-#else
-  if constexpr (single<T>) {
-    return fold(static_cast<__m256>(x[0] + x[1]));
-  } else {
-    return fold(static_cast<__m256d>(x[0] + x[1]));
-  }
-#endif
+template <class T, std::size_t count>
+inline __attribute__((always_inline)) void fold_all(Batch<T>* held, T* out) {
+  constexpr std::size_t several = std::min(std::bit_floor(count), width<T>);
+  fold_lanes<T, several>(held, out);
+  if constexpr (count > several) fold_all<T, count - several>(held + several, out + several);
 }
 
 // Where the sum of row i of a and row j of b goes.
@@ -67,23 +76,50 @@ struct Places {
 template <std::size_t R, std::size_t C, class T>
 void dots_of(const T* a, std::ptrdiff_t lda, const T* b, std::ptrdiff_t ldb, std::size_t k, T* out, Places places) {
   constexpr std::size_t n = vectors<T>;
-  Batch<T> sums[R][C][n];
-  for (auto& row : sums)
-    for (auto& sum : row)
-      for (auto& v : sum) v = Batch<T>(T(0));
-  for (std::size_t p = 0; p < k; p += chains<T>) {
-    Batch<T> x[R][n];
+  Batch<T> sums[R * C][n];
+  unrolled<R * C>([&](auto s) { unrolled<n>([&](auto v) { sums[s][v] = Batch<T>(T(0)); }); });
+  const auto add = [&](const auto& read) __attribute__((always_inline)) {
     Batch<T> y[C][n];
-    for (std::size_t i = 0; i < R; ++i) load_chains(a + static_cast<std::ptrdiff_t>(i) * lda + p, k - p, x[i]);
-    for (std::size_t j = 0; j < C; ++j) load_chains(b + static_cast<std::ptrdiff_t>(j) * ldb + p, k - p, y[j]);
-    for (std::size_t i = 0; i < R; ++i)
-      for (std::size_t j = 0; j < C; ++j)
-        for (std::size_t v = 0; v < n; ++v) sums[i][j][v] = Vectors<T>::fma(x[i][v], y[j][v], sums[i][j][v]);
+    unrolled<C>([&](auto j) __attribute__((always_inline)) { read(b + static_cast<std::ptrdiff_t>(j) * ldb, y[j]); });
+    unrolled<R>([&](auto i) __attribute__((always_inline)) {
+      Batch<T> x[n];
+      read(a + static_cast<std::ptrdiff_t>(i) * lda, x);
+      unrolled<C>([&](auto j) __attribute__((always_inline)) {
+        unrolled<n>([&](auto v) __attribute__((always_inline)) {
+          sums[i * C + j][v] = Vectors<T>::fma(x[v], y[j][v], sums[i * C + j][v]);
+        });
+      });
+    });
+  };
+  for (; k >= chains<T>; k -= chains<T>, a += chains<T>, b += chains<T>)
+    add([](const T* p, Batch<T>* to) __attribute__((always_inline)) {
+      unrolled<n>([&](auto v) __attribute__((always_inline)) { to[v] = load(p + v * width<T>); });
+    });
+  if (k > 0)
+    add([k](const T* p, Batch<T>* to) __attribute__((always_inline)) {
+      unrolled<n>([&](auto v) __attribute__((always_inline)) { to[v] = load_chain(p, v * width<T>, k); });
+    });
+  Batch<T> folded[R * C];
+  unrolled<R * C>([&](auto s) {
+    folded[s] = sums[s][0];
+    if constexpr (n == 2) folded[s] = folded[s] + sums[s][1];
+  });
+  T results[R * C];
+  fold_all<T, R * C>(folded, results);
+  unrolled<R * C>([&](auto s) {
+    out[static_cast<std::ptrdiff_t>(s / C) * places.row + static_cast<std::ptrdiff_t>(s % C) * places.column] =
+        results[s];
+  });
+}
+
+// The last rows, of which there are fewer than `most`.
+template <std::size_t most, std::size_t C, class T>
+void dots_of_rest(const T* a, std::ptrdiff_t lda, std::int64_t rows, const T* b, std::ptrdiff_t ldb, std::size_t k,
+                  T* out, Places places) {
+  if constexpr (most > 1) {
+    if (rows == most - 1) return dots_of<most - 1, C>(a, lda, b, ldb, k, out, places);
+    dots_of_rest<most - 1, C>(a, lda, rows, b, ldb, k, out, places);
   }
-  for (std::size_t i = 0; i < R; ++i)
-    for (std::size_t j = 0; j < C; ++j)
-      out[static_cast<std::ptrdiff_t>(i) * places.row + static_cast<std::ptrdiff_t>(j) * places.column] =
-          fold_chains<T>(sums[i][j]);
 }
 
 template <std::size_t C, class T>
@@ -93,14 +129,14 @@ void dots_of_columns(const T* a, std::ptrdiff_t lda, std::int64_t m, const T* b,
   std::int64_t i = 0;
   for (; i + static_cast<std::int64_t>(rows) <= m; i += rows)
     dots_of<rows, C>(a + i * lda, lda, b, ldb, k, out + i * places.row, places);
-  for (; i < m; ++i) dots_of<1, C>(a + i * lda, lda, b, ldb, k, out + i * places.row, places);
+  dots_of_rest<rows, C>(a + i * lda, lda, m - i, b, ldb, k, out + i * places.row, places);
 }
 
 // Factors may change places: a product is the same either way.
 template <class T>
 void dots(const T* a, std::ptrdiff_t lda, std::int64_t m, const T* b, std::ptrdiff_t ldb, std::int64_t n,
-          std::int64_t k, T* out) {
-  Places places{n, 1};
+          std::int64_t k, T* out, std::ptrdiff_t ldo) {
+  Places places{ldo, 1};
   if (m < n) {
     std::swap(a, b);
     std::swap(lda, ldb);
@@ -123,7 +159,7 @@ T sum_of_chains(T* x) {
 
 template <class T>
 void dots(const T* a, std::ptrdiff_t lda, std::int64_t m, const T* b, std::ptrdiff_t ldb, std::int64_t n,
-          std::int64_t k, T* out) {
+          std::int64_t k, T* out, std::ptrdiff_t ldo) {
   for (std::int64_t i = 0; i < m; ++i)
     for (std::int64_t j = 0; j < n; ++j) {
       T sums[chains<T>] = {};
@@ -131,7 +167,7 @@ void dots(const T* a, std::ptrdiff_t lda, std::int64_t m, const T* b, std::ptrdi
         T& sum = sums[static_cast<std::size_t>(p) % chains<T>];
         sum = std::fma(a[i * lda + p], b[j * ldb + p], sum);
       }
-      *out++ = sum_of_chains(sums);
+      out[i * ldo + j] = sum_of_chains(sums);
     }
 }
 #endif

@@ -140,6 +140,15 @@ class Run {
   typename F::Beside beside1_;
 };
 
+// A run that is not cut in blocks, for where so much has to be done that a call would take longer.
+template <class T, class F>
+inline __attribute__((always_inline)) Batch<T> reduce_short(const T* x, std::size_t n) {
+  Run<T, F> run;
+  std::size_t i = 0;
+  for (; i + Run<T, F>::step <= n; i += Run<T, F>::step) run.take(x + i);
+  return run.end(x + i, n - i);
+}
+
 // `count` runs of n elements, 1 or 2, the first elements of which are `apart` from each other: memory gives two runs at
 // a time faster than one.
 template <class T, class F, std::size_t count>
@@ -181,6 +190,7 @@ void reduce_some_lines(const T* x, std::size_t lines, std::size_t n, Batch<T>* o
 
 template <class T, class F>
 T reduce(const T* x, std::size_t n) {
+  if (n <= block) return across<T, F>(reduce_short<T, F>(x, n));
   Batch<T> held;
   reduce_pairwise<T, F, 1>(x, n, n, &held);
   return across<T, F>(held);
@@ -211,6 +221,10 @@ void reduce_lines(const T* x, std::size_t lines, std::size_t columns, T* out) {
   }
   const std::size_t left = lines - i;
   if (left == 0) return;
+  if (columns <= block) {
+    for (; i < lines; ++i) out[i] = across<T, F>(reduce_short<T, F>(x + i * columns, columns));
+    return;
+  }
   reduce_some_lines<T, F>(x + i * columns, left, columns, held);
   for (std::size_t k = 0; k < left; ++k) out[i + k] = across<T, F>(held[k]);
 }
