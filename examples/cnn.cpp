@@ -20,7 +20,7 @@ namespace {
 
 struct Settings {
   std::string data = cr::data::fashion_mnist_folder();
-  std::int64_t epochs = 10;
+  std::int64_t epochs = 8;
   int threads = cr::num_threads();
   bool quick = false;
   std::string filters;
@@ -97,7 +97,7 @@ void run(const Settings& settings) {
   auto h = cr::reshape(images, {batch, 1, 28, 28});
   h = cr::max_pool(convolution(convolution(h, 32), 32), 2);
   h = cr::max_pool(convolution(convolution(h, 64), 64), 2);
-  h = cr::dropout(cr::flatten(h, 1), {.keep = 0.5});
+  h = cr::dropout(cr::flatten(h, 1), {.keep = 0.75});
   h = cr::dropout(cr::relu(cr::nn::dense(h, 128, cr::init::he_normal())), {.keep = 0.5});
   const auto logits = cr::nn::dense(h, 10);
   const auto loss = cr::softmax_cross_entropy(logits, labels);

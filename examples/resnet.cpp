@@ -17,7 +17,7 @@ namespace {
 
 struct Settings {
   std::string data = cr::data::fashion_mnist_folder();
-  std::int64_t epochs = 30;
+  std::int64_t epochs = 25;
   std::int64_t blocks = 2;
   int threads = cr::num_threads();
   bool quick = false;
