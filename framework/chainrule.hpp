@@ -41,5 +41,6 @@
 #include <chainrule/ops/reduce.hpp>
 #include <chainrule/ops/softmax.hpp>
 #include <chainrule/ops/sorting.hpp>
+#include <chainrule/ops/weight_normalization.hpp>
 #include <chainrule/optim/optimizers.hpp>
 #include <chainrule/optim/schedules.hpp>

@@ -301,68 +301,6 @@ CHAINRULE_EARLY const BuiltinOp class_cross_entropy_op = register_op({
 
 // ---- distributions over classes
 
-// Zeros that are worth another thread's while.
-constexpr std::int64_t elements_of_part = 65'536;
-
-Forward one_hot_kernel() {
-  Forward forward;
-  forward.exact = true;
-  forward.may_throw = true;
-  forward.kernel = [](KernelCall& call) -> KernelRun {
-    const auto axis = static_cast<std::size_t>(call.attributes.get<std::int64_t>("axis"));
-    std::int64_t outer = 1;
-    std::int64_t inner = 1;
-    for (std::size_t i = 0; i < axis; ++i) outer *= call.output.shape[i];
-    for (std::size_t i = axis + 1; i < call.output.shape.rank(); ++i) inner *= call.output.shape[i];
-    const std::int64_t classes = call.output.shape[axis];
-    const std::int64_t grain = std::max<std::int64_t>(1, elements_of_part / std::max<std::int64_t>(1, classes * inner));
-    return visit_dtype(call.output.dtype, [&]<class T>(T) -> KernelRun {
-      return [=, at = call.at](const KernelBuffers& buffers) {
-        const auto* index = static_cast<const std::int64_t*>(buffers.inputs[0]);
-        auto* out = static_cast<T*>(buffers.output);
-        parallel_for(outer, grain, [=](std::int64_t begin, std::int64_t end) {
-          std::fill(out + begin * classes * inner, out + end * classes * inner, T{0});
-          for (std::int64_t o = begin; o < end; ++o) {
-            for (std::int64_t i = 0; i < inner; ++i) {
-              const std::int64_t k = index[o * inner + i];
-              if (k < 0 || k >= classes)
-                throw Error(at, "one_hot",
-                            fmt::format("requires class indices from 0 to {}, got {} at element {}", classes - 1, k,
-                                        o * inner + i));
-              out[(o * classes + k) * inner + i] = T{1};
-            }
-          }
-        });
-      };
-    });
-  };
-  return forward;
-}
-
-CHAINRULE_EARLY const BuiltinOp one_hot_op = register_op({
-    .name = "one_hot",
-    .doc = "1 at the class index along a new axis, 0 elsewhere.",
-    .attributes = {{"classes", AttributeType::extent},
-                   {"dtype", AttributeType::dtype},
-                   {"axis", AttributeType::new_axis, -1}},
-    .shape = [](const OpCall& call) -> Type {
-      call.require_inputs(1);
-      if (call.dtype(0) != int64) call.fail("int64 class indices", name(call.dtype(0)));
-      const auto axis = static_cast<std::size_t>(call.attribute<std::int64_t>("axis"));
-      Type out{call.attribute<DType>("dtype"), {}};
-      for (std::size_t i = 0; i <= call.shape(0).rank(); ++i) {
-        if (i == axis) out.shape.push_back(call.attribute<Shape>("classes")[0]);
-        if (i < call.shape(0).rank()) out.shape.push_back(call.shape(0)[i]);
-      }
-      return out;
-    },
-    .forward = one_hot_kernel(),
-    .samples = {{.inputs = {integers({4}, 0, 3)},
-                 .attributes = {{"classes", Shape{3}}, {"dtype", float64}, {"axis", 1}}},
-                {.inputs = {integers({2, 3}, 0, 5)},
-                 .attributes = {{"classes", Shape{5}}, {"dtype", float64}, {"axis", 0}}}},
-});
-
 CHAINRULE_EARLY const BuiltinOp softmax_cross_entropy_op = register_op({
     .name = "softmax_cross_entropy",
     .doc = "mean over examples of -sum(y log softmax(z)) along an axis.",
@@ -595,11 +533,6 @@ Value nll_loss(Value log_probabilities, Value classes, const CrossEntropyOptions
         },
         [&] { return -log_probabilities; });
   });
-}
-
-Value one_hot(Value indices, std::int64_t classes, DType dtype, std::int64_t axis, Location at) {
-  if (classes < 0) throw Error(at, "one_hot", fmt::format("requires classes of 0 or more, got {}", classes));
-  return apply(one_hot_op, {indices}, {{"classes", Shape{classes}}, {"dtype", dtype}, {"axis", axis}}, at);
 }
 
 }  // namespace chainrule

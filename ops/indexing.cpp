@@ -1,3 +1,4 @@
+// Rows by their indices: take and its reverse, and what is made of them.
 #include <chainrule/ops/indexing.hpp>
 
 #include <algorithm>
@@ -7,8 +8,13 @@
 
 #include <chainrule/framework/core/threads.hpp>
 #include <chainrule/framework/graph/attempt.hpp>
+#include <chainrule/framework/graph/graph_data.hpp>
 #include <chainrule/framework/graph/op_family.hpp>
 #include <chainrule/framework/kernels/lines.hpp>
+#include <chainrule/ops/arithmetic.hpp>
+#include <chainrule/ops/compare.hpp>
+#include <chainrule/ops/control.hpp>
+#include <chainrule/ops/index_range.hpp>
 #include <chainrule/ops/layout.hpp>
 
 CHAINRULE_OP_FAMILY(indexing)
@@ -19,142 +25,128 @@ namespace {
 
 using kernels::axis_of;
 
-// Indices that are worth another thread's while, and zeros.
-constexpr std::int64_t worth_a_part = 16'384;
+// Elements that are worth another thread's while: moved one by one, or written in a row.
+constexpr std::int64_t elements_of_part = 16'384;
 constexpr std::int64_t zeros_of_part = 65'536;
 
-// The indices of an array along an axis, and the places in another one of the same shape, but for the axis, that they
-// say. Both functions call f(element of the indices, element of the other array) for all of them, on several threads,
-// and throw Error for an index beyond the other's extent, the first in row-major order.
-class Places {
- public:
-  Places(const KernelCall& call, const Dims& indices, std::int64_t extent)
-      : lines_(indices, axis_of(call.attributes)), extent_(extent), at_(call.at), op_(call.op) {}
+std::int64_t parts_worth(std::int64_t elements_of_one) {
+  return std::max<std::int64_t>(1, elements_of_part / std::max<std::int64_t>(1, elements_of_one));
+}
 
-  // In any order.
-  template <class F>
-  void for_each(const std::int64_t* indices, F f) const {
-    parallel_for(lines_.outer * lines_.n, grain(lines_.inner), [&](std::int64_t begin, std::int64_t end) {
-      run(indices, {begin, end}, {0, lines_.inner}, f);
+Value zeros_like(Value x, const Shape& shape) { return broadcast_to(x.graph().constant(0.0, x.dtype()), shape); }
+
+// x's shape with the axes of the indices in place of one.
+Shape taken_shape(const Shape& x, const Shape& indices, std::size_t axis) {
+  Shape out;
+  for (std::size_t i = 0; i < axis; ++i) out.push_back(x[i]);
+  for (const Dimension d : indices) out.push_back(d);
+  for (std::size_t i = axis + 1; i < x.rank(); ++i) out.push_back(x[i]);
+  return out;
+}
+
+// ---- take
+
+// Rows of `inner` elements: of the array `extent` in each of `outer` blocks, of what is taken `n`, one for each index.
+struct Rows {
+  kernels::Lines lines;
+  std::int64_t n;
+  IndexRange range;
+
+  Rows(const KernelCall& call, const Dims& array)
+      : lines(array, axis_of(call.attributes)),
+        n(count(call.inputs[1].shape)),
+        range(call, call.inputs[1].shape, lines.n) {}
+
+  // Where row i of the array's block o begins.
+  [[nodiscard]] std::int64_t place(std::int64_t o, std::int64_t index) const {
+    return (o * lines.n + range.place(index)) * lines.inner;
+  }
+
+  template <class T>
+  void take(const T* array, const std::int64_t* indices, T* taken) const {
+    const std::int64_t inner = lines.inner;
+    parallel_for(lines.outer * n, parts_worth(inner), [&](std::int64_t begin, std::int64_t end) {
+      std::int64_t o = begin / n;
+      std::int64_t i = begin % n;
+      for (std::int64_t row = begin; row < end; ++row) {
+        const T* from = array + place(o, indices[i]);
+        if (inner == 1)
+          taken[row] = *from;
+        else
+          std::copy_n(from, inner, taken + row * inner);
+        if (++i < n) continue;
+        i = 0;
+        ++o;
+      }
     });
   }
 
-  // Along each line in the order of the indices: what two of them share is one thread's.
-  template <class F>
-  void for_each_in_order(const std::int64_t* indices, F f) const {
-    if (lines_.outer > 1 || lines_.inner == 1) {
-      parallel_for(lines_.outer, grain(lines_.n * lines_.inner), [&](std::int64_t begin, std::int64_t end) {
-        run(indices, {begin * lines_.n, end * lines_.n}, {0, lines_.inner}, f);
+  // Each element is added to in the order of the indices, whichever thread it is of: they share blocks, or columns, by
+  // whole lines of the cache.
+  template <class T>
+  void add(T* array, const std::int64_t* indices, const T* taken) const {
+    const std::int64_t inner = lines.inner;
+    if (lines.outer > 1) {
+      parallel_for(lines.outer, parts_worth(n * inner), [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t o = begin; o < end; ++o) add_columns(array, indices, taken, o, 0, inner);
       });
       return;
     }
-    try {
-      parallel_for(lines_.inner, grain(lines_.n), [&](std::int64_t begin, std::int64_t end) {
-        run(indices, {0, lines_.n}, {begin, end}, f);
-      });
-    } catch (const Error&) {
-      run(indices, {0, lines_.n}, {0, lines_.inner}, [](std::int64_t, std::int64_t) {});  // throws for the first
-    }
+    constexpr std::int64_t line = 64 / sizeof(T);
+    const std::int64_t columns = (parts_worth(n) + line - 1) / line * line;
+    parallel_for(inner, columns,
+                 [&](std::int64_t begin, std::int64_t end) { add_columns(array, indices, taken, 0, begin, end); });
   }
 
  private:
-  struct Range {
-    std::int64_t begin;
-    std::int64_t end;
-  };
-
-  [[nodiscard]] static std::int64_t grain(std::int64_t indices) {
-    return std::max<std::int64_t>(1, worth_a_part / std::max<std::int64_t>(1, indices));
-  }
-
-  // Rows of `inner` indices, of which those in a range.
-  template <class F>
-  void run(const std::int64_t* indices, Range rows, Range within, const F& f) const {
-    if (rows.begin == rows.end) return;
-    std::int64_t o = rows.begin / lines_.n;
-    std::int64_t i = rows.begin % lines_.n;
-    for (std::int64_t row = rows.begin; row < rows.end; ++row) {
-      for (std::int64_t k = within.begin; k < within.end; ++k) {
-        const std::int64_t from = row * lines_.inner + k;
-        f(from, (o * extent_ + in_range(indices[from])) * lines_.inner + k);
-      }
-      if (++i < lines_.n) continue;
-      i = 0;
-      ++o;
+  template <class T>
+  void add_columns(T* array, const std::int64_t* indices, const T* taken, std::int64_t o, std::int64_t begin,
+                   std::int64_t end) const {
+    for (std::int64_t i = 0; i < n; ++i) {
+      const T* from = taken + (o * n + i) * lines.inner;
+      T* to = array + place(o, indices[i]);
+      for (std::int64_t k = begin; k < end; ++k) to[k] += from[k];
     }
   }
-
-  [[nodiscard]] std::int64_t in_range(std::int64_t index) const {
-    if (index < -extent_ || index >= extent_)
-      throw Error(at_, op_, fmt::format("requires indices from {} to {}, got {}", -extent_, extent_ - 1, index));
-    return index < 0 ? index + extent_ : index;
-  }
-
-  kernels::Lines lines_;
-  std::int64_t extent_;
-  Location at_;
-  std::string op_;
 };
-
-Type take_shape(const OpCall& call) {
-  call.require_inputs(2);
-  if (call.dtype(1) != int64) call.fail("indices of int64", name(call.dtype(1)));
-  const std::size_t axis = axis_of(call.attributes());
-  bool fits = call.shape(0).rank() == call.shape(1).rank();
-  for (std::size_t i = 0; fits && i < call.shape(0).rank(); ++i)
-    fits = i == axis || call.shape(0)[i] == call.shape(1)[i];
-  if (!fits)
-    call.fail(fmt::format("shapes that agree but for axis {}", axis),
-              fmt::format("{} and {}", to_string(call.shape(0)), to_string(call.shape(1))));
-  return {call.dtype(0), call.shape(1)};
-}
 
 Forward take_kernel() {
   Forward forward;
   forward.exact = true;
   forward.may_throw = true;
   forward.kernel = [](KernelCall& call) -> KernelRun {
-    const Places places(call, call.inputs[1].shape, call.inputs[0].shape[axis_of(call.attributes)]);
+    const Rows rows(call, call.inputs[0].shape);
     return visit_dtype(call.output.dtype, [&](auto t) -> KernelRun {
       using T = decltype(t);
-      return [places](const KernelBuffers& buffers) {
-        const auto* x = static_cast<const T*>(buffers.inputs[0]);
-        auto* y = static_cast<T*>(buffers.output);
-        places.for_each(static_cast<const std::int64_t*>(buffers.inputs[1]),
-                        [=](std::int64_t i, std::int64_t at) { y[i] = x[at]; });
+      return [rows](const KernelBuffers& buffers) {
+        const auto* indices = static_cast<const std::int64_t*>(buffers.inputs[1]);
+        rows.range.check(indices);
+        rows.take(static_cast<const T*>(buffers.inputs[0]), indices, static_cast<T*>(buffers.output));
       };
     });
   };
   return forward;
 }
 
-Type scatter_add_shape(const OpCall& call) {
-  call.require_inputs(2);
-  call.require_floating(0);
-  if (call.dtype(1) != int64) call.fail("indices of int64", name(call.dtype(1)));
-  if (!(call.shape(0) == call.shape(1)))
-    call.fail("values and indices of one shape",
-              fmt::format("{} and {}", to_string(call.shape(0)), to_string(call.shape(1))));
-  Type out = call.type(0);
-  out.shape[axis_of(call.attributes())] = call.attribute<Shape>("extent")[0];
-  return out;
-}
-
 Forward scatter_add_kernel() {
   Forward forward;
   forward.may_throw = true;
   forward.dtypes = Forward::Dtypes::floating;
+  forward.adds_to = 0;
   forward.kernel = [](KernelCall& call) -> KernelRun {
-    const Places places(call, call.inputs[1].shape, call.output.shape[axis_of(call.attributes)]);
+    const Rows rows(call, call.output.shape);
+    call.flops = static_cast<double>(count(call.inputs[2].shape));
     return visit_floating(call.output.dtype, [&](auto t) -> KernelRun {
       using T = decltype(t);
-      return [places, size = count(call.output.shape)](const KernelBuffers& buffers) {
+      return [rows, size = count(call.output.shape)](const KernelBuffers& buffers) {
+        const auto* indices = static_cast<const std::int64_t*>(buffers.inputs[1]);
+        rows.range.check(indices);
         const auto* x = static_cast<const T*>(buffers.inputs[0]);
         auto* y = static_cast<T*>(buffers.output);
-        parallel_for(size, zeros_of_part,
-                     [y](std::int64_t begin, std::int64_t end) { std::fill(y + begin, y + end, T{0}); });
-        places.for_each_in_order(static_cast<const std::int64_t*>(buffers.inputs[1]),
-                                 [=](std::int64_t i, std::int64_t at) { y[at] += x[i]; });
+        if (x != y)
+          parallel_for(size, zeros_of_part,
+                       [=](std::int64_t begin, std::int64_t end) { std::copy_n(x + begin, end - begin, y + begin); });
+        rows.add(y, indices, static_cast<const T*>(buffers.inputs[2]));
       };
     });
   };
@@ -162,60 +154,193 @@ Forward scatter_add_kernel() {
 }
 
 CHAINRULE_EARLY const BuiltinOp take_op = register_op({
-    .name = "take_along_axis",
-    .doc = "Elements along an axis by their indices.",
+    .name = "take",
+    .doc = "The parts at some indices of an axis.",
     .attributes = {{"axis", AttributeType::axis}},
-    .shape = take_shape,
+    .shape = [](const OpCall& call) -> Type {
+      call.require_inputs(2);
+      require_indices(call, 1);
+      return {call.dtype(0), taken_shape(call.shape(0), call.shape(1), axis_of(call.attributes()))};
+    },
     .forward = take_kernel(),
     .gradient = [](const Node& node, Value dy) -> Values {
-      const auto axis = node.attribute<std::int64_t>("axis");
-      const Dimension extent = node.input(0).shape()[static_cast<std::size_t>(axis)];
-      return {scatter_add_along_axis(dy, node.input(1), extent, axis), {}};
+      const Value zero = zeros_like(dy, node.input(0).shape());
+      return {apply(*find_op("scatter_add"), {zero, node.input(1), dy}, node.attributes()), {}};
     },
-    .samples = {{.inputs = {uniform({3, 4}, -2, 2), integers({3, 2}, 0, 4)}, .attributes = {{"axis", 1}}},
-                {.inputs = {uniform({3, 2, 2}, -2, 2), integers({5, 2, 2}, -3, 3)}, .attributes = {{"axis", 0}}},
+    .samples = {{.inputs = {uniform({5, 3}, -2, 2), integers({4}, -5, 5)}, .attributes = {{"axis", 0}}},
+                {.inputs = {uniform({2, 3, 2}, -2, 2), integers({2, 4}, 0, 3)}, .attributes = {{"axis", 1}}},
+                {.inputs = {uniform({2, 3}, -2, 2), integers({}, -3, 3)}, .attributes = {{"axis", 1}}},
+                {.inputs = {uniform({6}, -2, 2), integers({3, 3}, -6, 6)}, .attributes = {{"axis", 0}}},
                 {.inputs = {integers({6}, 0, 9), integers({4}, -6, 6)}, .attributes = {{"axis", 0}}},
-                {.inputs = {uniform({2, 0}), integers({2, 0}, 0, 1)}, .attributes = {{"axis", 1}}}},
+                {.inputs = {uniform({3, 0}), integers({2}, 0, 3)}, .attributes = {{"axis", 0}}},
+                {.inputs = {uniform({0, 3}), integers({0}, 0, 1)}, .attributes = {{"axis", 0}}}},
 });
 
 CHAINRULE_EARLY const BuiltinOp scatter_add_op = register_op({
-    .name = "scatter_add_along_axis",
-    .doc = "Zeros, to which elements are added along an axis at their indices.",
-    .attributes = {{"axis", AttributeType::axis}, {"extent", AttributeType::extent}},
-    .shape = scatter_add_shape,
+    .name = "scatter_add",
+    .doc = "The first input, with parts added at some indices of an axis: the adjoint of take.",
+    .attributes = {{"axis", AttributeType::axis}},
+    .shape = [](const OpCall& call) -> Type {
+      call.require_inputs(3);
+      call.require_floating(0);
+      require_indices(call, 1);
+      const Shape parts = taken_shape(call.shape(0), call.shape(1), axis_of(call.attributes()));
+      if (call.dtype(2) != call.dtype(0) || !(call.shape(2) == parts))
+        call.fail(fmt::format("updates of {} and shape {}", name(call.dtype(0)), to_string(parts)),
+                  fmt::format("{} {}", name(call.dtype(2)), to_string(call.shape(2))));
+      return call.type(0);
+    },
     .forward = scatter_add_kernel(),
     .gradient = [](const Node& node, Value dy) -> Values {
-      return {take_along_axis(dy, node.input(1), node.attribute<std::int64_t>("axis")), {}};
+      return {dy, {}, node.wants(2) ? apply(take_op, {dy, node.input(1)}, node.attributes()) : Value{}};
     },
-    .samples = {{.inputs = {uniform({3, 2}, -2, 2), integers({3, 2}, 0, 4)},
-                 .attributes = {{"axis", 1}, {"extent", Shape{4}}}},
-                {.inputs = {uniform({5, 2, 2}, -2, 2), integers({5, 2, 2}, -3, 3)},
-                 .attributes = {{"axis", 0}, {"extent", Shape{3}}}},
-                {.inputs = {uniform({0}), integers({0}, 0, 1)}, .attributes = {{"axis", 0}, {"extent", Shape{2}}}}},
+    .samples = {{.inputs = {uniform({5, 3}, -2, 2), integers({4}, -5, 5), uniform({4, 3}, -2, 2)},
+                 .attributes = {{"axis", 0}}},
+                {.inputs = {uniform({2, 3, 2}, -2, 2), integers({2, 4}, 0, 3), uniform({2, 2, 4, 2}, -2, 2)},
+                 .attributes = {{"axis", 1}}},
+                {.inputs = {uniform({2, 3}, -2, 2), integers({}, -3, 3), uniform({2}, -2, 2)},
+                 .attributes = {{"axis", 1}}},
+                {.inputs = {uniform({4}, -2, 2), integers({9}, -4, 4), uniform({9}, -2, 2)},
+                 .attributes = {{"axis", 0}}},
+                {.inputs = {uniform({3, 2}), integers({0}, 0, 1), uniform({0, 2})}, .attributes = {{"axis", 0}}}},
 });
+
+// ---- one_hot
+
+Forward one_hot_kernel() {
+  Forward forward;
+  forward.exact = true;
+  forward.may_throw = true;
+  forward.kernel = [](KernelCall& call) -> KernelRun {
+    const kernels::Lines lines(call.output.shape, static_cast<std::size_t>(call.attributes.get<std::int64_t>("axis")));
+    const IndexRange range(call, call.inputs[0].shape, lines.n, false);
+    const std::int64_t grain =
+        std::max<std::int64_t>(1, zeros_of_part / std::max<std::int64_t>(1, lines.n * lines.inner));
+    return visit_dtype(call.output.dtype, [&]<class T>(T) -> KernelRun {
+      return [lines, range, grain](const KernelBuffers& buffers) {
+        const auto* index = static_cast<const std::int64_t*>(buffers.inputs[0]);
+        auto* out = static_cast<T*>(buffers.output);
+        range.check(index);
+        parallel_for(lines.outer, grain, [&](std::int64_t begin, std::int64_t end) {
+          const std::int64_t block = lines.n * lines.inner;
+          std::fill(out + begin * block, out + end * block, T{0});
+          for (std::int64_t o = begin; o < end; ++o)
+            for (std::int64_t i = 0; i < lines.inner; ++i)
+              out[(o * lines.n + index[o * lines.inner + i]) * lines.inner + i] = T{1};
+        });
+      };
+    });
+  };
+  return forward;
+}
+
+CHAINRULE_EARLY const BuiltinOp one_hot_op = register_op({
+    .name = "one_hot",
+    .doc = "1 at the class index along a new axis, 0 elsewhere.",
+    .attributes = {{"classes", AttributeType::extent},
+                   {"dtype", AttributeType::dtype},
+                   {"axis", AttributeType::new_axis, -1}},
+    .shape = [](const OpCall& call) -> Type {
+      call.require_inputs(1);
+      require_indices(call, 0);
+      const Dimension classes = call.attribute<Shape>("classes")[0];
+      const auto axis = static_cast<std::size_t>(call.attribute<std::int64_t>("axis"));
+      Type out{call.attribute<DType>("dtype"), {}};
+      for (std::size_t i = 0; i <= call.shape(0).rank(); ++i) {
+        if (i == axis) out.shape.push_back(classes);
+        if (i < call.shape(0).rank()) out.shape.push_back(call.shape(0)[i]);
+      }
+      return out;
+    },
+    .forward = one_hot_kernel(),
+    .samples = {{.inputs = {integers({4}, 0, 3)},
+                 .attributes = {{"classes", Shape{3}}, {"dtype", float64}, {"axis", 1}}},
+                {.inputs = {integers({2, 3}, 0, 5)},
+                 .attributes = {{"classes", Shape{5}}, {"dtype", float64}, {"axis", 0}}}},
+});
+
+void require_defined(std::string_view op, Location at, const Values& values) {
+  for (const Value value : values)
+    if (!value.defined()) throw Error(at, op, "requires values of a graph, got an empty Value");
+}
+
+// The number of rows as a value of int64.
+Value number_of(Value of, Dimension rows) {
+  if (rows.is_number()) return of.graph().constant(Array(rows.extent()));
+  return cast(extent(of.graph(), {rows}, float64), int64);
+}
 
 }  // namespace
 
-Value take_along_axis(Value x, Value indices, std::int64_t axis, Location at) {
-  if (!x.defined() || !indices.defined() || x.rank() != indices.rank() || x.rank() == 0)
-    return apply(take_op, {x, indices}, {{"axis", axis}}, at);  // which says what is wrong
-  const std::size_t along = normalize_axis(axis, x.rank(), take_op->name, detail::scoped(at));
-  Shape from = x.shape();
-  Shape by = indices.shape();
-  for (std::size_t i = 0; i < from.rank(); ++i) {
-    if (i == along) continue;
-    if (from[i].is(1)) from[i] = by[i];
-    if (by[i].is(1)) by[i] = from[i];
-  }
-  return detail::attempt({x, indices}, [&] {
-    const Value wide = from == x.shape() ? x : broadcast_to(x, from, at);
-    const Value places = by == indices.shape() ? indices : broadcast_to(indices, by, at);
-    return apply(take_op, {wide, places}, {{"axis", axis}}, at);
+Value take(Value x, Value indices, std::int64_t axis, Location at) {
+  return apply(take_op, {x, indices}, {{"axis", axis}}, at);
+}
+
+Value scatter_add(Value x, Value indices, Value updates, std::int64_t axis, Location at) {
+  return apply(scatter_add_op, {x, indices, updates}, {{"axis", axis}}, at);
+}
+
+Value embedding(Value table, Value indices, const EmbeddingOptions& options, Location at) {
+  constexpr std::string_view op = "embedding";
+  at = detail::scoped(at);
+  require_defined(op, at, {table, indices});
+  if (table.rank() == 0) throw Error(at, op, "requires a table of rows, got a scalar");
+  const Dimension rows = table.shape()[0];
+  const std::int64_t padding = options.padding_idx.value_or(0);
+  if (options.padding_idx && rows.is_number() && (padding < -rows.extent() || padding >= rows.extent()))
+    throw Error(at, op, fmt::format("requires a padding_idx within {} rows, got {}", rows.extent(), padding));
+  return detail::attempt({table, indices}, [&] {
+    const detail::LocationScope scope(at);
+    const Value taken = take(table, indices, 0);
+    if (!options.padding_idx) return taken;
+    const Value whole = number_of(table, rows);
+    const Value from_start = where(indices < 0, indices + whole, indices);
+    Shape of_row = indices.shape();
+    while (of_row.rank() < taken.rank()) of_row.push_back(1);
+    const Value is_padding = reshape(equal(from_start, padding < 0 ? whole + padding : Operand(padding)), of_row);
+    return where(is_padding, stop_gradient(taken), taken);
   });
 }
 
-Value scatter_add_along_axis(Value x, Value indices, Dimension extent, std::int64_t axis, Location at) {
-  return apply(scatter_add_op, {x, indices}, {{"axis", axis}, {"extent", Shape{extent}}}, at);
+Value segment_sum(Value x, Value segments, Dimension count, Location at) {
+  constexpr std::string_view op = "segment_sum";
+  at = detail::scoped(at);
+  require_defined(op, at, {x, segments});
+  if (x.rank() == 0 || count.is_inferred() || !(segments.shape() == Shape{x.shape()[0]}))
+    throw Error(at, op,
+                fmt::format("requires an index for each row and a number of segments, got {} rows, {} indices and {}",
+                            to_string(x.shape()), to_string(segments.shape()), count.to_string()));
+  if (!is_floating(x.dtype())) throw Error(at, op, fmt::format("requires float32 or float64, got {}", name(x.dtype())));
+  return detail::attempt({x, segments}, [&] {
+    const detail::LocationScope scope(at);
+    Shape out = x.shape();
+    out[0] = count;
+    return scatter_add(zeros_like(x, out), segments, x, 0);
+  });
+}
+
+Value one_hot(Value indices, Dimension classes, DType dtype, std::int64_t axis, Location at) {
+  return apply(one_hot_op, {indices}, {{"classes", Shape{classes}}, {"dtype", dtype}, {"axis", axis}}, at);
+}
+
+Value masked_fill(Value x, Value mask, Operand value, Location at) {
+  constexpr std::string_view op = "masked_fill";
+  at = detail::scoped(at);
+  require_defined(op, at, {x, mask});
+  Shape both;
+  if (mask.dtype() != boolean || !broadcast(mask.shape(), x.shape(), both) || !(both == x.shape()))
+    throw Error(at, op,
+                fmt::format("requires a mask of bool that broadcasts to {}, got {} {}", to_string(x.shape()),
+                            name(mask.dtype()), to_string(mask.shape())));
+  return detail::attempt({x, mask}, [&] {
+    const detail::LocationScope scope(at);
+    const Value filled = where(mask, value, x);
+    if (!(filled.shape() == x.shape()))
+      throw Error(
+          at, op,
+          fmt::format("requires a value that broadcasts to {}, got {}", to_string(x.shape()), value.describe()));
+    return filled;
+  });
 }
 
 }  // namespace chainrule

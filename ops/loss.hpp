@@ -125,11 +125,7 @@ struct PoissonNllOptions {
 Value poisson_nll_loss(Value prediction, Value target, const PoissonNllOptions& options = {},
                        Location at = Location::here());
 
-// ---- one-hot rows and penalties
-
-// 1 at the class index along a new axis, 0 elsewhere, of any dtype (in bool true and false). A run with an index out of
-// range throws Error.
-Value one_hot(Value indices, std::int64_t classes, DType dtype, std::int64_t axis = -1, Location at = Location::here());
+// ---- penalties
 
 // The squared Frobenius norm, sum of w^2 over all elements of all weights; the sum of |w|.
 Value l2(const Values& weights, Location at = Location::here());

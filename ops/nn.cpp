@@ -1,11 +1,14 @@
 #include <chainrule/ops/nn.hpp>
 
+#include <algorithm>
+
 #include <fmt/core.h>
 
 #include <chainrule/framework/graph/attempt.hpp>
 #include <chainrule/framework/graph/graph_data.hpp>
 #include <chainrule/framework/graph/op_family.hpp>
 #include <chainrule/ops/arithmetic.hpp>
+#include <chainrule/ops/layout.hpp>
 #include <chainrule/ops/matmul.hpp>
 
 CHAINRULE_OP_FAMILY(nn)
@@ -14,54 +17,165 @@ namespace chainrule::nn {
 
 namespace {
 
-// A name under which none of the layer's parameters is in use yet.
-std::string layer_name(const Graph& graph, const LayerOptions& options, std::string_view kind, std::string_view first) {
-  if (!options.name.empty()) return options.name;
-  return graph.unique_name(kind, fmt::format("/{}", first));
+void require_value(Value x, std::string_view layer, Location at) {
+  if (!x.defined()) throw Error(detail::scoped(at), layer, "requires values of a graph, got an empty Value");
 }
 
-Dimension features_of(Value x, std::int64_t axis, std::string_view layer, Location at) {
-  if (!x.defined()) throw Error(at, layer, "requires values of a graph, got an empty Value");
-  const Dimension features = x.shape()[normalize_axis(axis, x.rank(), layer, at)];
-  if (!features.is_number())
-    throw Error(at, layer,
-                fmt::format("requires a number of features, got {} in {}", features.to_string(), to_string(x.shape())));
-  return features;
+// The scope of a layer: of its name, or of its kind's where none of its parameters, of which `first` is one, is in use.
+NameScope layer_scope(Graph& graph, const std::string& name, std::string_view kind, std::string_view first,
+                      Location at) {
+  return graph.scope(name.empty() ? graph.unique_name(kind, fmt::format("/{}", first)) : name, at);
+}
+
+// As many numbers as x has along an axis.
+std::int64_t number_of(std::string_view what, Value x, std::size_t axis, std::string_view layer, Location at) {
+  const Dimension extent = x.shape()[axis];
+  if (!extent.is_number())
+    throw Error(detail::scoped(at), layer,
+                fmt::format("requires a number of {}, got {} in {}", what, extent.to_string(), to_string(x.shape())));
+  return extent.extent();
+}
+
+Initial weights(const LayerOptions& options, const Shape& shape, std::int64_t fan_in, std::int64_t fan_out) {
+  static const init::Initializer otherwise = init::glorot_uniform();
+  return (options.initializer ? options.initializer : otherwise)(shape, static_cast<double>(fan_in),
+                                                                 static_cast<double>(fan_out));
 }
 
 }  // namespace
 
-Dense dense(Value x, std::size_t units, const init::Initializer& initializer, const LayerOptions& options,
-            Location at) {
-  const Dimension features = features_of(x, -1, "dense", at);
-  if (x.rank() < 2)
-    throw Error(at, "dense", fmt::format("requires {{examples, features}}, got {}", to_string(x.shape())));
+// ---- products
+
+Dense dense(Value x, std::size_t units, const LayerOptions& options, Location at) {
+  require_value(x, "dense", at);
   const detail::LocationScope scope(detail::scoped(at));
+  if (x.rank() < 2)
+    throw Error(detail::scoped(at), "dense",
+                fmt::format("requires {{examples, features}}, got {}", to_string(x.shape())));
+  const std::int64_t features = number_of("features", x, x.rank() - 1, "dense", at);
   Graph graph = x.graph();
-  const std::string name = layer_name(graph, options, "dense", "weight");
-  const auto fan_in = static_cast<double>(features.extent());
   detail::Attempt attempt(x.data());
+  const NameScope name = layer_scope(graph, options.name, "dense", "weight", at);
   Dense out;
-  out.weight =
-      graph.parameter(name + "/weight", initializer({features, units}, fan_in, static_cast<double>(units)), at);
-  out.bias = graph.parameter(name + "/bias", zeros({units}), at);
-  out.output = matmul(x, out.weight) + out.bias;
+  out.weight = graph.parameter("weight", weights(options, {features, units}, features, Dimension(units).extent()), at);
+  out.output = matmul(x, out.weight);
+  if (options.bias) {
+    out.bias = graph.parameter("bias", zeros({units}), at);
+    out.output = out.output + out.bias;
+  }
   attempt.succeed();
   return out;
 }
 
-Value batch_norm(Value x, const BatchNormOptions& options, const LayerOptions& layer, Location at) {
-  const Dimension features = features_of(x, options.axis, "batch_norm", at);
+Dense dense(Value x, std::size_t units, const init::Initializer& initializer, const LayerOptions& options,
+            Location at) {
+  LayerOptions with = options;
+  with.initializer = initializer;
+  return dense(x, units, with, at);
+}
+
+// ---- convolutions
+
+namespace {
+
+// What the two kinds of convolutions differ in.
+struct Kind {
+  std::string_view name;
+  std::int64_t groups;
+  std::int64_t channels;  // of x
+  std::int64_t features;  // of the output
+  bool transposed;
+};
+
+// One spatial extent of the weights for each of x.
+Axes taps_of(Value x, const PerAxis& taps, const Kind& kind, Location at) {
+  const std::size_t axes = x.rank() - 2;
+  const Axes& given = taps.numbers();
+  if ((given.size() != 1 && given.size() != axes) ||
+      std::any_of(given.begin(), given.end(), [](std::int64_t n) { return n < 1; }))
+    throw Error(detail::scoped(at), kind.name,
+                fmt::format("requires a number of taps of 1 or more for all {} axes or one for each, got {}", axes,
+                            Attribute(given).to_string()));
+  return given.size() == axes ? given : Axes(axes, given[0]);
+}
+
+template <class Options>
+Kind kind_of(Value x, std::size_t features, const Options& options, std::string_view name, Location at) {
+  require_value(x, name, at);
+  if (x.rank() < 3 || x.rank() > 5)
+    throw Error(detail::scoped(at), name,
+                fmt::format("requires {{N, C, ...}} with one to three spatial axes, got {}", to_string(x.shape())));
+  const Kind kind{name, options.groups, number_of("channels", x, 1, name, at), Dimension(features).extent(),
+                  std::is_same_v<Options, ConvTransposeOptions>};
+  if (kind.groups < 1 || kind.channels % kind.groups != 0 || kind.features % kind.groups != 0)
+    throw Error(detail::scoped(at), name,
+                fmt::format("requires groups of 1 or more that divide the channels and features, got {} for {} "
+                            "channels and {} features",
+                            kind.groups, kind.channels, kind.features));
+  return kind;
+}
+
+template <class Op>
+Conv convolution(Value x, const PerAxis& taps, const Kind& kind, const LayerOptions& options, Op op, Location at) {
+  const detail::LocationScope scope(detail::scoped(at));
+  const Axes kernel = taps_of(x, taps, kind, at);
+  Shape shape = kind.transposed ? Shape{kind.channels, kind.features / kind.groups}
+                                : Shape{kind.features, kind.channels / kind.groups};
+  std::int64_t area = 1;
+  Shape bias{kind.features};  // beside the channels
+  for (const std::int64_t n : kernel) {
+    shape.push_back(n);
+    bias.push_back(1);
+    area *= n;
+  }
   Graph graph = x.graph();
-  const std::string name = layer_name(graph, layer, "batch_norm", "gamma");
   detail::Attempt attempt(x.data());
-  const Value gamma = graph.parameter(name + "/gamma", ones({features}), at);
-  const Value beta = graph.parameter(name + "/beta", zeros({features}), at);
-  const Value mean = graph.variable(name + "/mean", zeros({features}), at);
-  const Value variance = graph.variable(name + "/variance", ones({features}), at);
-  const Value y = chainrule::batch_norm(x, gamma, beta, mean, variance, options, at);
+  const NameScope name = layer_scope(graph, options.name, kind.name, "weight", at);
+  Conv out;
+  out.weight = graph.parameter(
+      "weight", weights(options, shape, kind.channels / kind.groups * area, kind.features / kind.groups * area), at);
+  out.output = op(out.weight);
+  if (options.bias) {
+    out.bias = graph.parameter("bias", zeros({kind.features}), at);
+    out.output = out.output + reshape(out.bias, bias);
+  }
   attempt.succeed();
-  return y;
+  return out;
+}
+
+}  // namespace
+
+Conv conv(Value x, std::size_t features, const PerAxis& taps, const ConvOptions& conv, const LayerOptions& options,
+          Location at) {
+  const Kind kind = kind_of(x, features, conv, "conv", at);
+  return convolution(
+      x, taps, kind, options, [&](Value w) { return chainrule::conv(x, w, conv, at); }, at);
+}
+
+Conv conv_transpose(Value x, std::size_t features, const PerAxis& taps, const ConvTransposeOptions& conv,
+                    const LayerOptions& options, Location at) {
+  const Kind kind = kind_of(x, features, conv, "conv_transpose", at);
+  return convolution(
+      x, taps, kind, options, [&](Value w) { return chainrule::conv_transpose(x, w, conv, at); }, at);
+}
+
+// ---- norms
+
+BatchNorm batch_norm(Value x, const BatchNormOptions& options, const NameOptions& layer, Location at) {
+  require_value(x, "batch_norm", at);
+  const std::size_t axis = normalize_axis(options.axis, x.rank(), "batch_norm", detail::scoped(at));
+  const std::int64_t features = number_of("features", x, axis, "batch_norm", at);
+  Graph graph = x.graph();
+  detail::Attempt attempt(x.data());
+  const NameScope name = layer_scope(graph, layer.name, "batch_norm", "gamma", at);
+  BatchNorm out;
+  out.gamma = graph.parameter("gamma", ones({features}), at);
+  out.beta = graph.parameter("beta", zeros({features}), at);
+  out.mean = graph.variable("mean", zeros({features}), at);
+  out.variance = graph.variable("variance", ones({features}), at);
+  out.output = chainrule::batch_norm(x, out.gamma, out.beta, out.mean, out.variance, options, at);
+  attempt.succeed();
+  return out;
 }
 
 }  // namespace chainrule::nn

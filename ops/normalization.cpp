@@ -12,6 +12,7 @@
 #include <chainrule/ops/layout.hpp>
 #include <chainrule/ops/math.hpp>
 #include <chainrule/ops/reduce.hpp>
+#include <chainrule/ops/statistics.hpp>
 
 CHAINRULE_OP_FAMILY(normalization)
 
@@ -22,6 +23,8 @@ namespace {
 // The values that the forward rule, the gradient rule and the running statistics have in common. Each builds them
 // anew; common subexpressions are found when a program is compiled.
 struct Statistics {
+  std::size_t axis;
+  Value x;
   AxisList axes;  // all but the features'
   Shape per_feature;
   Shape reduced;  // the extents that are averaged over
@@ -29,9 +32,8 @@ struct Statistics {
   Value scale;       // 1 / sqrt(variance + epsilon), of the batch or of the running variance
   Value normalized;  // (x - mean) * scale
 
-  explicit Statistics(const Node& node) {
-    const Value x = node.input(0);
-    const auto axis = static_cast<std::size_t>(node.attribute<std::int64_t>("axis"));
+  explicit Statistics(const Node& node)
+      : axis(static_cast<std::size_t>(node.attribute<std::int64_t>("axis"))), x(node.input(0)) {
     const double epsilon = node.attributes().number("epsilon");
     for (std::size_t i = 0; i < x.rank(); ++i) {
       if (i != axis) {
@@ -40,16 +42,60 @@ struct Statistics {
       }
       per_feature.push_back(i == axis ? x.shape()[i] : Dimension(1));
     }
-    batch_mean = mean(x, axes, true);
+    if (in_runs()) {
+      const Moments m = detail::statistics(x, axis, axis + 1);
+      batch_mean = m.mean;
+      batch_variance = m.variance;
+    } else {
+      batch_mean = mean(x, axes, true);
+      batch_variance = mean(square(x - batch_mean), axes, true);
+    }
     const Value centered = x - batch_mean;
-    batch_variance = mean(square(centered), axes, true);
     const Value variance = by_mode(batch_variance, spread(node.input(4)));
     scale = 1.0 / sqrt(variance + epsilon);
     normalized = by_mode(centered, x - spread(node.input(3))) * scale;
   }
 
   [[nodiscard]] Value spread(Value feature) const { return reshape(feature, per_feature); }
+  // Whether a feature's elements lie together, some at a time. Else sums over rows run in the same steps as what is
+  // made of the rows.
+  [[nodiscard]] bool in_runs() const { return axis + 1 < x.rank(); }
 };
+
+// With n the normalized x: dx = gamma scale (dy - mean(dy) - n mean(dy n)) in training, where the statistics move with
+// x; gamma scale dy in inference.
+Values batch_norm_gradient(const Node& node, Value dy) {
+  const Statistics s(node);
+  Value dbeta;
+  Value dgamma;
+  Value minus_n;
+  if (s.in_runs()) {
+    const Value mean = by_mode(s.batch_mean, s.spread(node.input(3)));
+    // Anew, of mean - x: x - mean would be one node for both passes, and so an array to store.
+    minus_n = (mean - s.x) * s.scale;
+    const detail::CenteredSums sums = detail::centered_sums(s.x, dy, mean, {}, s.axis, s.axis + 1);
+    dbeta = sums.plain;
+    dgamma = sums.centered * s.scale;
+  } else {
+    dbeta = sum(dy, s.axes, true);
+    dgamma = sum(dy * s.normalized, s.axes, true);
+  }
+  const Value count = extent(dy.graph(), s.reduced, dy.dtype());
+  const Value factor = s.spread(node.input(1)) * s.scale;
+  Values out(5);
+  if (node.wants(0)) {
+    const Value across = dy - dbeta / count;
+    const Value along = dgamma / count;
+    out[0] = factor * by_mode(s.in_runs() ? across + minus_n * along : across - s.normalized * along, dy);
+  }
+  if (node.wants(1)) out[1] = reshape(dgamma, node.input(1).shape());
+  if (node.wants(2)) out[2] = reshape(dbeta, node.input(2).shape());
+  // y depends on the running statistics in inference only.
+  const Value none = dy.graph().constant(0.0, dy.dtype());
+  if (node.wants(3)) out[3] = reshape(by_mode(none, -factor * dbeta), node.input(3).shape());
+  if (node.wants(4)) out[4] = reshape(by_mode(none, -0.5 * factor * s.scale * dgamma), node.input(4).shape());
+  return out;
+}
 
 Initial positive() { return uniform({3}, 0.5, 2); }
 
@@ -76,25 +122,7 @@ CHAINRULE_EARLY const BuiltinOp batch_norm_op = register_op({
       const Statistics s(node);
       return s.spread(node.input(1)) * s.normalized + s.spread(node.input(2));
     }),
-    // With n the normalized x: dx = gamma scale (dy - mean(dy) - n mean(dy n)) in training, where the statistics move
-    // with x; gamma scale dy in inference.
-    .gradient = [](const Node& node, Value dy) -> Values {
-      const Statistics s(node);
-      const Value dbeta = sum(dy, s.axes, true);
-      const Value dgamma = sum(dy * s.normalized, s.axes, true);
-      const Value count = extent(dy.graph(), s.reduced, dy.dtype());
-      Values out(5);
-      if (node.wants(0))
-        out[0] = s.spread(node.input(1)) * s.scale * by_mode(dy - dbeta / count - s.normalized * (dgamma / count), dy);
-      if (node.wants(1)) out[1] = reshape(dgamma, node.input(1).shape());
-      if (node.wants(2)) out[2] = reshape(dbeta, node.input(2).shape());
-      // y depends on the running statistics in inference only.
-      const Value none = dy.graph().constant(0.0, dy.dtype());
-      const Value factor = s.spread(node.input(1)) * s.scale;
-      if (node.wants(3)) out[3] = reshape(by_mode(none, -factor * dbeta), node.input(3).shape());
-      if (node.wants(4)) out[4] = reshape(by_mode(none, -0.5 * factor * s.scale * dgamma), node.input(4).shape());
-      return out;
-    },
+    .gradient = batch_norm_gradient,
     .samples = {{.inputs = {uniform({6, 3}, -2, 2), positive(), positive(), positive(), positive()},
                  .attributes = {{"axis", 1}, {"epsilon", 1e-5}}},
                 {.inputs = {uniform({3, 5}, -2, 2), positive(), positive(), positive(), positive()},

@@ -97,6 +97,7 @@ Updates each(const Values& parameters, const Values& gradients, const LearningRa
   check(parameters, gradients, optimizer, at);
   const detail::LocationScope scope(detail::scoped(at));
   return detail::attempt(parameters[0], [&] {
+    const detail::RootScope root(parameters[0].data());
     Updates updates;
     Graph graph = parameters[0].graph();
     for (std::size_t i = 0; i < parameters.size(); ++i)

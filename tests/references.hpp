@@ -29,6 +29,7 @@
 #include <chainrule/framework/graph/attributes.hpp>
 
 #include "references_images.hpp"
+#include "references_norms.hpp"
 
 namespace chainrule::test {
 
@@ -282,19 +283,59 @@ inline X taken_along(const Inputs& x, const Attributes& a) {
   });
 }
 
-inline X added_along(const Inputs& x, const Attributes& a) {
+// Onto x the updates at their indices, one by one.
+inline X scattered_along(const Inputs& x, const Attributes& a) {
   const std::size_t axis = axis_of(a, x[0].dimension());
-  const std::size_t extent = sizes_of(a, "extent")[0];
-  std::vector<std::vector<double>> lines;
-  by_lines(x[1], axis, x[1].shape()[axis], [&](const std::vector<double>& line, std::size_t) {
-    lines.push_back(line);
+  const std::size_t extent = x[0].shape()[axis];
+  const auto how = a.get<std::string>("how");
+  const auto lines_of = [&](const X& of) {
+    std::vector<std::vector<double>> lines;
+    by_lines(of, axis, of.shape()[axis], [&](const std::vector<double>& line, std::size_t) {
+      lines.push_back(line);
+      return line;
+    });
+    return lines;
+  };
+  const auto indices = lines_of(x[1]);
+  const auto updates = lines_of(x[2]);
+  return by_lines(x[0], axis, extent, [&](std::vector<double> line, std::size_t l) {
+    for (std::size_t i = 0; l < updates.size() && i < updates[l].size(); ++i) {  // lines of 0 are none
+      double& to = line[place_of(indices[l][i], extent)];
+      const double update = updates[l][i];
+      if (how == "put") to = update;
+      if (how == "add") to += update;
+      if (how == "max") to = std::max(to, update);
+      if (how == "min") to = std::min(to, update);
+    }
     return line;
   });
-  return by_lines(x[0], axis, extent, [&](const std::vector<double>& values, std::size_t l) {
-    std::vector<double> out(extent, 0.0);
-    for (std::size_t i = 0; i < values.size(); ++i) out[place_of(lines[l][i], extent)] += values[i];
-    return out;
-  });
+}
+
+// x at these places of an axis, whose axes are the indices' afterwards.
+inline X taken(const Inputs& x, const Attributes& a) {
+  const std::size_t axis = axis_of(a, x[0].dimension());
+  std::vector<std::size_t> indices;
+  for (const double i : x[1]) indices.push_back(place_of(i, x[0].shape()[axis]));
+  auto shape = shape_of(x[0]);
+  shape.erase(shape.begin() + static_cast<std::ptrdiff_t>(axis));
+  const auto axes = x[1].shape();
+  shape.insert(shape.begin() + static_cast<std::ptrdiff_t>(axis), axes.begin(), axes.end());
+  X out = take(x[0], axis, indices);
+  return out.reshape(shape);
+}
+
+// x plus, for each index, zeros but for its part of the updates.
+inline X scatter_added(const Inputs& x, const Attributes& a) {
+  const std::size_t axis = axis_of(a, x[0].dimension());
+  auto shape = shape_of(x[0]);
+  const std::size_t extent = shape[axis];
+  shape[axis] = x[1].size();
+  X updates = x[2];
+  updates.reshape(shape);
+  X out = x[0];
+  for (std::size_t i = 0; i < x[1].size(); ++i)
+    out = out + put(take(updates, axis, {i}), axis, {place_of(x[1].flat(i), extent)}, extent);
+  return out;
 }
 
 // The first part of a split, or a later one.
@@ -436,6 +477,21 @@ inline X dropout_mask(const X& step, const Attributes& a) {
 }
 
 // ---- the table
+
+inline Reference centered_sums(bool centered, std::vector<Reference> further = {}) {
+  return {.value = [=](const Inputs& x, const Attributes& a) { return norms::centered_sums(x, a, centered, false); },
+          .magnitude = [=](const Inputs& x, const Attributes& a) { return norms::centered_sums(x, a, centered, true); },
+          .further = std::move(further)};
+}
+
+// Each part of x by itself.
+inline Reference normalization(norms::Layout (*layout)(const X&, const Attributes&), bool centered = true) {
+  const auto result = [=](const Inputs& x, const Attributes& a) {
+    return norms::normalized(x, layout(x[0], a), a.number("epsilon"), centered);
+  };
+  return {.value = [=](const Inputs& x, const Attributes& a) { return result(x, a).value; },
+          .magnitude = [=](const Inputs& x, const Attributes& a) { return result(x, a).magnitude; }};
+}
 
 // Elementwise, from a function of one or two arrays.
 template <class F>
@@ -732,7 +788,15 @@ inline const std::map<std::string, Reference>& references() {
       {"sort", ordered("descending", false)},
       {"topk", ordered("largest", true)},
       {"take_along_axis", {.value = taken_along, .ulps = 0}},
-      {"scatter_add_along_axis", {.value = added_along}},
+      {"scatter_along_axis",
+       {.value = scattered_along,
+        .magnitude = [](const Inputs& x,
+                        const Attributes& a) { return scattered_along({xt::abs(x[0]), x[1], xt::abs(x[2])}, a); }}},
+      {"take", {.value = taken, .ulps = 0}},
+      {"scatter_add",
+       {.value = scatter_added,
+        .magnitude = [](const Inputs& x,
+                        const Attributes& a) { return scatter_added({xt::abs(x[0]), x[1], xt::abs(x[2])}, a); }}},
       {"concat",
        {.value = [](const Inputs& x, const Attributes& a) { return concatenated(x, axis_of(a, x[0].dimension())); },
         .ulps = 0}},
@@ -852,6 +916,18 @@ inline const std::map<std::string, Reference>& references() {
        {.value = [](const Inputs& x, const Attributes& a) { return BatchNorm(x, a).training(); },
         .magnitude = [](const Inputs& x, const Attributes& a) { return BatchNorm(x, a).magnitude(); },
         .inference = [](const Inputs& x, const Attributes& a) { return BatchNorm(x, a).inference(); }}},
+      {"statistics",
+       {.value = [](const Inputs& x, const Attributes& a) { return norms::means_of_parts(x[0], a); },
+        .magnitude = [](const Inputs& x, const Attributes& a) { return norms::means_of_parts(xt::abs(x[0]), a); },
+        .further = {{.value = [](const Inputs& x,
+                                 const Attributes& a) { return norms::variances_of_parts(x[0], a); }}}}},
+      {"centered_sums", centered_sums(false, {centered_sums(true)})},
+      {"layer_norm", normalization(norms::from_axis)},
+      {"rms_norm", normalization(norms::from_axis, false)},
+      {"group_norm", normalization(norms::in_groups)},
+      {"instance_norm", normalization(norms::in_groups)},
+      {"weight_norm", {.value = norms::weight_norm}},
+      {"spectral_norm", {.value = norms::spectral_norm}},
 
       // steering
       {"by_mode",

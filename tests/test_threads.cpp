@@ -354,7 +354,7 @@ TEST_CASE("one_hot and random masks have the same bits for every number of threa
   CHECK_THAT(test::error_of([&] {
                program.run({{labels, classes}, {graph.find("ones"), all_ones}});
              }).what(),
-             Catch::Contains("got 71 at element 1234"));
+             Catch::Contains("got 71 at element {1234}"));
 }
 
 // ---- how steps are cut, and which run side by side

@@ -40,6 +40,7 @@ class Attempt {
     graph_->attached.resize(attached_);
     graph_->constants.resize(constants_);
     graph_->nodes.truncate(nodes_);
+    graph_->scopes.take_back(static_cast<NodeId>(nodes_));
     graph_->streams = streams_;
     for (NodeId* counter : {&graph_->step, &graph_->epoch})
       if (*counter != no_node && *counter >= nodes_) *counter = no_node;

@@ -1,5 +1,6 @@
 #include <chainrule/framework/graph/graph.hpp>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cmath>
@@ -127,6 +128,48 @@ GraphNumber::~GraphNumber() { LivingGraphs::instance().remove(number_); }
 LocationScope::LocationScope(Location at) : outer_(location_scope), at_(at) { location_scope = &at_; }
 LocationScope::~LocationScope() { location_scope = outer_; }
 Location scoped(Location at) { return location_scope ? *location_scope : at; }
+
+std::uint64_t NameScopes::open(std::string path, NodeId next) {
+  paths_.push_back(std::move(path));
+  open_.push_back({last_number_ + 1, static_cast<std::uint32_t>(paths_.size() - 1)});
+  // This one's beginning, and the ends of all: ends may not throw.
+  if (const std::size_t needed = marks_.size() + 1 + open_.size(); needed > marks_.capacity()) {
+    try {
+      marks_.reserve(2 * needed);
+    } catch (...) {
+      open_.pop_back();
+      throw;
+    }
+  }
+  mark(next);
+  return ++last_number_;
+}
+
+void NameScopes::close(std::uint64_t number, NodeId next) noexcept {
+  std::erase_if(open_, [number](const Open& scope) { return scope.number == number; });
+  mark(next);
+}
+
+void NameScopes::mark(NodeId next) noexcept {
+  while (!marks_.empty() && marks_.back().first >= next) marks_.pop_back();
+  if ((marks_.empty() ? 0 : marks_.back().path) != current()) marks_.push_back({next, current()});
+}
+
+const std::string* NameScopes::path_of_open(std::uint64_t number) const {
+  const auto scope =
+      std::find_if(open_.begin(), open_.end(), [number](const Open& open) { return open.number == number; });
+  return scope == open_.end() ? nullptr : &paths_[scope->path];
+}
+
+std::string NameScopes::inside(std::string_view name) const {
+  return path().empty() ? std::string(name) : fmt::format("{}/{}", path(), name);
+}
+
+const std::string& NameScopes::path_of(NodeId node) const {
+  const auto after =
+      std::upper_bound(marks_.begin(), marks_.end(), node, [](NodeId id, const Mark& mark) { return id < mark.first; });
+  return paths_[after == marks_.begin() ? 0 : std::prev(after)->path];
+}
 
 Value GraphData::append(NodeData node) {
   invariant(nodes.size() < no_node, "a graph of more than 2^32 - 1 nodes");
@@ -370,6 +413,24 @@ Value Operand::resolve(Value like) const {
   return apply(like.graph(), *extent, {}, {{"shape", Shape{dimension_}}, {"dtype", like.dtype()}}, at_);
 }
 
+// ---- NameScope
+
+NameScope::NameScope(std::shared_ptr<GraphData> graph, std::string_view name)
+    : graph_(std::move(graph)),
+      number_(graph_->scopes.open(graph_->scopes.inside(name), static_cast<NodeId>(graph_->nodes.size()))) {}
+
+NameScope::NameScope(NameScope&& other) noexcept : graph_(std::move(other.graph_)), number_(other.number_) {}
+
+std::string NameScope::name(Location at) const {
+  if (!graph_) throw Error(at, "scope", "requires a scope that is open, got one that has ended or was moved from");
+  return *graph_->scopes.path_of_open(number_);
+}
+
+void NameScope::end() noexcept {
+  if (graph_) graph_->scopes.close(number_, static_cast<NodeId>(graph_->nodes.size()));
+  graph_.reset();
+}
+
 // ---- Graph
 
 Graph::Graph(GraphOptions options, Location at) : data_(std::make_shared<GraphData>()) {
@@ -412,8 +473,9 @@ void require_numbers(std::string_view name, const Initial& initial, std::string_
     throw Error(at, op, fmt::format("requires extents that are numbers for '{}', got {}", name, to_string(*symbolic)));
 }
 
-Value add_variable(GraphData& graph, std::string_view name, const Initial& initial, DType floating, bool trained,
+Value add_variable(GraphData& graph, std::string_view given, const Initial& initial, DType floating, bool trained,
                    Location at) {
+  const std::string name = given.empty() ? std::string() : graph.scopes.inside(given);
   require_numbers(name, initial, trained ? "parameter" : "variable", at);
   const DType dtype = trained ? floating : initial.dtype(floating);
   require_free_name(graph, name, trained ? "parameter" : "variable", at);
@@ -478,11 +540,13 @@ Value Graph::constant(const Array& value, Location at) { return data_->constant(
 Value Graph::constant(Number value, DType dtype, Location at) { return data_->number(value, dtype, at); }
 
 Value Graph::step(Location at) {
+  const detail::RootScope root(data_.get());
   if (data_->step == detail::no_node) data_->step = variable("step", Initial(Array(std::int64_t{0})), at).id();
   return {data_.get(), data_->step};
 }
 
 Value Graph::epoch(Location at) {
+  const detail::RootScope root(data_.get());
   if (data_->epoch == detail::no_node) data_->epoch = variable("epoch", Initial(Array(std::int64_t{0})), at).id();
   return {data_.get(), data_->epoch};
 }
@@ -520,11 +584,12 @@ Value Graph::find(std::string_view name, Location at) const {
 
 bool Graph::has(std::string_view name) const { return data_->names.contains(std::string(name)); }
 
-std::string Graph::unique_name(std::string_view name, std::string_view ending) const {
+std::string Graph::unique_name(std::string_view given, std::string_view ending) const {
+  const std::string name = data_->scopes.inside(given);
   const auto taken = [&](std::int64_t i) {
     return data_->names.contains(i == 1 ? fmt::format("{}{}", name, ending) : fmt::format("{}_{}{}", name, i, ending));
   };
-  if (!taken(1)) return std::string(name);
+  if (!taken(1)) return std::string(given);
   // The numbers in use nearly always follow each other: in steps that double from the last one that was given to a free
   // one, then halving to the first.
   std::int64_t& last = data_->names_used.try_emplace(fmt::format("{}/{}", name, ending), 1).first->second;
@@ -540,7 +605,7 @@ std::string Graph::unique_name(std::string_view name, std::string_view ending) c
     (taken(middle) ? used : free) = middle;
   }
   last = free;
-  return fmt::format("{}_{}", name, free);
+  return fmt::format("{}_{}", given, free);
 }
 
 Values Graph::parameters() const {
@@ -548,6 +613,24 @@ Values Graph::parameters() const {
   for (const auto& variable : data_->leaves->variables)
     if (variable.trained) out.emplace_back(data_.get(), variable.node);
   return out;
+}
+
+Values Graph::parameters(const NamePatterns& patterns, Location at) const {
+  const Values all = parameters();
+  std::vector<std::string> names;
+  for (const Value parameter : all) names.push_back(parameter.name());
+  patterns.require_matches(names, "parameters", at);
+  Values out;
+  for (std::size_t i = 0; i < all.size(); ++i)
+    if (patterns.match(names[i])) out.push_back(all[i]);
+  return out;
+}
+
+NameScope Graph::scope(std::string_view name, Location at) {
+  if (name.empty()) throw Error(at, "scope", "requires a name, got an empty one");
+  if (name.front() == '/' || name.back() == '/' || name.find("//") != std::string_view::npos)
+    throw Error(at, "scope", fmt::format("requires a name with '/' only between its parts, got '{}'", name));
+  return {data_.pointer(), name};
 }
 
 DType Graph::dtype() const { return data_->options.dtype; }

@@ -16,6 +16,7 @@
 #include <chainrule/framework/core/shape.hpp>
 #include <chainrule/framework/graph/attributes.hpp>
 #include <chainrule/framework/graph/initial.hpp>
+#include <chainrule/framework/graph/name_patterns.hpp>
 
 namespace chainrule {
 
@@ -138,6 +139,27 @@ struct GraphOptions {
   std::uint64_t seed = 0;  // of initial values and dropout masks
 };
 
+// While one lives, the names of what its graph is given begin with its own: "encoder/0/" and so on. See Graph::scope().
+class [[nodiscard]] NameScope {
+ public:
+  NameScope(NameScope&& other) noexcept;
+  NameScope& operator=(NameScope&&) = delete;  // `scope = graph.scope("b")` would open b inside of the one that ends
+  NameScope(const NameScope&) = delete;
+  NameScope& operator=(const NameScope&) = delete;
+  ~NameScope() { end(); }
+  // From the root: "encoder/0". Throws Error where the scope has ended or was moved from.
+  [[nodiscard]] std::string name(Location at = Location::here()) const;
+  // Before its life does; again, it does nothing.
+  void end() noexcept;
+
+ private:
+  friend class Graph;
+  NameScope(std::shared_ptr<detail::GraphData> graph, std::string_view name);
+
+  std::shared_ptr<detail::GraphData> graph_;
+  std::uint64_t number_ = 0;  // among the graph's scopes
+};
+
 // A handle: copies are the same graph. (One that was moved from throws Error.)
 class Graph {
  public:
@@ -169,12 +191,23 @@ class Graph {
   // no variable, or an expression of another dtype or shape than it.
   void update_with(Value owner, Value variable, Value expression, Location at = Location::here());
 
-  // The input, parameter or variable of this name; throws Error for an unknown one.
+  // Until the scope ends, "encoder/" stands before the names of new parameters and variables, and so of layers:
+  // `auto scope = graph.scope("encoder");`. A scope inside of another continues its name: "encoder/0". Not named so are
+  // inputs and dimensions, which callers of the network feed, what optimizers keep, and the step and epoch. The scope
+  // is the graph's: other graphs have their own, and every handle of this one is inside. Where scopes end in another
+  // order than the reverse of their beginning, the last that began of those that have not ended says what is written.
+  // A name may be opened again. Throws Error for a name that is empty, or begins or ends with '/' or has two in a row.
+  NameScope scope(std::string_view name, Location at = Location::here());
+
+  // The input, parameter or variable of this name, scopes included; throws Error for an unknown one.
   [[nodiscard]] Value find(std::string_view name, Location at = Location::here()) const;
   [[nodiscard]] bool has(std::string_view name) const;
-  // "name" where that followed by `ending` is free, else "name_2", "name_3", ...
+  // "name" where that followed by `ending` is free in the scope, else "name_2", "name_3", ...
   [[nodiscard]] std::string unique_name(std::string_view name, std::string_view ending = {}) const;
   [[nodiscard]] Values parameters() const;  // the trained ones, in order of creation
+  // Those of these names, such as "encoder/*" (class NamePatterns), in order of creation. To train nothing else:
+  // `minimize(loss, graph.parameters({"*", "!encoder/*"}))`. Throws Error for a pattern that no parameter matches.
+  [[nodiscard]] Values parameters(const NamePatterns& patterns, Location at = Location::here()) const;
   [[nodiscard]] DType dtype() const;
   [[nodiscard]] std::uint64_t seed() const;
   [[nodiscard]] std::size_t size() const;  // values: outputs of all nodes

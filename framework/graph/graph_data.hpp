@@ -117,6 +117,41 @@ class GraphNumber {
   std::uint32_t number_;
 };
 
+// Which name scopes are open in a graph, and in which of them each of its nodes was made. A scope has a number of its
+// own, so that it may end in any order.
+class NameScopes {
+ public:
+  // `path` is the whole name, from the root. `next` here and below is the node that will be made next.
+  std::uint64_t open(std::string path, NodeId next);
+  void close(std::uint64_t number, NodeId next) noexcept;
+  // Nodes from `next` on have been taken back.
+  void take_back(NodeId next) noexcept { mark(next); }
+  // Of the innermost open scope; empty at the root.
+  [[nodiscard]] const std::string& path() const { return paths_[current()]; }
+  [[nodiscard]] const std::string* path_of_open(std::uint64_t number) const;
+  [[nodiscard]] std::string inside(std::string_view name) const;
+  // Of the scope that a node was made in.
+  [[nodiscard]] const std::string& path_of(NodeId node) const;
+
+ private:
+  struct Open {
+    std::uint64_t number;
+    std::uint32_t path;  // an index of paths_
+  };
+  // From this node on, nodes are of that path, up to the next mark.
+  struct Mark {
+    NodeId first;
+    std::uint32_t path;
+  };
+  [[nodiscard]] std::uint32_t current() const { return open_.empty() ? 0 : open_.back().path; }
+  void mark(NodeId next) noexcept;
+
+  std::deque<std::string> paths_ = {""};
+  std::vector<Open> open_;
+  std::vector<Mark> marks_;  // with room for the ends of all that are open
+  std::uint64_t last_number_ = 0;
+};
+
 class GraphData : public std::enable_shared_from_this<GraphData> {
  public:
   GraphNumber number_in_process;
@@ -127,6 +162,7 @@ class GraphData : public std::enable_shared_from_this<GraphData> {
   std::vector<AttachedUpdate> attached;
   std::unordered_map<std::string, NodeId> names;
   std::unordered_map<std::string, std::int64_t> names_used;  // by what unique_name() was asked for: its last number
+  NameScopes scopes;
   std::array<std::shared_ptr<const Array>, 8> recent_numbers;
   std::size_t next_number = 0;  // of those: the one to give up
   NodeId step = no_node;
@@ -161,6 +197,20 @@ class GraphData : public std::enable_shared_from_this<GraphData> {
   [[nodiscard]] std::string describe(NodeId id) const;
   // The printed line of a node.
   [[nodiscard]] std::string line(NodeId id) const;
+};
+
+// While one lives, the names of what its graph is given begin at the root, whatever scopes are open.
+class RootScope {
+ public:
+  explicit RootScope(GraphData* graph)
+      : graph_(graph), number_(graph->scopes.open("", static_cast<NodeId>(graph->nodes.size()))) {}
+  ~RootScope() { graph_->scopes.close(number_, static_cast<NodeId>(graph_->nodes.size())); }
+  RootScope(const RootScope&) = delete;
+  RootScope& operator=(const RootScope&) = delete;
+
+ private:
+  GraphData* graph_;
+  std::uint64_t number_;
 };
 
 // While one lives, nodes built on this thread carry its location: nodes made by a gradient rule or a pass belong to

@@ -47,6 +47,10 @@ struct VectorTable {
   void (*softmax_gradient_lines)(const T* y, const T* dy, std::size_t lines, std::size_t columns, T* out);
   void (*softmax_gradient_rows)(const T* y, const T* dy, std::size_t stride, std::size_t rows, std::size_t columns,
                                 T* out);
+  // out = {sum(x - center), sum((x - center)^2)}, and {sum(w dy), sum(w dy (x - center))} with w null for ones, of n
+  // elements: some thousands at most, as many rounding errors would add up.
+  void (*centered_moments)(const T* x, std::size_t n, T center, T* out);
+  void (*centered_products)(const T* x, const T* dy, const T* w, std::size_t n, T center, T* out);
   // to[i * to_stride + j] = from[j * from_stride + i] for i < rows and j < columns; `streams`: where it is aligned `to`
   // is written past the caches.
   void (*transpose)(const T* from, std::size_t from_stride, T* to, std::size_t to_stride, std::size_t rows,

@@ -179,43 +179,6 @@ void reduce_some_lines(const T* x, std::size_t lines, std::size_t n, Batch<T>* o
   for (; i < lines; ++i) reduce_pairwise<T, F, 1>(x + i * n, n, n, out + i);
 }
 
-// The second half of the lanes onto the first, and so on.
-template <class T, class F>
-T across(Batch<T> x) {
-#if defined(__AVX512F__)
-  if constexpr (single<T>) {
-    x = F::combine(x, Batch<T>(_mm512_shuffle_f32x4(x, x, 0x4E)));
-    x = F::combine(x, Batch<T>(_mm512_shuffle_f32x4(x, x, 0xB1)));
-    x = F::combine(x, Batch<T>(_mm512_permute_ps(x, 0x4E)));
-    x = F::combine(x, Batch<T>(_mm512_permute_ps(x, 0xB1)));
-    return _mm512_cvtss_f32(x);
-  } else {
-    x = F::combine(x, Batch<T>(_mm512_shuffle_f64x2(x, x, 0x4E)));
-    x = F::combine(x, Batch<T>(_mm512_shuffle_f64x2(x, x, 0xB1)));
-    x = F::combine(x, Batch<T>(_mm512_permute_pd(x, 0x55)));
-    return _mm512_cvtsd_f64(x);
-  }
-#elif defined(__AVX2__)
-  if constexpr (single<T>) {
-    x = F::combine(x, Batch<T>(_mm256_permute2f128_ps(x, x, 0x01)));
-    x = F::combine(x, Batch<T>(_mm256_permute_ps(x, 0x4E)));
-    x = F::combine(x, Batch<T>(_mm256_permute_ps(x, 0xB1)));
-    return _mm256_cvtss_f32(x);
-  } else {
-    x = F::combine(x, Batch<T>(_mm256_permute2f128_pd(x, x, 0x01)));
-    x = F::combine(x, Batch<T>(_mm256_permute_pd(x, 0x5)));
-    return _mm256_cvtsd_f64(x);
-  }
-#else
-  constexpr std::size_t w = width<T>;
-  T parts[w];
-  x.store_unaligned(parts);
-  for (std::size_t half = w / 2; half > 0; half /= 2)
-    for (std::size_t i = 0; i < half; ++i) parts[i] = F::combine_one(parts[i], parts[i + half]);
-  return parts[0];
-#endif
-}
-
 template <class T, class F>
 T reduce(const T* x, std::size_t n) {
   Batch<T> held;

@@ -11,6 +11,7 @@ VectorTable<T> make_table() {
   fill_reductions(table);
   fill_argmax(table);
   fill_softmax(table);
+  fill_statistics(table);
   fill_transposes(table);
   fill_dots(table);
   fill_random_masks(table);

@@ -18,6 +18,8 @@ void fill_argmax(VectorTable<T>& table);
 template <class T>
 void fill_softmax(VectorTable<T>& table);
 template <class T>
+void fill_statistics(VectorTable<T>& table);
+template <class T>
 void fill_transposes(VectorTable<T>& table);
 template <class T>
 void fill_dots(VectorTable<T>& table);
