@@ -24,30 +24,6 @@ struct Settings {
   std::string picture;
 };
 
-// A network of relu layers. Its parameters are made once, and it may be applied to several values: the discriminator
-// is, to the data and to what the generator makes.
-class Network {
- public:
-  Network(cr::Graph graph, const std::string& name, const std::vector<std::int64_t>& units) {
-    for (std::size_t l = 1; l < units.size(); ++l) {
-      const auto in = static_cast<double>(units[l - 1]);
-      const auto out = static_cast<double>(units[l]);
-      parameters_.push_back(graph.parameter(fmt::format("{}/{}/weight", name, l),
-                                            cr::init::he_normal()({units[l - 1], units[l]}, in, out)));
-      parameters_.push_back(graph.parameter(fmt::format("{}/{}/bias", name, l), cr::zeros({units[l]})));
-    }
-  }
-  cr::Value operator()(cr::Value x) const {
-    for (std::size_t l = 0; l < parameters_.size(); l += 2)
-      x = cr::matmul(l == 0 ? x : cr::relu(x), parameters_[l]) + parameters_[l + 1];
-    return x;
-  }
-  [[nodiscard]] const cr::Values& parameters() const { return parameters_; }
-
- private:
-  cr::Values parameters_;
-};
-
 constexpr std::int64_t batch = 256;
 constexpr std::int64_t places = 8;  // evenly spread over the unit circle
 constexpr double deviation = 0.05;  // around each of them
@@ -77,25 +53,29 @@ void run(const Settings& settings) {
   const auto real =
       cr::concat({cr::cos(angle), cr::sin(angle)}, 1) + cr::random_normal(graph, {batch, 2}, 0, deviation);
 
-  const Network generator(graph, "generator", {16, 128, 128, 2});
-  const Network discriminator(graph, "discriminator", {2, 128, 128, 1});
-  const auto fake = generator(cr::random_normal(graph, {batch, 16}));
+  // The discriminator is applied once, to the data and below them to what the generator makes.
+  const auto network = [](cr::Value x, const std::vector<std::size_t>& units, const std::string& name) {
+    return cr::nn::mlp(x, units, {.activation = cr::relu, .name = name, .initializer = cr::init::he_normal()}).output;
+  };
+  const auto fake = network(cr::random_normal(graph, {batch, 16}), {128, 128, 2}, "generator");
+  const auto judged = cr::split(network(cr::concat({real, fake}, 0), {128, 128, 1}, "discriminator"), 2);
+  const auto of_real = judged[0];
+  const auto of_fake = judged[1];
 
   // How far the discriminator takes data for data and the other points for none; and its steepness at the data, which
   // keeps the two from going round in circles (Mescheder, Geiger and Nowozin 2018): a gradient that has one itself.
   const auto ones = cr::broadcast_to(graph.constant(1.0, cr::float32), {batch, 1});
-  const auto believed = discriminator(fake);
-  const auto doubted = discriminator(real);
-  const auto slope = cr::gradients(cr::sum(doubted), {real})[0];
-  const auto d_loss = cr::sigmoid_cross_entropy(doubted, ones) + cr::sigmoid_cross_entropy(believed, 0 * ones) +
+  const auto slope = cr::gradients(cr::sum(of_real), {real})[0];
+  const auto d_loss = cr::sigmoid_cross_entropy(of_real, ones) + cr::sigmoid_cross_entropy(of_fake, 0 * ones) +
                       0.1 * cr::mean(cr::sum(cr::square(slope), 1));
-  const auto g_loss = cr::sigmoid_cross_entropy(believed, ones);
+  const auto g_loss = cr::sigmoid_cross_entropy(of_fake, ones);
 
   // An optimizer moves the parameters that it is given, whatever else its loss depends on.
   cr::State state(graph);
   const cr::optim::Adam adam{.learning_rate = 1e-3, .beta1 = 0.5};
-  cr::Program teach(state, {.outputs = {d_loss}, .updates = adam.minimize(d_loss, discriminator.parameters())});
-  cr::Program deceive(state, {.outputs = {g_loss}, .updates = adam.minimize(g_loss, generator.parameters())});
+  cr::Program teach(state,
+                    {.outputs = {d_loss}, .updates = adam.minimize(d_loss, graph.parameters("discriminator/*"))});
+  cr::Program deceive(state, {.outputs = {g_loss}, .updates = adam.minimize(g_loss, graph.parameters("generator/*"))});
   cr::Program look(state, {.outputs = {real, fake}});
 
   const cr::Interrupt interrupt;  // Ctrl-C ends the training, not the program

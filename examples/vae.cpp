@@ -25,29 +25,12 @@ struct Settings {
   std::string samples;
 };
 
-// A network with one hidden layer. Its parameters are made once, and it may be applied to several values: the decoder
-// is, to codes of images and to codes that are drawn.
-class Network {
- public:
-  Network(cr::Graph graph, const std::string& name, const std::vector<std::int64_t>& units) {
-    for (std::size_t l = 1; l < units.size(); ++l) {
-      const auto in = static_cast<double>(units[l - 1]);
-      const auto out = static_cast<double>(units[l]);
-      weights_.push_back(graph.parameter(fmt::format("{}/{}/weight", name, l),
-                                         cr::init::glorot_uniform()({units[l - 1], units[l]}, in, out)));
-      biases_.push_back(graph.parameter(fmt::format("{}/{}/bias", name, l), cr::zeros({units[l]})));
-    }
-  }
-  cr::Value operator()(cr::Value x) const {
-    for (std::size_t l = 0; l < weights_.size(); ++l)
-      x = cr::matmul(l == 0 ? x : cr::relu(x), weights_[l]) + biases_[l];
-    return x;
-  }
-
- private:
-  cr::Values weights_;
-  cr::Values biases_;
-};
+// The same network with the same parameters, of another x.
+cr::Value again(const cr::nn::Mlp& network, cr::Value x) {
+  for (std::size_t l = 0; l < network.layers.size(); ++l)
+    x = cr::matmul(l == 0 ? x : cr::relu(x), network.layers[l].weight) + network.layers[l].bias;
+  return x;
+}
 
 void run(const Settings& settings) {
   auto data = cr::data::load_fashion_mnist(settings.data);  // one image a row, 0 to 1
@@ -56,26 +39,28 @@ void run(const Settings& settings) {
   cr::Graph graph({.dtype = cr::float32, .seed = 1});
   const auto batch = graph.dimension("batch");
   const auto images = graph.input("images", {batch, 784});
-  const Network encoder(graph, "encoder", {784, 400, 2 * settings.code});
-  const Network decoder(graph, "decoder", {settings.code, 400, 784});
+  const auto units = static_cast<std::size_t>(settings.code);
+  const auto encoded = cr::nn::mlp(images, {400, 2 * units}, {.activation = cr::relu, .name = "encoder"});
 
   // The code of an image is drawn from what the encoder says: by normal numbers that are new in each step and that no
   // gradient asks about (the reparametrization).
-  const auto moments = cr::split(encoder(images), 2, 1);
+  const auto moments = cr::split(encoded, 2, 1);
   const auto& mean = moments[0];
   const auto& log_variance = moments[1];
   const auto code = mean + cr::exp(log_variance / 2) * cr::random_normal(graph, {batch, settings.code});
-  const auto surprise = cr::sigmoid_cross_entropy(decoder(code), images, {.reduction = cr::Reduction::none});
+  const auto decoded = cr::nn::mlp(code, {400, 784}, {.activation = cr::relu, .name = "decoder"});
+  const auto surprise = cr::sigmoid_cross_entropy(decoded, images, {.reduction = cr::Reduction::none});
   const auto divergence = (cr::square(mean) + cr::exp(log_variance) - log_variance - 1) / 2;  // from a normal code
-  const auto bound = -cr::mean(cr::sum(surprise, 1) + cr::sum(divergence, 1));
+  const auto cost = cr::mean(cr::sum(surprise, 1) + cr::sum(divergence, 1));                  // the bound is -cost
 
   // Codes that are drawn become images, others for each number that is fed.
   const auto draw = graph.input("draw", {}, cr::int64);
-  const auto drawn = cr::sigmoid(decoder(cr::random_normal(graph, {64, settings.code}, 0, 1, {.counter = draw})));
+  const auto drawn =
+      cr::sigmoid(again(decoded, cr::random_normal(graph, {64, settings.code}, 0, 1, {.counter = draw})));
 
   cr::State state(graph);
-  cr::Program train(state, {.outputs = {-bound}, .updates = cr::optim::Adam{.learning_rate = 1e-3}.minimize(-bound)});
-  cr::Program evaluate(state, {.outputs = {bound, cr::mean(cr::sum(divergence, 1))}});
+  cr::Program train(state, {.outputs = {cost}, .updates = cr::optim::Adam{.learning_rate = 1e-3}.minimize(cost)});
+  cr::Program evaluate(state, {.outputs = {cost, cr::mean(cr::sum(divergence, 1))}});
   cr::Program sample(state, {.outputs = {cr::reshape(drawn, {64, 28, 28})}});
 
   if (settings.quick) data.train = cr::data::split(data.train, {0.1, 0, 0.9}, cr::numpy::RandomState(1)).train;
@@ -86,9 +71,10 @@ void run(const Settings& settings) {
            .progress = true,
            .after_epoch = [&](const cr::EpochReport& report) {
              const auto test = evaluate.run({{images, data.test.x}});
-             fmt::print("epoch {:2}: evidence lower bound {:.2f} nats in training, {:.2f} of the test images",
-                        report.epoch + 1, -report.cost, test.scalar(0));
-             fmt::print(", of which {:.2f} for the code\n", test.scalar(1));
+             fmt::print("epoch {:2}: evidence lower bound {:.2f} nats in training, {:.2f} of the test images: ",
+                        report.epoch + 1, -report.cost, -test.scalar(0));
+             fmt::print("{:.2f} for the pixels, {:.2f} for the code\n", test.scalar(1) - test.scalar(0),
+                        -test.scalar(1));
              std::fflush(stdout);
            }});
   if (!settings.samples.empty())
