@@ -20,7 +20,7 @@ namespace {
 
 struct Settings {
   std::string data = cr::data::fashion_mnist_folder();
-  std::int64_t epochs = 8;
+  std::int64_t epochs = 10;
   int threads = cr::num_threads();
   bool quick = false;
   std::string filters;

@@ -2,9 +2,11 @@
 // needs: dataset-fashion-mnist
 #include <chainrule/chainrule.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 #include <numbers>
 #include <string>
 
@@ -93,12 +95,17 @@ void run(const Settings& settings) {
   cr::Program train(state, {.outputs = {loss}, .updates = momentum.minimize(loss + decay)});
   cr::Program predict(state, {.outputs = {cr::argmax(logits, 1)}, .mode = cr::Mode::inference});
 
+  std::int64_t done = 0;
+  if (!settings.checkpoint.empty() && std::filesystem::exists(settings.checkpoint)) {
+    state.load(settings.checkpoint);
+    done = state.epoch() + 1;
+  }
   using Clock = std::chrono::steady_clock;
   auto begin = Clock::now();
   cr::fit(train, data.train,
           {.inputs = {images, labels},
            .batch = batch_size,
-           .epochs = epochs,
+           .epochs = std::max<std::int64_t>(epochs - done, 0),
            .progress = true,
            .after_epoch = [&](const cr::EpochReport& report) {
              const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
@@ -122,7 +129,8 @@ int main(int argc, char** argv) {
       ->check(CLI::PositiveNumber);
   app.add_option("--threads", settings.threads, "results do not depend on it")->capture_default_str();
   app.add_flag("--quick", settings.quick, "one pass over 1,280 images");
-  app.add_option("--checkpoint", settings.checkpoint, "a .safetensors file, written after each epoch");
+  app.add_option("--checkpoint", settings.checkpoint,
+                 "a .safetensors file, written after each epoch; where it exists, training goes on from it");
   CLI11_PARSE(app, argc, argv);
   try {
     run(settings);
