@@ -2,9 +2,11 @@
 // needs: dataset-fashion-mnist
 #include <chainrule/chainrule.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 #include <numbers>
 #include <string>
 
@@ -17,7 +19,7 @@ namespace {
 
 struct Settings {
   std::string data = cr::data::fashion_mnist_folder();
-  std::int64_t epochs = 30;
+  std::int64_t epochs = 25;
   std::int64_t blocks = 2;
   int threads = cr::num_threads();
   bool quick = false;
@@ -39,22 +41,19 @@ cr::Value augmented(cr::Value x, std::int64_t most) {
   return cr::by_mode(cr::take_along_axis(cr::take_along_axis(padded, row, 2), column, 3), x);
 }
 
-// A convolution and batch norm. Its weights join `weights`.
-cr::Value convolution(cr::Value x, std::int64_t features, std::int64_t taps, std::int64_t stride, cr::Values& weights) {
-  cr::Graph graph = x.graph();
-  const auto fan = [&](std::int64_t channels) { return static_cast<double>(channels * taps * taps); };
-  const auto channels = x.shape()[1].extent();
-  weights.push_back(
-      graph.parameter(graph.unique_name("conv", "/weight") + "/weight",
-                      cr::init::he_normal()({features, channels, taps, taps}, fan(channels), fan(features))));
-  return cr::nn::batch_norm(cr::conv(x, weights.back(), {.stride = stride, .padding = taps / 2}));
+// A convolution and batch norm.
+cr::Value convolution(cr::Value x, std::size_t features, std::int64_t taps, std::int64_t stride) {
+  return cr::nn::batch_norm(cr::nn::conv(x, features, taps, {.stride = stride, .padding = taps / 2},
+                                         {.initializer = cr::init::he_normal(), .bias = false}));
 }
 
 // What two convolutions add to the image, or to its projection where the size changes (He, Zhang, Ren and Sun 2016).
-cr::Value residual(cr::Value x, std::int64_t features, std::int64_t stride, cr::Values& weights) {
-  const auto h = cr::relu(convolution(x, features, 3, stride, weights));
-  const auto added = convolution(h, features, 3, 1, weights);
-  return cr::relu(added + (added.shape() == x.shape() ? x : convolution(x, features, 1, stride, weights)));
+cr::Value residual(cr::Value x, std::size_t features, std::int64_t stride) {
+  const auto two = [&](cr::Value h) {
+    return convolution(cr::relu(convolution(h, features, 3, stride)), features, 3, 1);
+  };
+  const auto projection = [&](cr::Value h) { return convolution(h, features, 1, stride); };
+  return cr::relu(stride == 1 ? cr::nn::residual(x, two) : cr::nn::residual(x, two, {.projection = projection}));
 }
 
 cr::optim::Schedule one_cycle(double highest, std::int64_t steps) {
@@ -82,27 +81,31 @@ void run(const Settings& settings) {
   const auto batch = graph.dimension("batch");
   const auto images = graph.input("images", {batch, 784});
   const auto labels = graph.input("labels", {batch}, cr::int64);
-  cr::Values weights;
   auto h = augmented(cr::reshape(images, {batch, 1, 28, 28}), 2);
-  h = cr::relu(convolution(h, 16, 3, 1, weights));
-  for (const std::int64_t features : {16, 32, 64})
+  h = cr::relu(convolution(h, 16, 3, 1));
+  for (const std::size_t features : {16, 32, 64})
     for (std::int64_t block = 0; block < settings.blocks; ++block)
-      h = residual(h, features, features > 16 && block == 0 ? 2 : 1, weights);
-  const auto last = cr::nn::dense(cr::mean(h, {2, 3}), 10);
-  weights.push_back(last.weight);
-  const auto loss = cr::softmax_cross_entropy(last, labels);
+      h = residual(h, features, features > 16 && block == 0 ? 2 : 1);
+  const auto logits = cr::nn::dense(cr::mean(h, {2, 3}), 10);
+  const auto loss = cr::softmax_cross_entropy(logits, labels);
+  const auto decay = 2.5e-4 * cr::l2(graph.parameters("*/weight"));  // not of biases and norms
 
   cr::State state(graph);
   const cr::optim::HeavyBall momentum{.learning_rate = one_cycle(0.1, steps)};
-  cr::Program train(state, {.outputs = {loss}, .updates = momentum.minimize(loss + 2.5e-4 * cr::l2(weights))});
-  cr::Program predict(state, {.outputs = {cr::argmax(last, 1)}, .mode = cr::Mode::inference});
+  cr::Program train(state, {.outputs = {loss}, .updates = momentum.minimize(loss + decay)});
+  cr::Program predict(state, {.outputs = {cr::argmax(logits, 1)}, .mode = cr::Mode::inference});
 
+  std::int64_t done = 0;
+  if (!settings.checkpoint.empty() && std::filesystem::exists(settings.checkpoint)) {
+    state.load(settings.checkpoint);
+    done = state.epoch() + 1;
+  }
   using Clock = std::chrono::steady_clock;
   auto begin = Clock::now();
   cr::fit(train, data.train,
           {.inputs = {images, labels},
            .batch = batch_size,
-           .epochs = epochs,
+           .epochs = std::max<std::int64_t>(epochs - done, 0),
            .progress = true,
            .after_epoch = [&](const cr::EpochReport& report) {
              const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
@@ -126,7 +129,8 @@ int main(int argc, char** argv) {
       ->check(CLI::PositiveNumber);
   app.add_option("--threads", settings.threads, "results do not depend on it")->capture_default_str();
   app.add_flag("--quick", settings.quick, "one pass over 1,280 images");
-  app.add_option("--checkpoint", settings.checkpoint, "a .safetensors file, written after each epoch");
+  app.add_option("--checkpoint", settings.checkpoint,
+                 "a .safetensors file, written after each epoch; where it exists, training goes on from it");
   CLI11_PARSE(app, argc, argv);
   try {
     run(settings);

@@ -450,6 +450,45 @@ TEST_CASE("two optimizers of one kind have slots of their own") {
   CHECK(state["w/adam/v"][0] == Approx(0.19).epsilon(1e-15));
 }
 
+TEST_CASE("of two optimizers over one graph neither moves what is the other's") {
+  // A generator and a discriminator: the loss of each depends on the parameters of both.
+  Graph graph({.dtype = float32, .seed = 3});
+  const auto real = random_normal(graph, {16, 2}, 2);
+  const auto layer = [&](const char* name, std::int64_t in, std::int64_t out) {
+    return graph.parameter(name, normal({in, out}));
+  };
+  const Values generator{layer("g1", 4, 8), layer("g2", 8, 2)};
+  const Values discriminator{layer("d1", 2, 8), layer("d2", 8, 1)};
+  const auto network = [](Value x, const Values& weights) { return matmul(tanh(matmul(x, weights[0])), weights[1]); };
+  const auto believed = network(network(random_normal(graph, {16, 4}), generator), discriminator);
+  const auto d_loss = mean(softplus(-network(real, discriminator)) + softplus(believed));
+  const auto g_loss = mean(softplus(-believed));
+  CHECK(optim::Adam{}.minimize(d_loss).size() > optim::Adam{}.minimize(d_loss, discriminator).size());
+
+  const optim::Adam adam{.learning_rate = 0.01};
+  State state(graph);
+  Program teach(state, {.outputs = {d_loss}, .updates = adam.minimize(d_loss, discriminator)});
+  Program deceive(state, {.outputs = {g_loss}, .updates = adam.minimize(g_loss, generator)});
+  const auto numbers = [&](const Values& parameters) {
+    std::vector<Array> out;
+    for (const Value parameter : parameters) out.push_back(state.snapshot(parameter));
+    return out;
+  };
+  for (int step = 0; step < 5; ++step) {
+    for (const bool first : {true, false}) {
+      const Values& moved = first ? discriminator : generator;
+      const Values& kept = first ? generator : discriminator;
+      const auto before = numbers(kept);
+      const auto old = numbers(moved);
+      (first ? teach : deceive).run();
+      for (std::size_t i = 0; i < 2; ++i) {
+        CHECK(state[kept[i]].identical(before[i]));
+        CHECK_FALSE(state[moved[i]].identical(old[i]));
+      }
+    }
+  }
+}
+
 TEST_CASE("apply takes gradients that were made elsewhere") {
   OneParameter net;
   const auto clipped = maximum(minimum(gradients(net.loss, {net.w})[0], 1.0), -1.0);
