@@ -227,8 +227,7 @@ TEMPLATE_TEST_CASE("tiny products leave what is between the rows of C alone, and
                    double) {
   using T = TestType;
   for (const X86 set : sets())
-    for (const Sizes3 sizes :
-         {Sizes3{5, 64, 2}, {1, 1, 1}, {2, 37, 5}, {9, 3, 7}, {40, 5, 1}, {1, 9, 50}, {13, 16, 3}})
+    for (const Sizes3 sizes : {Sizes3{5, 64, 2}, {1, 1, 1}, {2, 37, 5}, {9, 3, 7}, {40, 5, 1}, {1, 9, 50}, {13, 16, 3}})
       for (const bool transposed : {false, true}) {
         const Product p = product(sizes, transposed, false, 3);
         REQUIRE(Tiny::serves(p, dtype_t<T>, set));

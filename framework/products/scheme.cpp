@@ -31,6 +31,13 @@ constexpr std::int64_t large_b = 2'000'000;
 // A is packed for so many columns of C, B for so many rows.
 constexpr std::int64_t columns_worth_packing = 128;
 constexpr std::int64_t rows_worth_packing = 48;
+// Rows of A that lie so many bytes apart or more are far where each of them is one term's. Multiples of few_sets fall
+// on a quarter of the first-level cache's sets at most, and operands and C of large_product bytes are not in the second
+// level: then A is packed, for so many columns.
+constexpr std::int64_t far_rows = 2048;
+constexpr std::int64_t few_sets = 1024;
+constexpr std::int64_t large_product = 3'000'000;
+constexpr std::int64_t columns_worth_packing_far_a = 256;
 // The least terms of a panel that are packed at a time.
 constexpr std::int64_t least_packed_terms = 32;
 // Elements between the rows of A that are packed: some lines of the cache, so that they fall on different sets.
@@ -80,8 +87,15 @@ double cycles_of_putting(std::int64_t bytes) { return static_cast<double>(bytes)
 
 bool shares_sets(std::int64_t row_bytes) { return row_bytes % set_stride == 0; }
 
+// Transposed, A is read a row in memory for each term, and no prefetcher reaches far rows: these have to stay in the
+// caches.
 bool worth_packing_a(const Product& p, std::int64_t element) {
-  return shares_sets(p.lda * element) && p.n >= columns_worth_packing && p.m > 1;
+  if (p.m == 1) return false;
+  const std::int64_t row = p.lda * element;
+  if (shares_sets(row)) return p.n >= columns_worth_packing;
+  const std::int64_t all = (p.m * p.k + p.k * p.n + p.m * p.n) * element;
+  return p.transpose_a && row >= far_rows && (row % few_sets == 0 || all >= large_product) &&
+         p.n >= columns_worth_packing_far_a;
 }
 
 struct Tiling {

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,9 +28,14 @@
 #include <chainrule/framework/core/array.hpp>
 #include <chainrule/framework/core/thread_pool.hpp>
 #include <chainrule/framework/core/threads.hpp>
+#include <chainrule/framework/products/dots.hpp>
 #include <chainrule/framework/products/scheme.hpp>
+#include <chainrule/framework/products/tiny.hpp>
 
 namespace {
+
+using chainrule::products::Dots;
+using chainrule::products::Tiny;
 
 using chainrule::products::Product;
 using chainrule::products::Scheme;
@@ -220,7 +226,16 @@ double run_case(const Case& of, const Options& options, nlohmann::json& rows) {
   chainrule::Array results[] = {numbers(size_of_c), numbers(size_of_c), numbers(size_of_c)};
   T* c = results[0].template data<T>();
   T* expected = results[1].template data<T>();
-  const Scheme scheme(p, dtype, *chainrule::kernels::generated_set());
+  const auto set = *chainrule::kernels::generated_set();
+  const Scheme scheme(p, dtype, set);
+  // As a program chooses (framework/products/matmul.cpp).
+  std::optional<Dots> dots;
+  std::optional<Tiny> tiny;
+  if (Dots::serves(p)) {
+    dots.emplace(p, dtype);
+  } else if (Tiny::serves(p, dtype, set)) {
+    tiny.emplace(p, dtype, set);
+  }
   std::vector<double> workspace(scheme.workspace() / sizeof(double) + 1);
   chainrule::detail::reserve_scratch(scheme.scratch());
   // f(a, b, c) for each product of the batch.
@@ -231,7 +246,14 @@ double run_case(const Case& of, const Options& options, nlohmann::json& rows) {
     return [&, f] { each(results[2].template data<T>(), [&](const T* x, const T* y, T* z) { f(p, x, y, z); }); };
   };
   std::vector<Program> programs = {
-      {"chainrule", [&] { each(c, [&](const T* x, const T* y, T* z) { scheme.run(x, y, z, workspace.data()); }); }},
+      {"chainrule",
+       [&] {
+         each(c, [&](const T* x, const T* y, T* z) {
+           if (dots) return dots->run(x, y, z, nullptr);
+           if (tiny) return tiny->run(x, y, z, nullptr);
+           scheme.run(x, y, z, workspace.data());
+         });
+       }},
       {"openblas", [&] { each(expected, [&](const T* x, const T* y, T* z) { blas(p, x, y, z); }); }},
   };
 #ifdef BENCH_EIGEN
@@ -272,7 +294,7 @@ double run_case(const Case& of, const Options& options, nlohmann::json& rows) {
   double others = median(programs[1].times);
   if (programs.back().name == "onednn") others = std::min(others, median(programs.back().times));
   const double ratio = others / median(programs[0].times);
-  fmt::print(" {:9.1f} {:9.2f}   {}\n", top, ratio, scheme.describe());
+  fmt::print(" {:9.1f} {:9.2f}   {}\n", top, ratio, dots ? "dots" : tiny ? "straight-line code" : scheme.describe());
   std::fflush(stdout);
   return ratio;
 }
