@@ -1,5 +1,7 @@
 // Layer and root mean square normalization: rows, by kernels. A row is in the nearest cache when its statistics are
 // known, and what it becomes is written at once; sums in graph ops would read the array once more for each of them.
+#include <limits>
+
 #include <chainrule/framework/graph/op_family.hpp>
 #include <chainrule/framework/kernels/row_norm.hpp>
 #include <chainrule/ops/arithmetic.hpp>

@@ -1,5 +1,7 @@
 #include <chainrule/ops/statistics.hpp>
 
+#include <limits>
+
 #include <fmt/core.h>
 
 #include <chainrule/framework/graph/op_family.hpp>

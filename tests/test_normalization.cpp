@@ -390,7 +390,11 @@ TEMPLATE_TEST_CASE("large norms: right, and the same bits for every number of th
     };
     const auto parts = static_cast<std::size_t>(part(x.size() - 1) + 1);
     const bool centered = norm.name != "rms";
-    std::vector<double> count(parts, 0), mean(parts, 0), variance(parts, 0), of_g(parts, 0), of_gz(parts, 0);
+    std::vector<double> count(parts, 0);
+    std::vector<double> mean(parts, 0);
+    std::vector<double> variance(parts, 0);
+    std::vector<double> of_g(parts, 0);
+    std::vector<double> of_gz(parts, 0);
     const auto p = [&](std::int64_t i) { return static_cast<std::size_t>(part(i)); };
     for (std::int64_t i = 0; i < x.size(); ++i) count[p(i)] += 1;
     for (std::int64_t i = 0; centered && i < x.size(); ++i) mean[p(i)] += x[i] / count[p(i)];
@@ -398,7 +402,8 @@ TEMPLATE_TEST_CASE("large norms: right, and the same bits for every number of th
       variance[p(i)] += (x[i] - mean[p(i)]) * (x[i] - mean[p(i)]) / count[p(i)];
     const auto scale = [&](std::int64_t i) { return 1 / std::sqrt(variance[p(i)] + 1e-5); };
     const auto z = [&](std::int64_t i) { return (x[i] - mean[p(i)]) * scale(i); };
-    std::vector<double> dgamma(static_cast<std::size_t>(features[0]), 0), dbeta(dgamma);
+    std::vector<double> dgamma(static_cast<std::size_t>(features[0]), 0);
+    std::vector<double> dbeta(dgamma);
     for (std::int64_t i = 0; i < x.size(); ++i) {
       const double g = gamma[feature(i)] * w[i];
       of_g[p(i)] += centered ? g / count[p(i)] : 0;

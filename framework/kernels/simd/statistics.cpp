@@ -20,8 +20,14 @@ struct Plus {
 template <class T, class Terms, class Last>
 void two_sums(std::size_t n, Terms terms, Last last, T* out) {
   constexpr std::size_t w = width<T>;
-  Batch<T> a0(T(0)), a1(T(0)), a2(T(0)), a3(T(0));
-  Batch<T> b0(T(0)), b1(T(0)), b2(T(0)), b3(T(0));
+  Batch<T> a0(T(0));
+  Batch<T> a1(T(0));
+  Batch<T> a2(T(0));
+  Batch<T> a3(T(0));
+  Batch<T> b0(T(0));
+  Batch<T> b1(T(0));
+  Batch<T> b2(T(0));
+  Batch<T> b3(T(0));
   const auto onto = [](Batch<T>& a, Batch<T>& b) {
     return [&](Batch<T> x, Batch<T> y) {
       a = a + x;
