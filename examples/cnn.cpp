@@ -95,13 +95,13 @@ void run(const Settings& settings) {
   h = cr::max_pool(convolution(convolution(h, 32), 32), 2);
   h = cr::max_pool(convolution(convolution(h, 64), 64), 2);
   h = cr::dropout(cr::flatten(h, 1), {.keep = 0.75});
-  h = cr::dropout(cr::relu(cr::nn::dense(h, 128, cr::init::he_normal())), {.keep = 0.5});
+  h = cr::dropout(cr::relu(cr::nn::batch_norm(cr::nn::dense(h, 128, cr::init::he_normal()))), {.keep = 0.5});
   const auto logits = cr::nn::dense(h, 10);
   const auto loss = cr::softmax_cross_entropy(logits, labels);
   const auto losses = cr::softmax_cross_entropy(logits, labels, {.reduction = cr::Reduction::none});
 
   const std::int64_t steps = epochs * ((data.train.size() + batch_size - 1) / batch_size);
-  const cr::optim::Adam adam{.learning_rate = one_cycle(3e-3, steps)};
+  const cr::optim::Adam adam{.learning_rate = one_cycle(5e-3, steps)};
   cr::State state(graph);
   cr::Program train(state, {.outputs = {loss}, .updates = adam.minimize(loss)});
   cr::Program predict(state, {.outputs = {cr::argmax(logits, 1)}, .mode = cr::Mode::inference});
