@@ -67,13 +67,6 @@ Dense dense(Value x, std::size_t units, const LayerOptions& options, Location at
   return out;
 }
 
-Dense dense(Value x, std::size_t units, const init::Initializer& initializer, const LayerOptions& options,
-            Location at) {
-  LayerOptions with = options;
-  with.initializer = initializer;
-  return dense(x, units, with, at);
-}
-
 // ---- convolutions
 
 namespace {

@@ -6,6 +6,7 @@
 // empty Value, sizes that it needs as numbers and gets as names, and names in use; and what its ops throw.
 #pragma once
 
+#include <concepts>
 #include <functional>
 #include <string>
 #include <type_traits>
@@ -42,8 +43,13 @@ struct Dense {
 // x W + b, x {examples, ..., features} -> {examples, ..., units}, with parameters weight {features, units} and bias
 // {units}. The fans are the features and the units.
 Dense dense(Value x, std::size_t units, const LayerOptions& options = {}, Location at = Location::here());
-Dense dense(Value x, std::size_t units, const init::Initializer& initializer, const LayerOptions& options = {},
-            Location at = Location::here());
+// (A template, so that braces are LayerOptions to every compiler.)
+template <std::convertible_to<init::Initializer> I>
+Dense dense(Value x, std::size_t units, const I& initializer, LayerOptions options = {},
+            Location at = Location::here()) {
+  options.initializer = initializer;
+  return dense(x, units, options, at);
+}
 
 // ---- convolutions
 

@@ -158,7 +158,11 @@ TEST_CASE("ops for which there is no memory") {
   fail_building("batch_norm", [](Begun& b) { return nn::batch_norm(b.x); });
   fail_building("a network in a scope", [](Begun& b) {
     const auto scope = b.graph.scope("encoder");
-    return nn::residual(nn::mlp(b.x, {4, 3}), [](Value x) { return nn::dense(x, 3); });
+    return nn::mlp(b.x, {4, 3});
+  });
+  fail_building("a residual block", [](Begun& b) {
+    return nn::residual(b.x, [](Value x) { return nn::dense(x, 3); },
+                        {.projection = [](Value x) { return nn::dense(x, 3); }});
   });
 }
 

@@ -550,6 +550,23 @@ const std::vector<NamedCall>& calls() {
          const auto layer = nn::dense(x.it, static_cast<std::size_t>(units.it));
          c.keep(Values{layer.output, layer.weight, layer.bias});
        }},
+      {"layers in a scope",
+       [](Call& c) {
+         const auto x = c.floating();
+         const auto units = c.whole(1, 4);
+         const auto taps = c.whole(1, 3);
+         c.say("auto scope = {0}.graph().scope(\"s\"); cr::nn::conv({0}, {1}, {2}); cr::nn::mlp({0}, {{{1}, 2}})", x,
+               units, taps);
+         if (units.it > 1000 || units.it < 0 || taps.it > 1000) return;  // no such weight could be made
+         const auto features = static_cast<std::size_t>(units.it);
+         Graph graph = x.it.graph();
+         const auto scope = graph.scope("s");
+         if (x.it.rank() > 2) {
+           c.keep(nn::conv(x.it, features, taps.it, {.padding = "same"}));
+         } else {
+           c.keep(nn::mlp(x.it, {features, 2}));
+         }
+       }},
       {"batch_norm",
        [](Call& c) {
          const auto x = c.floating();
