@@ -59,7 +59,9 @@ Correlation<T>::Correlation(const Geometry& geometry, const WeightStrides& weigh
   for (std::size_t i = 0; i < features_.size(); ++i) features_[i] = static_cast<std::int64_t>(i) * g_.outputs();
   // Half of a first-level cache for the windows of the columns of a run.
   const auto& at_once = kernels::table<T>().windows.columns;
-  const std::int64_t tile = std::lcm(at_once[tiles_.largest()], at_once[tiles_.size > 0 ? tiles_.size : 1]);
+  // A run begins with a whole segment, also where vectors are shorter than that.
+  const std::int64_t tile =
+      std::lcm(segment<T>, std::lcm(at_once[tiles_.largest()], at_once[tiles_.size > 0 ? tiles_.size : 1]));
   const std::int64_t lines = channel_blocks_.largest() * planes.taps * (in_place_ ? 1 : windows_.copies());
   run_ = std::max<std::int64_t>(1, (24 * 1024 / element<T> / lines - window) / tile) * tile;
   packed_bytes_ = in_whole_lines(g_.groups * g_.features * g_.channels * g_.taps() * element<T>);
