@@ -1,5 +1,4 @@
-// Indices as ops and kernels meet them: of which dtype, within which range, and where they count from the end. Not
-// installed.
+// Indices as ops and kernels meet them: of which dtype, within which range, and what is out of it. Not installed.
 #pragma once
 
 #include <cstdint>

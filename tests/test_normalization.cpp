@@ -262,7 +262,7 @@ TEST_CASE("norms of named sizes") {
   for (const Value y : ys) outputs.push_back(gradients(sum(square(y) * y), {x})[0]);
   State state(graph);
   Program program(state, {.outputs = outputs});
-  for (const Dims shape : {Dims{2, 3, 5}, Dims{4, 1, 70}, Dims{1, 2, 1}}) {
+  for (const Dims& shape : {Dims{2, 3, 5}, Dims{4, 1, 70}, Dims{1, 2, 1}}) {
     const Array fed = drawn(float64, shape, 0);
     const Array g = drawn(float64, {shape[2]}, 1);
     const Array c = drawn(float64, {shape[1]}, 2);

@@ -311,7 +311,7 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
     const Reg64& base = pointer(slot);
     const Xbyak::Address from = words ? ptr[base + rax * 4] : ptr[base + rax];
     const Xmm to = vec(r);
-    const Xmm integers = single_ ? to : avx512_ ? Xmm(Xbyak::Operand::YMM, r) : Xmm(r);
+    const Xmm integers = single_ ? to : avx512_ && !narrow_ ? Xmm(Xbyak::Operand::YMM, r) : Xmm(r);
     const auto convert = [this](const Xmm& result, const Xbyak::Operand& of) {
       single_ ? vcvtdq2ps(result, of) : vcvtdq2pd(result, of);
     };
