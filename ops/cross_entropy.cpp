@@ -117,6 +117,17 @@ CHAINRULE_EARLY const BuiltinOp binary_cross_entropy_op = register_op({
 
 // ---- distributions over classes
 
+// softmax(z) and its logarithm of their parts, which the cost and its slopes share.
+Value shifted(Value z, std::int64_t axis) { return z - max(z, axis, true); }
+Value shared_softmax(Value z, std::int64_t axis) {
+  const Value e = exp(shifted(z, axis));
+  return e / sum(e, axis, true);
+}
+Value shared_log_softmax(Value z, std::int64_t axis) {
+  const Value x = shifted(z, axis);
+  return x - log(sum(exp(x), axis, true));
+}
+
 CHAINRULE_EARLY const BuiltinOp softmax_cross_entropy_op = register_op({
     .name = "softmax_cross_entropy",
     .doc = "mean over examples of -sum(y log softmax(z)) along an axis.",
@@ -129,7 +140,7 @@ CHAINRULE_EARLY const BuiltinOp softmax_cross_entropy_op = register_op({
     },
     .forward = expand([](const Node& node) -> Value {
       const std::int64_t axis = node.attribute<std::int64_t>("axis");
-      return -mean(sum(weighed(node.input(1), log_softmax(node.input(0), axis)), axis));
+      return -mean(sum(weighed(node.input(1), shared_log_softmax(node.input(0), axis)), axis));
     }),
     // Rows of y need not sum to 1: d/dz = softmax(z) sum(y) - y.
     .gradient = [](const Node& node, Value dy) -> Values {
@@ -140,8 +151,8 @@ CHAINRULE_EARLY const BuiltinOp softmax_cross_entropy_op = register_op({
       for (std::size_t i = 0; i < z.rank(); ++i)
         if (i != static_cast<std::size_t>(axis)) examples.push_back(z.shape()[i]);
       const Value scale = dy / extent(dy.graph(), examples, dy.dtype());
-      return {node.wants(0) ? scale * (softmax(z, axis) * sum(y, axis, true) - y) : Value{},
-              node.wants(1) ? -scale * log_softmax(z, axis) : Value{}};
+      return {node.wants(0) ? scale * (shared_softmax(z, axis) * sum(y, axis, true) - y) : Value{},
+              node.wants(1) ? -scale * shared_log_softmax(z, axis) : Value{}};
     },
     .samples = {{.inputs = {uniform({4, 3}, -3, 3), uniform({4, 3}, 0, 1)}, .attributes = {{"axis", -1}}},
                 {.inputs = {uniform({3, 5}, -3, 3), uniform({3, 5}, 0, 1)}, .attributes = {{"axis", 0}}},

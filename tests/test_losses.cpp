@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include <chainrule/chainrule.hpp>
@@ -435,4 +436,138 @@ TEST_CASE("mistakes with losses are errors at the user's line") {
          "cosine_embedding_loss: requires inputs of one shape, got {2} and {2, 3}");
   refuse([&] { triplet_margin_loss(x, x, y); }, __LINE__, "triplet_margin_loss: requires inputs of one shape");
   refuse([&] { hinge_loss(x, Value{}); }, __LINE__, "hinge_loss: requires values of a graph");
+}
+
+// ---- cross-entropies by class as one node with their slopes
+
+namespace {
+
+std::size_t times(const std::string& text, const std::string& part) {
+  std::size_t out = 0;
+  for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++out;
+  return out;
+}
+
+// How often the listings after the last pass have this op.
+std::size_t listed(const Program& program, const std::string& op) {
+  const std::string text = program.explain();
+  return times(text.substr(text.rfind("accumulate_products")), " = " + op + "(");
+}
+
+}  // namespace
+
+TEST_CASE("a cross-entropy by class and its slope are one node where the slope does not wait for the cost") {
+  Graph graph;
+  const auto batch = graph.dimension("batch");
+  const auto z = graph.input("z", {batch, 5});
+  const auto k = graph.input("k", {batch}, int64);
+  const auto loss = softmax_cross_entropy(z, k);
+  const auto costs = softmax_cross_entropy(z, k, {.reduction = Reduction::none});
+  const auto focal = mean(costs * costs);
+  const Array numbers = uniform({7, 5}, -3, 3).draw(float64, 1, 0);
+  const Array classes = integers({7}, 0, 5).draw(float64, 1, 1);
+  State state(graph);
+  Program waits(state, {.outputs = {focal, gradients(focal, {z})[0]}});
+  const std::vector<Feed> feeds = {{z, numbers}, {k, classes}};
+  Program once(state, {.outputs = {loss, gradients(loss, {z})[0]}});
+  once.run(feeds);
+  waits.run(feeds);
+  CHECK(listed(once, "class_cross_entropy") == 0);
+  CHECK(times(once.explain(), "class_cross_entropy_slope(") > 0);
+  CHECK(listed(waits, "class_cross_entropy") > 0);
+  for (const Value y : {loss, focal}) {
+    const Values outputs = {y, gradients(y, {z})[0]};
+    Program as_built(state, {.outputs = outputs, .optimize = false});
+    Program optimized(state, {.outputs = outputs});
+    const auto right = as_built.run(feeds);
+    const auto made = optimized.run(feeds);
+    CHECK(made[0].item() == Approx(right[0].item()).epsilon(1e-14));
+    CHECK(allclose(made[1], right[1], 1e-13, 1e-16));
+  }
+}
+
+TEST_CASE("two cross-entropies that share their weight are each one node with their slope") {
+  Graph graph;
+  const auto batch = graph.dimension("batch");
+  const auto z = graph.input("z", {batch, 5});
+  const auto v = graph.input("v", {batch, 3});
+  const auto k = graph.input("k", {batch}, int64);
+  const auto loss = softmax_cross_entropy(z, k) + softmax_cross_entropy(v, k);
+  const Values outputs = {loss, gradients(loss, {z})[0], gradients(loss, {v})[0]};
+  State state(graph);
+  const std::vector<Feed> feeds = {{z, uniform({4, 5}, -3, 3).draw(float64, 1, 0)},
+                                   {v, uniform({4, 3}, -3, 3).draw(float64, 1, 1)},
+                                   {k, int64s({2, 0, 1, 2})}};
+  Program as_built(state, {.outputs = outputs, .optimize = false});
+  Program optimized(state, {.outputs = outputs});
+  const auto right = as_built.run(feeds);
+  const auto made = optimized.run(feeds);
+  CHECK(listed(optimized, "class_cross_entropy") == 0);
+  CHECK(made[0].item() == Approx(right[0].item()).epsilon(1e-14));
+  CHECK(allclose(made[1], right[1], 1e-13, 1e-16));
+  CHECK(allclose(made[2], right[2], 1e-13, 1e-16));
+}
+
+TEMPLATE_TEST_CASE("softmax and cross-entropies have the same bits for every number of threads", "", float, double) {
+  constexpr DType dtype = dtype_of<TestType>();
+  const int before = num_threads();
+  const auto [rows, columns, axis] = GENERATE(std::tuple{70, 9001, 1}, std::tuple{3000, 17, 1}, std::tuple{90, 700, 0},
+                                              std::tuple{1100, 2100, 1});  // the last past the caches
+  Graph graph({.dtype = dtype});
+  const auto z = graph.input("z", {rows, columns});
+  const auto k = graph.input("k", {axis == 1 ? rows : columns}, int64);
+  const auto loss = softmax_cross_entropy(z, k, {.axis = axis, .reduction = Reduction::sum});
+  State state(graph);
+  Program program(state, {.outputs = {loss, gradients(loss, {z})[0], softmax(z, axis), log_softmax(z, axis)}});
+  const Array numbers = uniform({rows, columns}, -9, 9).draw(dtype, 1, 0);
+  const Array classes = integers({axis == 1 ? rows : columns}, 0, axis == 1 ? columns : rows).draw(dtype, 1, 1);
+  std::vector<Array> first;
+  for (const int threads : {1, 2, 3, 8}) {
+    set_num_threads(threads);
+    const auto made = program.run({{z, numbers}, {k, classes}});
+    if (first.empty()) {
+      for (std::size_t i = 0; i < 4; ++i) first.push_back(made[i]);
+      // A line's probabilities add up to 1, and their logarithms are what log_softmax says.
+      const Array& p = first[2];
+      const Array& l = first[3];
+      const std::int64_t stride = axis == 1 ? 1 : columns;
+      double sum = 0;
+      double worst = 0;
+      for (std::int64_t i = 0; i < (axis == 1 ? columns : rows); ++i) {
+        sum += p[i * stride];
+        worst = std::max(worst, std::abs(std::exp(l[i * stride]) / p[i * stride] - 1));
+      }
+      const double tiny = dtype == float32 ? 1e-5 : 1e-13;
+      CHECK(sum == Approx(1).epsilon(tiny));
+      CHECK(worst < tiny);
+    }
+    for (std::size_t i = 0; i < 4; ++i) CHECK(made[i].identical(first[i]));
+  }
+  set_num_threads(before);
+}
+
+TEST_CASE("lines with infinities among thousands of elements") {
+  for (const std::int64_t n : {7, 5000, 20'000}) {
+    INFO(n);
+    Array z = Array::full(float64, {4, n}, -inf);
+    z.set(0 * n + n - 1, 3.0);  // one element alone
+    z.set(0 * n + 0, 3.0);      // with another as great, blocks away
+    z.set(2 * n + n / 2, inf);  // line 1 is all -inf
+    for (std::int64_t i = 0; i < n; ++i) z.set(3 * n + i, i == n / 2 ? std::nan("") : 1.0);
+    const Array p = of([](const Values& x) { return softmax(x[0]); }, {z});
+    const Array l = of([](const Values& x) { return log_softmax(x[0]); }, {z});
+    const Array c =
+        of([](const Values& x) { return softmax_cross_entropy(x[0], x[1], {.reduction = Reduction::none}); },
+           {z, int64s({n - 1, 0, 0, 0})});
+    CHECK(p[0] == 0.5);
+    CHECK(p[1] == 0);
+    CHECK(p[n - 1] == 0.5);
+    CHECK(l[0] == Approx(-std::log(2.0)));
+    CHECK(l[1] == -inf);
+    CHECK(c[0] == Approx(std::log(2.0)));
+    for (std::int64_t line = 1; line < 4; ++line) {
+      CHECK(std::isnan(p[line * n]));
+      CHECK(std::isnan(c[line]));
+    }
+  }
 }

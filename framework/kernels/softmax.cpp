@@ -34,18 +34,11 @@ class SomeLines {
   }
 
   template <class T>
-  void greatest(const T* x, T* out) const {
+  void exp_sum(const T* x, T* greatest, T* total) const {
     if (lines_.inner == 1)
-      table<T>().max_lines(x + begin_, size(count_), size(lines_.n), out);
+      table<T>().exp_sum_lines(x + begin_, size(count_), size(lines_.n), greatest, total);
     else
-      table<T>().max_part_of_rows(x + begin_, size(lines_.inner), size(lines_.n), size(count_), out);
-  }
-  template <class T>
-  void exp_sum(const T* x, const T* greatest, T* out) const {
-    if (lines_.inner == 1)
-      table<T>().exp_sum_lines(x + begin_, size(count_), size(lines_.n), greatest, out);
-    else
-      table<T>().exp_sum_rows(x + begin_, size(lines_.inner), size(lines_.n), size(count_), greatest, out);
+      table<T>().exp_sum_rows(x + begin_, size(lines_.inner), size(lines_.n), size(count_), greatest, total);
   }
   template <class T>
   void exp(const T* x, const T* greatest, const T* factor, T* out) const {
@@ -100,10 +93,7 @@ struct Sums {
   T greatest[most_at_once];
   T total[most_at_once];
 
-  Sums(const SomeLines& some, const T* x) {
-    some.greatest(x, greatest);
-    some.exp_sum(x, greatest, total);
-  }
+  Sums(const SomeLines& some, const T* x) { some.exp_sum(x, greatest, total); }
   // In the vector kernels' bits.
   void logarithms(std::int64_t count, T* out) const {
     table<T>().micro[static_cast<std::size_t>(Micro::log)][0](out, total, nullptr, nullptr,

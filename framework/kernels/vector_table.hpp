@@ -57,17 +57,16 @@ struct VectorTable {
   void (*softmax_gradient_lines)(const T* y, const T* dy, std::size_t lines, std::size_t columns, T* out);
   void (*softmax_gradient_rows)(const T* y, const T* dy, std::size_t stride, std::size_t rows, std::size_t columns,
                                 T* out);
-  // out[i] = the sum of exp(x - greatest[i]) over line i; out = exp(x - greatest[i]) factor[i]; out = (x - first[i]) -
-  // second[i]. With `streams` out is written past the caches. And the same of columns j of rows i.
-  void (*exp_sum_lines)(const T* x, std::size_t lines, std::size_t columns, const T* greatest, T* out);
+  // Of each line i the greatest element, NaN if any is, and the sum of exp(x - greatest[i]); or of columns j of rows i.
+  void (*exp_sum_lines)(const T* x, std::size_t lines, std::size_t columns, T* greatest, T* total);
+  void (*exp_sum_rows)(const T* x, std::size_t stride, std::size_t rows, std::size_t columns, T* greatest, T* total);
+  // out = exp(x - greatest[i]) factor[i]; out = (x - first[i]) - second[i]. `streams`: it is written past the caches.
   void (*exp_lines)(const T* x, std::size_t lines, std::size_t columns, const T* greatest, const T* factor, T* out,
                     bool streams);
-  void (*shift_lines)(const T* x, std::size_t lines, std::size_t columns, const T* first, const T* second, T* out,
-                      bool streams);
-  void (*exp_sum_rows)(const T* x, std::size_t stride, std::size_t rows, std::size_t columns, const T* greatest,
-                       T* out);
   void (*exp_rows)(const T* x, std::size_t stride, std::size_t rows, std::size_t columns, const T* greatest,
                    const T* factor, T* out);
+  void (*shift_lines)(const T* x, std::size_t lines, std::size_t columns, const T* first, const T* second, T* out,
+                      bool streams);
   void (*shift_rows)(const T* x, std::size_t stride, std::size_t rows, std::size_t columns, const T* first,
                      const T* second, T* out);
   // out = {sum(x - center), sum((x - center)^2)}, and {sum(g), sum(g (x - center))} with g = gamma dy, gamma null for

@@ -1,6 +1,7 @@
 // Softmax by its parts, and its gradient.
 #include <chainrule/framework/kernels/simd/tables.hpp>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -46,6 +47,18 @@ Batch<T> slope(Batch<T> y, Batch<T> dy, Batch<T> sum) {
   return y * (dy - sum);
 }
 
+// The sum of the lanes of each of as many vectors as a vector has lanes.
+template <class T>
+Batch<T> sum_lanes(Batch<T>* held) {
+  for (std::size_t half = width<T> / 2; half > 0; half /= 2) {
+    for (std::size_t k = 0; k < half; ++k) {
+      const auto [low, high] = interleave<T>(held[k], held[k + half]);
+      held[k] = low + high;
+    }
+  }
+  return held[0];
+}
+
 // Some lines at a time, so many as have one vector of sums and stay in the first cache.
 template <class T>
 void softmax_gradient_lines(const T* y, const T* dy, std::size_t lines, std::size_t columns, T* out) {
@@ -58,14 +71,8 @@ void softmax_gradient_lines(const T* y, const T* dy, std::size_t lines, std::siz
     Batch<T> held[w];
     for (std::size_t k = 0; k < w; ++k)
       held[k] = k < count ? dot_pairwise(y + first + k * columns, dy + first + k * columns, columns) : Batch<T>(T(0));
-    for (std::size_t half = w / 2; half > 0; half /= 2) {
-      for (std::size_t k = 0; k < half; ++k) {
-        const auto [low, high] = interleave<T>(held[k], held[k + half]);
-        held[k] = low + high;
-      }
-    }
     T sums[w];
-    held[0].store_unaligned(sums);
+    sum_lanes<T>(held).store_unaligned(sums);
     for (std::size_t k = 0; k < count; ++k) {
       const Batch<T> sum(sums[k]);
       const std::size_t end = first + (k + 1) * columns;
@@ -109,46 +116,140 @@ void softmax_gradient_rows(const T* y, const T* dy, std::size_t stride, std::siz
 // ---- exponentials less the greatest
 
 template <class T>
-Batch<T> exp_less(Batch<T> x, Batch<T> greatest) {
-  return Exp::apply<Batch<T>>(x - greatest);
+constexpr T lowest_exp = single<T> ? -104 : -746;  // exp of what is less is 0
+
+// exp(x) for lowest_exp <= x <= 0, or NaN.
+template <class T>
+Batch<T> exp_below(Batch<T> x) {
+#if defined(__AVX2__)
+  Vectors<T> m;
+  return kernels::exp_of_large(m, x);
+#else
+  return Exp::apply<Batch<T> >(x);
+#endif
 }
 
+// exp(x - greatest). Where it vanishes that is not left to its formula: processors are ten times as slow where results
+// are below all normal numbers.
 template <class T>
-constexpr T nothing = -std::numeric_limits<T>::infinity();  // whose exponential is 0
+Batch<T> exp_less(Batch<T> x, Batch<T> greatest) {
+  const Batch<T> zero(T(0));
+  const Batch<T> difference = x - greatest;
+  const auto vanishes = difference < Batch<T>(lowest_exp<T>);
+  return xsimd::select(vanishes, zero, exp_below<T>(xsimd::select(vanishes, zero, difference)));
+}
 
-// As dot_block. Meanwhile memory brings what lies `ahead`: the next line, which nothing else waits for.
+// The same as a term of a sum that is at least 1: what is far below the sum's last digit may be anything that is. (Of
+// a NaN, the second operand, this maximum is NaN.)
 template <class T>
-Batch<T> exp_block(const T* x, std::size_t n, std::size_t ahead, Batch<T> greatest) {
+Batch<T> exp_term(Batch<T> x, Batch<T> greatest) {
+  return exp_below<T>(xsimd::max(Batch<T>(T(single<T> ? -80 : -700)), x - greatest));
+}
+
+// Of the first `count` < width elements at x; the other lanes are 0, or NaN where the greatest is not finite.
+template <class T>
+Batch<T> exp_part(const T* x, std::size_t count, T greatest) {
   constexpr std::size_t w = width<T>;
+  static constexpr auto ones_and_zeros = [] {
+    std::array<T, 2 * w> out{};
+    for (std::size_t k = 0; k < w; ++k) out[k] = T(1);
+    return out;
+  }();
+  return exp_term<T>(load_part(x, count, greatest), Batch<T>(greatest)) * load(ones_and_zeros.data() + w - count);
+}
+
+// Elements of a line whose greatest is sought and whose exponentials are made while the first cache holds them, with
+// the next ones, which memory brings meanwhile.
+template <class T>
+constexpr std::size_t held_elements = 16'384 / sizeof(T);
+
+template <class T>
+const VectorTable<T>& own_table() {
+  if constexpr (single<T>) {
+    return tables().float32;
+  } else {
+    return tables().float64;
+  }
+}
+
+// As dot_block.
+template <class T>
+Batch<T> exp_block(const T* x, std::size_t n, T greatest) {
+  constexpr std::size_t w = width<T>;
+  const Batch<T> less(greatest);
   Batch<T> s0(T(0));
   Batch<T> s1(T(0));
   std::size_t i = 0;
   for (; i + 2 * w <= n; i += 2 * w) {
-    __builtin_prefetch(x + i + ahead);
-    __builtin_prefetch(x + i + ahead + w);
-    s0 = s0 + exp_less<T>(load(x + i), greatest);
-    s1 = s1 + exp_less<T>(load(x + i + w), greatest);
+    __builtin_prefetch(x + i + held_elements<T>);
+    __builtin_prefetch(x + i + held_elements<T> + w);
+    s0 = s0 + exp_term<T>(load(x + i), less);
+    s1 = s1 + exp_term<T>(load(x + i + w), less);
   }
   if (i + w <= n) {
-    s0 = s0 + exp_less<T>(load(x + i), greatest);
+    s0 = s0 + exp_term<T>(load(x + i), less);
     i += w;
   }
-  if (i < n) s1 = s1 + exp_less<T>(load_part(x + i, n - i, nothing<T>), greatest);
+  if (i < n) s1 = s1 + exp_part(x + i, n - i, greatest);
   return s0 + s1;
 }
 
 template <class T>
-Batch<T> exp_pairwise(const T* x, std::size_t n, std::size_t ahead, Batch<T> greatest) {
-  if (n <= block) return exp_block(x, n, ahead, greatest);
+Batch<T> exp_pairwise(const T* x, std::size_t n, T greatest) {
+  if (n <= block) return exp_block(x, n, greatest);
   const std::size_t half = (n / 2 + block - 1) / block * block;
-  const Batch<T> first = exp_pairwise(x, half, ahead, greatest);
-  return first + exp_pairwise(x + half, n - half, ahead, greatest);
+  const Batch<T> first = exp_pairwise(x, half, greatest);
+  return first + exp_pairwise(x + half, n - half, greatest);
+}
+
+// The greatest of a run, and the sum of exp(x - greatest) in the lanes of a vector; of numbers that are all -infinity
+// any sum.
+template <class T>
+struct ExpSum {
+  T greatest;
+  Batch<T> sum;
+};
+
+template <class T>
+ExpSum<T> exp_sum(const T* x, std::size_t n) {
+  constexpr T lowest = -std::numeric_limits<T>::infinity();
+  if (n <= held_elements<T>) {
+    const T greatest = own_table<T>().max(x, n);
+    return {greatest, exp_pairwise(x, n, greatest == lowest ? T(0) : greatest)};
+  }
+  const std::size_t half = (n / 2 + block - 1) / block * block;
+  const ExpSum<T> a = exp_sum(x, half);
+  const ExpSum<T> b = exp_sum(x + half, n - half);
+  const T greatest = a.greatest > b.greatest || a.greatest != a.greatest ? a.greatest : b.greatest;
+  const Batch<T> of_both(greatest == lowest ? T(0) : greatest);
+  return {greatest,
+          a.sum * exp_less<T>(Batch<T>(a.greatest), of_both) + b.sum * exp_less<T>(Batch<T>(b.greatest), of_both)};
 }
 
 template <class T>
-void exp_sum_lines(const T* x, std::size_t lines, std::size_t columns, const T* greatest, T* out) {
-  for (std::size_t i = 0; i < lines; ++i)
-    out[i] = xsimd::hadd(exp_pairwise(x + i * columns, columns, columns, Batch<T>(greatest[i])));
+void exp_sum_lines(const T* x, std::size_t lines, std::size_t columns, T* greatest, T* total) {
+  constexpr T lowest = -std::numeric_limits<T>::infinity();
+  if (columns <= held_elements<T>) {
+    own_table<T>().max_lines(x, lines, columns, greatest);
+    constexpr std::size_t w = width<T>;
+    for (std::size_t i = 0; i < lines; i += w) {
+      const std::size_t count = lines - i < w ? lines - i : w;
+      Batch<T> held[w];
+      for (std::size_t k = 0; k < count; ++k) held[k] = exp_pairwise(x + (i + k) * columns, columns, greatest[i + k]);
+      if (count == w) {
+        sum_lanes<T>(held).store_unaligned(total + i);
+      } else {  // in the same order, or a line's bits would depend on where it is
+        for (std::size_t k = count; k < w; ++k) held[k] = Batch<T>(T(0));
+        store_part<T>(sum_lanes<T>(held), total + i, count);
+      }
+    }
+    return;
+  }
+  for (std::size_t i = 0; i < lines; ++i) {
+    const ExpSum<T> of_line = exp_sum(x + i * columns, columns);
+    greatest[i] = of_line.greatest;
+    total[i] = of_line.greatest == lowest ? std::numeric_limits<T>::quiet_NaN() : xsimd::hadd(of_line.sum);
+  }
 }
 
 // f of each vector of a line to `out`.
@@ -214,17 +315,18 @@ void by_columns(std::size_t columns, F f) {
 }
 
 template <class T>
-void exp_sum_rows(const T* x, std::size_t stride, std::size_t rows, std::size_t columns, const T* greatest, T* out) {
+void exp_sum_rows(const T* x, std::size_t stride, std::size_t rows, std::size_t columns, T* greatest, T* total) {
+  own_table<T>().max_part_of_rows(x, stride, rows, columns, greatest);
   by_columns<T>(columns, [=](std::size_t j, auto read, auto write) {
     const Batch<T> less = read(greatest + j);
     Batch<T> sum(T(0));
     for (std::size_t begin = 0; begin < rows; begin += rows_at_once) {
       const std::size_t end = rows - begin < rows_at_once ? rows : begin + rows_at_once;
       Batch<T> of_block(T(0));
-      for (std::size_t i = begin; i < end; ++i) of_block = of_block + exp_less<T>(read(x + i * stride + j), less);
+      for (std::size_t i = begin; i < end; ++i) of_block = of_block + exp_term<T>(read(x + i * stride + j), less);
       sum = sum + of_block;
     }
-    write(sum, out + j);
+    write(sum, total + j);
   });
 }
 
