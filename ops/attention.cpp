@@ -17,6 +17,7 @@
 #include <chainrule/ops/matmul.hpp>
 #include <chainrule/ops/random.hpp>
 #include <chainrule/ops/reduce.hpp>
+#include <chainrule/ops/softmax.hpp>
 
 CHAINRULE_OP_FAMILY(attention)
 
@@ -27,9 +28,8 @@ namespace {
 constexpr double inf = std::numeric_limits<double>::infinity();
 constexpr std::string_view attention = "scaled_dot_product_attention";
 
-// Where a row is all -inf, softmax's rule is NaN: exp(x - max) of -inf - -inf. Here nothing is taken off such a row, so
-// that its exponentials are 0, and as is their sum, which is divided by as 1. The gradient is that of softmax, in which
-// such a row's weights of 0 make all of its gradients 0.
+// Where a row is all -inf, softmax's rule is NaN. The gradient is that of softmax, in which such a row's weights of 0
+// make all of its gradients 0.
 CHAINRULE_EARLY const BuiltinOp attention_weights_op = register_op({
     .name = "attention_weights",
     .doc = "softmax along the last axis; 0 where all of a row is -inf.",
@@ -42,10 +42,7 @@ CHAINRULE_EARLY const BuiltinOp attention_weights_op = register_op({
     },
     .forward = expand([](const Node& node) -> Value {
       const Value x = node.input(0);
-      const Value greatest = max(x, -1, true);
-      const Value e = exp(x - where(equal(greatest, -inf), 0.0, greatest));
-      const Value total = sum(e, -1, true);
-      return e / where(equal(total, 0.0), 1.0, total);
+      return where(equal(max(x, -1, true), -inf), 0.0, softmax(x, -1));
     }),
     .gradient = [](const Node& node, Value dy) -> Values {
       return {apply(*find_op("softmax_gradient"), {node.output(), dy}, {{"axis", -1}})};
