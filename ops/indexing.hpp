@@ -1,8 +1,8 @@
 // Elements and rows by their indices.
 //
-// Indices are int64, int32 or uint8. A negative one counts from the end; one out of range throws Error in a run, before anything is
-// written to the State, which names it, its place and the range. What is added at one index is added in the order of
-// the indices, so that results have the same bits for every number of threads.
+// Indices are int64, int32 or uint8. A negative one counts from the end; one out of range throws Error in a run, before
+// anything is written to the State, which names it, its place and the range. What is added at one index is added in the
+// order of the indices, so that results have the same bits for every number of threads.
 #pragma once
 
 #include <cstdint>
