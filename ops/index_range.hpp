@@ -39,7 +39,8 @@ class IndexRange {
     const std::int64_t n = count(shape_);
     bool fits = true;
     for (std::int64_t i = 0; i < n; ++i) fits &= contains(indices[i]);
-    for (std::int64_t i = 0; !fits; ++i)
+    if (fits) return;
+    for (std::int64_t i = 0; i < n; ++i)
       if (!contains(indices[i])) fail(indices[i], i);
   }
 

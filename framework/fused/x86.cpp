@@ -56,7 +56,7 @@ class Generator final : public GeneratedCode, private Xbyak::CodeGenerator {
   void finish() {
     ready(Xbyak::CodeArray::PROTECT_RE);
     run_ = getCode<GeneratedRun>();
-    run_rows_ = reinterpret_cast<GeneratedRunRows>(getCode() + at_rows_);
+    run_rows_ = reinterpret_cast<GeneratedRunRows>(reinterpret_cast<std::uintptr_t>(getCode()) + at_rows_);
     bytes_ = getSize();
   }
 
