@@ -34,7 +34,7 @@ cr::Value again(const cr::nn::Mlp& network, cr::Value x) {
 
 void run(const Settings& settings) {
   auto data = cr::data::load_fashion_mnist(settings.data);  // one image a row, 0 to 1
-  data.train.y = {};
+  data.train.y = cr::Array();
 
   cr::Graph graph({.dtype = cr::float32, .seed = 1});
   const auto batch = graph.dimension("batch");
