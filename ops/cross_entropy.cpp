@@ -350,7 +350,7 @@ Value softmax_cross_entropy(Value logits, Value y, const CrossEntropyOptions& op
   require_defined(op, at, logits, y);
   return detail::attempt({logits, y, options.class_weights}, [&] {
     const detail::LocationScope scope(at);
-    const Value labels = with_int64(y, at, [](Value as_is) { return as_is; });
+    const Value labels = as_int64(y, at);
     const ClassCosts costs(op, "logits", logits, labels, options, at);
     const auto of_all = [&] { return -log_softmax(logits, costs.axis()); };
     if (labels.dtype() != int64) return costs.by_distribution(of_all());
@@ -368,7 +368,7 @@ Value nll_loss(Value log_probabilities, Value y, const CrossEntropyOptions& opti
   require_defined(op, at, log_probabilities, y);
   return detail::attempt({log_probabilities, y, options.class_weights}, [&] {
     const detail::LocationScope scope(at);
-    const Value classes = with_int64(y, at, [](Value as_is) { return as_is; });
+    const Value classes = as_int64(y, at);
     const ClassCosts costs(op, "log_probabilities", log_probabilities, classes, options, at);
     if (classes.dtype() != int64) return costs.by_distribution(-log_probabilities);
     return costs.by_index([&](Value of) { return -detail::class_elements(log_probabilities, of, costs.axis()); },

@@ -17,11 +17,16 @@ inline void require_indices(const OpCall& call, std::size_t input) {
   if (call.dtype(input) != int64) call.fail("indices of int64", name(call.dtype(input)));
 }
 
-// f(indices), those of uint8 and int32 as int64.
+// Indices of uint8 and int32 as int64; others as they are.
+inline Value as_int64(Value indices, Location at) {
+  return indices.defined() && is_integer(indices.dtype()) && indices.dtype() != int64 ? cast(indices, int64, at)
+                                                                                      : indices;
+}
+
+// f(as_int64(indices)), all or nothing.
 template <class F>
 Value with_int64(Value indices, Location at, F f) {
-  if (!indices.defined() || !is_integer(indices.dtype()) || indices.dtype() == int64) return f(indices);
-  return detail::attempt(indices, [&] { return f(cast(indices, int64, at)); });
+  return detail::attempt(indices, [&] { return f(as_int64(indices, at)); });
 }
 
 // From -extent (or 0, where a negative index does not count from the end) up to the extent.

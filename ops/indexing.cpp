@@ -294,7 +294,7 @@ Value embedding(Value table, Value indices, const EmbeddingOptions& options, Loc
     const Value taken = take(table, indices, 0);
     if (!options.padding_idx) return taken;
     const Value whole = number_of(table, rows);
-    const Value places = indices.dtype() == int64 ? indices : cast(indices, int64);
+    const Value places = as_int64(indices, at);
     const Value from_start = where(places < 0, places + whole, places);
     Shape of_row = indices.shape();
     while (of_row.rank() < taken.rank()) of_row.push_back(1);

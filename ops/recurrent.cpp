@@ -26,7 +26,7 @@ namespace {
 class Layer {
  public:
   Layer(std::string_view op, std::int64_t gates, const RecurrentWeights& weights, Value x, Location at)
-      : op_(op), at_(at), gates_(gates), weights_(weights) {
+      : op_(op), at_(at), weights_(weights) {
     require_defined(x, "x");
     require_defined(weights.input, "weights.input");
     require_defined(weights.hidden, "weights.hidden");
@@ -56,7 +56,6 @@ class Layer {
   }
 
   [[nodiscard]] std::int64_t units() const { return units_; }
-  [[nodiscard]] std::int64_t gates() const { return gates_; }
   [[nodiscard]] const RecurrentWeights& weights() const { return weights_; }
 
   // x W + b, and with it the hidden state's bias where that may be added here.
@@ -80,7 +79,6 @@ class Layer {
 
   std::string_view op_;
   Location at_;
-  std::int64_t gates_;
   const RecurrentWeights& weights_;
   std::int64_t units_ = 0;
 };
