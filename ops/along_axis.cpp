@@ -50,7 +50,7 @@ class Places {
   // Along each line in the order of the indices: what two of them share is one thread's.
   template <class F>
   void for_each_in_order(const std::int64_t* indices, F f) const {
-    if (lines_.outer > 1 || lines_.inner == 1) {
+    if (lines_.outer != 1 || lines_.inner == 1) {
       parallel_for(lines_.outer, grain(lines_.n * lines_.inner), [&](std::int64_t begin, std::int64_t end) {
         run(indices, {begin * lines_.n, end * lines_.n}, {0, lines_.inner}, f);
       });
@@ -274,6 +274,8 @@ std::vector<Sample> scatter_samples() {
     samples.push_back(
         {.inputs = {integers({4}, 0, 9), integers({5}, -4, 4), integers({5}, 0, 9)}, .attributes = with(0)});
     samples.push_back({.inputs = {uniform({2, 3}), integers({2, 0}, 0, 1), uniform({2, 0})}, .attributes = with(1)});
+    samples.push_back(
+        {.inputs = {uniform({0, 3, 2}), integers({0, 2, 2}, 0, 3), uniform({0, 2, 2})}, .attributes = with(1)});
   }
   return samples;
 }

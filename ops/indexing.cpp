@@ -86,7 +86,7 @@ struct Rows {
   template <class T>
   void add(T* array, const std::int64_t* indices, const T* taken) const {
     const std::int64_t inner = lines.inner;
-    if (lines.outer > 1) {
+    if (lines.outer != 1) {
       parallel_for(lines.outer, parts_worth(n * inner), [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t o = begin; o < end; ++o) add_columns(array, indices, taken, o, 0, inner);
       });
@@ -202,7 +202,8 @@ CHAINRULE_EARLY const BuiltinOp scatter_add_op = register_op({
                  .attributes = {{"axis", 1}}},
                 {.inputs = {uniform({4}, -2, 2), integers({9}, -4, 4), uniform({9}, -2, 2)},
                  .attributes = {{"axis", 0}}},
-                {.inputs = {uniform({3, 2}), integers({0}, 0, 1), uniform({0, 2})}, .attributes = {{"axis", 0}}}},
+                {.inputs = {uniform({3, 2}), integers({0}, 0, 1), uniform({0, 2})}, .attributes = {{"axis", 0}}},
+                {.inputs = {uniform({0, 3}), integers({2}, 0, 3), uniform({0, 2})}, .attributes = {{"axis", 1}}}},
 });
 
 // ---- one_hot

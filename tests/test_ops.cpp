@@ -1,5 +1,6 @@
 // The forward of every registered op against its reference (references.hpp): on the op's own samples, and on sizes,
 // shapes and dtypes made up here, so that tails of vectors, tiles and rows of every kind are met.
+#include <algorithm>
 #include <cstdint>
 #include <set>
 #include <string>
@@ -221,6 +222,44 @@ TEST_CASE("every op computes its reference on its samples") {
       }
     }
   }
+}
+
+// Where no element is, none may be read or written either, which the sanitizers tell.
+TEST_CASE("every op takes its samples with any extent emptied, or refuses them") {
+  std::set<std::string> emptied;
+  for (const Op* op : registry()) {
+    for (const Sample& sample : op->samples) {
+      std::vector<Array> drawn;
+      std::set<std::int64_t> extents;
+      for (std::size_t i = 0; i < sample.inputs.size(); ++i) {
+        drawn.push_back(sample.inputs[i].draw(float64, seed, i));
+        for (const auto extent : drawn.back().shape()) extents.insert(extent);
+      }
+      extents.erase(0);
+      for (const std::int64_t gone : extents) {
+        std::vector<Array> inputs = drawn;
+        for (Array& x : inputs) {
+          Dims dims = x.shape();
+          std::replace(dims.begin(), dims.end(), gone, std::int64_t{0});
+          if (!(dims == x.shape())) x = Array(x.dtype(), dims);
+        }
+        if (!takes(*op, inputs, sample.attributes)) continue;
+        INFO("op " << op->name << " on " << test::to_string(inputs) << " with " << sample.attributes.to_string());
+        std::vector<Array> got;
+        try {
+          got = compute_all(*op, inputs, sample.attributes, Given::fed, Mode::training);
+        } catch (const Error&) {
+          continue;  // the greatest of nothing
+        }
+        emptied.insert(op->name);
+        if (std::any_of(got.begin(), got.end(), [](const Array& y) { return y.size() > 0; }))
+          check(*op, inputs, sample.attributes, Expected(*op, inputs, sample.attributes));
+      }
+    }
+  }
+  for (const char* name : {"take", "scatter_add", "scatter_along_axis", "conv", "matmul", "sum", "softmax", "concat"})
+    CHECK(emptied.contains(name));
+  CHECK(emptied.size() > registry().size() / 2);
 }
 
 TEST_CASE("an op that rounds nothing gives numbers of its inputs or attributes, but for their sign, or whole ones") {
