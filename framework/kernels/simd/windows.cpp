@@ -20,11 +20,34 @@ struct Index {
   static constexpr int value = n;
 };
 
-// f(Index<0>), f(Index<1>), ...: what is kept in registers is an array only for the compiler's eyes.
+// f(Index<0>()), f(Index<1>()), ...
 template <int n, class F>
-CHAINRULE_INLINE inline void unrolled(F f) {
+CHAINRULE_INLINE inline void for_each_index(F f) {
   [&]<int... I>(std::integer_sequence<int, I...>) CHAINRULE_INLINE { (f(Index<I>()), ...); }
   (std::make_integer_sequence<int, n>());
+}
+
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool is_sanitized = true;
+#elif defined(__has_feature)
+constexpr bool is_sanitized = __has_feature(address_sanitizer);
+#else
+constexpr bool is_sanitized = false;
+#endif
+
+struct AnyIndex {
+  int value;
+};
+
+// The same for places in arrays: what is kept in registers is an array only for the compiler's eyes. With sanitizers it
+// is one to them too, as their checks of each unrolled access take minutes to compile.
+template <int n, class F>
+CHAINRULE_INLINE inline void unrolled(F f) {
+  if constexpr (is_sanitized) {
+    for (int i = 0; i < n; ++i) f(AnyIndex{i});
+  } else {
+    for_each_index<n>(f);
+  }
 }
 
 // a b + s, rounded once where the processor has that.
@@ -859,13 +882,13 @@ template <class T>
 void fill_windows(VectorTable<T>& table) {
   WindowTable<T>& windows = table.windows;
   windows.rows = most_rows;
-  unrolled<most_rows>([&](auto i) {
+  for_each_index<most_rows>([&](auto i) {
     constexpr int rows = decltype(i)::value + 1;
     windows.sums[rows] = sums_of_products<T, rows>;
     windows.columns[rows] = vectors_of(rows) * lanes_of_vector<T>;
   });
   windows.lane_rows = most_lane_rows;
-  unrolled<most_lane_rows>([&](auto i) {
+  for_each_index<most_lane_rows>([&](auto i) {
     constexpr int rows = decltype(i)::value + 1;
     windows.lane_sums[rows][1] = lanes_of_products<T, rows, 1>;
     windows.lane_sums[rows][2] = lanes_of_products<T, rows, 2>;
@@ -874,8 +897,8 @@ void fill_windows(VectorTable<T>& table) {
   windows.place_rows = most_place_rows;
   windows.place_vectors = most_place_vectors;
   windows.vector = lanes_of_vector<T>;
-  unrolled<most_place_rows>([&](auto i) {
-    unrolled<most_place_vectors>([&](auto v) {
+  for_each_index<most_place_rows>([&](auto i) {
+    for_each_index<most_place_vectors>([&](auto v) {
       constexpr int rows = decltype(i)::value + 1;
       constexpr int vectors = decltype(v)::value + 1;
       windows.places[rows][vectors] = sums_of_places<T, rows, vectors>;
