@@ -115,7 +115,6 @@ std::vector<Array> without_a_trace(const State& state, const Values& results, Va
 enum class Kind : std::uint8_t { rnn, lstm, gru };
 constexpr Kind kinds[] = {Kind::rnn, Kind::lstm, Kind::gru};
 const std::string kind_names[] = {"rnn", "lstm", "gru"};
-constexpr std::int64_t gates[] = {1, 4, 3};
 
 nn::Recurrent layer(Kind kind, Value x, std::size_t units, const nn::RecurrentOptions& options = {}) {
   if (kind == Kind::rnn) return nn::rnn(x, units, options);
