@@ -38,6 +38,7 @@
 #include <chainrule/ops/math.hpp>
 #include <chainrule/ops/matmul.hpp>
 #include <chainrule/ops/nn.hpp>
+#include <chainrule/ops/nn_sequences.hpp>
 #include <chainrule/ops/normalization.hpp>
 #include <chainrule/ops/pooling.hpp>
 #include <chainrule/ops/random.hpp>

@@ -180,6 +180,17 @@ Value scaled_dot_product_attention(Value query, Value key, Value value, const At
   });
 }
 
+Value length_mask(Value lengths, Dimension places, Location at) {
+  constexpr std::string_view op = "length_mask";
+  at = detail::scoped(at);
+  if (!lengths.defined()) fail(op, at, "values of a graph", "an empty Value");
+  if (lengths.dtype() != int64) fail(op, at, "lengths of int64", name(lengths.dtype()));
+  return detail::attempt(lengths, [&] {
+    const detail::LocationScope scope(at);
+    return iota(lengths.graph(), places) < expand_dims(lengths, -1);
+  });
+}
+
 Value rotary(Value x, const RotaryOptions& options, Location at) {
   constexpr std::string_view op = "rotary";
   at = detail::scoped(at);

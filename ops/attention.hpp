@@ -29,6 +29,10 @@ struct AttentionOptions {
 Value scaled_dot_product_attention(Value query, Value key, Value value, const AttentionOptions& options = {},
                                    Location at = Location::here());
 
+// {..., places} of bool: which places are within the int64 lengths {...}, the others being padding. As a mask of keys
+// it has two more axes, {..., 1, 1, places}.
+Value length_mask(Value lengths, Dimension places, Location at = Location::here());
+
 struct RotaryOptions {
   // int64 or floating, one for each place, {..., places} broadcast against x without its last axis; 0, 1, 2, ... where
   // none are given.

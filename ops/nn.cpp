@@ -4,37 +4,17 @@
 
 #include <fmt/core.h>
 
-#include <chainrule/framework/graph/attempt.hpp>
-#include <chainrule/framework/graph/graph_data.hpp>
 #include <chainrule/framework/graph/op_family.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/layout.hpp>
 #include <chainrule/ops/matmul.hpp>
+#include <chainrule/ops/nn_parts.hpp>
 
 CHAINRULE_OP_FAMILY(nn)
 
 namespace chainrule::nn {
 
 namespace {
-
-void require_value(Value x, std::string_view layer, Location at) {
-  if (!x.defined()) throw Error(detail::scoped(at), layer, "requires values of a graph, got an empty Value");
-}
-
-// The scope of a layer: of its name, or of its kind's where none of its parameters, of which `first` is one, is in use.
-NameScope layer_scope(Graph& graph, const std::string& name, std::string_view kind, std::string_view first,
-                      Location at) {
-  return graph.scope(name.empty() ? graph.unique_name(kind, fmt::format("/{}", first)) : name, at);
-}
-
-// As many numbers as x has along an axis.
-std::int64_t number_of(std::string_view what, Value x, std::size_t axis, std::string_view layer, Location at) {
-  const Dimension extent = x.shape()[axis];
-  if (!extent.is_number())
-    throw Error(detail::scoped(at), layer,
-                fmt::format("requires a number of {}, got {} in {}", what, extent.to_string(), to_string(x.shape())));
-  return extent.extent();
-}
 
 Initial weights(const LayerOptions& options, const Shape& shape, std::int64_t fan_in, std::int64_t fan_out) {
   static const init::Initializer otherwise = init::glorot_uniform();

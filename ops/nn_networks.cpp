@@ -1,38 +1,13 @@
 // Layers that are made of others.
 #include <fmt/core.h>
 
-#include <chainrule/framework/graph/attempt.hpp>
-#include <chainrule/framework/graph/graph_data.hpp>
 #include <chainrule/framework/graph/op_family.hpp>
 #include <chainrule/ops/arithmetic.hpp>
-#include <chainrule/ops/nn.hpp>
+#include <chainrule/ops/nn_parts.hpp>
 
 CHAINRULE_OP_FAMILY(nn_networks)
 
 namespace chainrule::nn {
-
-namespace {
-
-// Whether the graph has a name that begins with this one and a '/'.
-bool has_inside(const detail::GraphData& graph, std::string_view path) {
-  const auto inside = [path](std::string_view name) {
-    return name.size() > path.size() && name.starts_with(path) && name[path.size()] == '/';
-  };
-  for (const auto& variable : graph.leaves->variables)
-    if (inside(variable.name)) return true;
-  return false;
-}
-
-// A scope for whatever is named there: of this name, or of the kind's where nothing is named in it yet.
-NameScope network_scope(Graph& graph, const std::string& name, std::string_view kind, Location at) {
-  if (!name.empty()) return graph.scope(name, at);
-  std::string free(kind);
-  for (int i = 2; has_inside(*graph.data(), graph.data()->scopes.inside(free)); ++i)
-    free = fmt::format("{}_{}", kind, i);
-  return graph.scope(free, at);
-}
-
-}  // namespace
 
 Mlp mlp(Value x, const std::vector<std::size_t>& units, const MlpOptions& options, Location at) {
   at = detail::scoped(at);
