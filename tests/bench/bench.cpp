@@ -62,7 +62,10 @@ std::vector<Program> programs() {
   const std::vector<std::string> dense = {"W1", "W2", "W3", "W4", "W6"};
   std::vector<Program> all = {
       {"chainrule", all_workloads, {built("chainrule")}, ""},
-      {"limit", dense, {built("limit")}, ""},
+      {"limit", {"W1", "W2", "W3", "W4", "W6", "W8", "W9"}, {built("limit")}, ""},
+#ifdef BENCH_OWN_PRODUCTS
+      {"limit, own products", {"W8", "W9"}, {built("limit"), "--own-products"}, ""},
+#endif
       {"eigen", trained, {built("eigen")}, "libeigen3-dev"},
       {"eigen, fixed sizes", {"W1"}, {built("eigen"), "--fixed-sizes"}, "libeigen3-dev"},
       {"eigen + openblas", {"W2", "W3"}, {built("eigen_openblas")}, "libeigen3-dev"},
