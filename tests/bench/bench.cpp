@@ -52,7 +52,7 @@ struct Program {
   }
 };
 
-const std::vector<std::string> all_workloads = {"W1", "W2", "W3", "W4", "W5", "W6", "W7", "W7-1000", "W10"};
+const std::vector<std::string> all_workloads = {"W1", "W2", "W3", "W4", "W5", "W6", "W7", "W7-1000", "W8", "W9", "W10"};
 
 fs::path programs_folder() { return fs::read_symlink("/proc/self/exe").parent_path(); }
 
@@ -62,11 +62,14 @@ std::vector<Program> programs() {
   const std::vector<std::string> dense = {"W1", "W2", "W3", "W4", "W6"};
   std::vector<Program> all = {
       {"chainrule", all_workloads, {built("chainrule")}, ""},
-      {"limit", dense, {built("limit")}, ""},
+      {"limit", {"W1", "W2", "W3", "W4", "W6", "W8", "W9"}, {built("limit")}, ""},
+#ifdef BENCH_OWN_PRODUCTS
+      {"limit, own products", {"W8", "W9"}, {built("limit"), "--own-products"}, ""},
+#endif
       {"eigen", trained, {built("eigen")}, "libeigen3-dev"},
       {"eigen, fixed sizes", {"W1"}, {built("eigen"), "--fixed-sizes"}, "libeigen3-dev"},
       {"eigen + openblas", {"W2", "W3"}, {built("eigen_openblas")}, "libeigen3-dev"},
-      {"libtorch", {"W1", "W2", "W3", "W4", "W5", "W6", "W10"}, {built("libtorch")}, "libtorch-dev"},
+      {"libtorch", {"W1", "W2", "W3", "W4", "W5", "W6", "W8", "W9", "W10"}, {built("libtorch")}, "libtorch-dev"},
       {"onednn", {"W5", "W10"}, {built("onednn")}, "libdnnl-dev"},
       {"dlib", {"W2", "W3", "W6"}, {built("dlib")}, "libdlib-dev"},
   };
@@ -345,7 +348,7 @@ int main(int argc, char** argv) {
   bench::Options options;
   CLI::App app("chainrule against the limits of this machine and against its peers.");
   app.name("./tests/run bench");
-  app.add_option("--only", options.only, "workloads: W1, W2, W3, W4, W5, W6, W7, W10 (repeated, or W1,W2)")
+  app.add_option("--only", options.only, "workloads: W1, W2, W3, W4, W5, W6, W7, W8, W9, W10 (repeated, or W1,W2)")
       ->delimiter(',')
       ->check(CLI::IsMember(bench::all_workloads));
   app.add_option("--threads", options.threads, "threads of each program; 1,2 runs both")

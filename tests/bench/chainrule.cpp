@@ -196,6 +196,77 @@ Model resnet() {
   });
 }
 
+// W8 and W9 as far as they are alike: `loss_of` the graph, the tokens and the tokens that follow.
+template <class F>
+Model text_model(const std::string& workload, F loss_of) {
+  const Network net = network(workload);
+  const Text sizes = text(workload);
+  cr::Graph graph({.dtype = cr::float32});
+  const auto batch = graph.dimension("batch");
+  const auto x = graph.input("x", {batch, sizes.places}, cr::int64);
+  const auto y = graph.input("y", {batch, sizes.places}, cr::int64);
+  std::size_t next = 0;
+  const auto list = parameters(workload);
+  const auto parameter = [&] {
+    const auto& p = list.at(next++);
+    return graph.parameter(p.name, cr::zeros(cr::Shape(std::vector<cr::Dimension>(p.shape.begin(), p.shape.end()))));
+  };
+  const auto loss = loss_of(x, y, parameter);
+  cr::Array xs(cr::int64, {net.batch, sizes.places});
+  fill_classes(xs.data<std::int64_t>(), xs.size(), stream_x, static_cast<std::uint64_t>(sizes.vocabulary));
+  cr::Array ys(cr::int64, {net.batch, sizes.places});
+  fill_classes(ys.data<std::int64_t>(), ys.size(), stream_y, static_cast<std::uint64_t>(sizes.vocabulary));
+  const auto updates =
+      workload == "W8"
+          ? cr::optim::GradientDescent{.learning_rate = net.learning_rate}.minimize(loss)
+          : cr::optim::Adam{.learning_rate = net.learning_rate, .weight_decay = weight_decay}.minimize(loss);
+  return {graph, x, y, std::move(xs), std::move(ys), loss, updates, {}};
+}
+
+Model lstm() {
+  return text_model("W8", [](cr::Value x, cr::Value y, auto parameter) {
+    cr::Value h = cr::embedding(parameter(), x);
+    for (std::int64_t i = 0; i < text("W8").layers; ++i) {
+      cr::RecurrentWeights weights;
+      weights.input = parameter();
+      weights.bias = parameter();
+      weights.hidden = parameter();
+      weights.hidden_bias = parameter();
+      h = cr::lstm(h, weights);
+    }
+    const auto w = parameter();
+    return cr::softmax_cross_entropy(cr::matmul(h, w) + parameter(), y);
+  });
+}
+
+Model gpt() {
+  return text_model("W9", [](cr::Value x, cr::Value y, auto parameter) {
+    const auto [places, vocabulary, width, layers, heads] = text("W9");
+    const auto linear = [&](cr::Value input) {
+      const auto w = parameter();
+      return cr::matmul(input, w) + parameter();
+    };
+    const auto norm = [&](cr::Value input) {
+      const auto gamma = parameter();
+      return cr::layer_norm(input, gamma, parameter(), {.epsilon = norm_epsilon});
+    };
+    const auto by_heads = [&](cr::Value v) {
+      return cr::swapaxes(cr::reshape(v, {v.shape()[0], places, heads, width / heads}), 1, 2);
+    };
+    const auto tokens = parameter();
+    cr::Value h = cr::embedding(tokens, x) + parameter();
+    for (std::int64_t i = 0; i < layers; ++i) {
+      const auto qkv = cr::split(linear(norm(h)), 3, -1);
+      const auto attended =
+          cr::scaled_dot_product_attention(by_heads(qkv[0]), by_heads(qkv[1]), by_heads(qkv[2]), {.causal = true});
+      h = h + linear(cr::reshape(cr::swapaxes(attended, 1, 2), h.shape()));
+      const auto wide = cr::gelu(linear(norm(h)));
+      h = h + linear(wide);
+    }
+    return cr::softmax_cross_entropy(cr::matmul(norm(h), cr::transpose(tokens)), y);
+  });
+}
+
 // W6 and W7. With fixed sizes a plan can be made before the first run.
 Model chain(const Network& net, bool fixed) {
   cr::Graph graph({.dtype = cr::float32});
@@ -300,6 +371,8 @@ std::unique_ptr<Run> make_run(const Settings& settings) {
   auto model = workload == "W1"    ? course_net(net)
                : workload == "W5"  ? lenet()
                : workload == "W6"  ? chain(net, false)
+               : workload == "W8"  ? lstm()
+               : workload == "W9"  ? gpt()
                : workload == "W10" ? resnet()
                                    : classifier(net, workload == "W2", settings.check);
   return std::make_unique<Training>(std::move(model), parameters(workload, settings.small));

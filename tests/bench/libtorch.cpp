@@ -39,6 +39,8 @@ class Training : public Run {
       } else {
         parameter.initialize(tensor.data_ptr<float>());
       }
+      // Weights of linear layers lie as torch::nn's do.
+      if (is_for_text(workload_) && parameter.name.starts_with("w")) tensor = tensor.t().contiguous().t();
       p_.push_back(tensor.requires_grad_());
     }
     const double rate = net_.learning_rate;
@@ -54,6 +56,11 @@ class Training : public Run {
         adam->add_param_group({decayed, std::make_unique<torch::optim::AdamOptions>(
                                             torch::optim::AdamOptions(options).weight_decay(2 * lambda))});
       optimizer_ = std::move(adam);
+    } else if (workload_ == "W9") {
+      optimizer_ = std::make_unique<torch::optim::AdamW>(p_, torch::optim::AdamWOptions(rate)
+                                                                 .betas({adam_beta1, adam_beta2})
+                                                                 .eps(adam_epsilon)
+                                                                 .weight_decay(weight_decay));
     } else {
       optimizer_ = std::make_unique<torch::optim::SGD>(
           p_, torch::optim::SGDOptions(rate).momentum(has_heavy_ball(workload_) ? heavy_ball : 0));
@@ -239,6 +246,83 @@ class ResNet final : public ImageNet {
   std::vector<Tensor> means_, variances_;
 };
 
+// W8 and W9.
+class TextNet : public Training {
+ public:
+  explicit TextNet(const Settings& settings) : Training(settings), sizes_(text(workload_)) {
+    x_ = torch::empty({net_.batch, sizes_.places}, torch::kInt64);
+    fill_classes(x_.data_ptr<std::int64_t>(), x_.numel(), stream_x, static_cast<std::uint64_t>(sizes_.vocabulary));
+    y_ = torch::empty({net_.batch, sizes_.places}, torch::kInt64);
+    fill_classes(y_.data_ptr<std::int64_t>(), y_.numel(), stream_y, static_cast<std::uint64_t>(sizes_.vocabulary));
+  }
+
+ protected:
+  Text sizes_;
+};
+
+class LstmNet final : public TextNet {
+ public:
+  // Places first, which is how torch::lstm is fastest.
+  explicit LstmNet(const Settings& settings) : TextNet(settings) {
+    x_ = x_.t().contiguous();
+    y_ = y_.t().contiguous();
+  }
+
+ private:
+  Tensor forward() override {
+    std::vector<Tensor> weights;
+    for (std::int64_t i = 0; i < sizes_.layers; ++i) {
+      const Tensor* p = &p_[1 + 4 * static_cast<std::size_t>(i)];
+      for (const Tensor& w : {p[0].t(), p[2].t(), p[1], p[3]}) weights.push_back(w);
+    }
+    const Tensor zeros = torch::zeros({sizes_.layers, net_.batch, sizes_.width});
+    const Tensor h = std::get<0>(
+        torch::lstm(torch::embedding(p_[0], x_), {zeros, zeros}, weights, true, sizes_.layers, 0, true, false, false));
+    const Tensor logits = F::linear(h, p_[p_.size() - 2].t(), p_.back());
+    return F::cross_entropy(logits.view({-1, sizes_.vocabulary}), y_.view({-1}));
+  }
+};
+
+class GptNet final : public TextNet {
+ public:
+  explicit GptNet(const Settings& settings)
+      : TextNet(settings), later_(torch::ones({sizes_.places, sizes_.places}, torch::kBool).triu(1)) {}
+
+ private:
+  Tensor forward() override {
+    const auto [places, vocabulary, width, layers, heads] = sizes_;
+    const Tensor* p = p_.data();
+    const auto norm = [&, width = width](const Tensor& x) {
+      const Tensor out = torch::layer_norm(x, {width}, p[0], p[1], norm_epsilon);
+      p += 2;
+      return out;
+    };
+    const auto linear = [&](const Tensor& x) {
+      const Tensor out = F::linear(x, p[0].t(), p[1]);
+      p += 2;
+      return out;
+    };
+    const auto by_heads = [&, places = places, heads = heads, width = width](const Tensor& x) {
+      return x.view({-1, places, heads, width / heads}).transpose(1, 2);
+    };
+    Tensor h = torch::embedding(p[0], x_) + p[1];
+    p += 2;
+    for (std::int64_t i = 0; i < layers; ++i) {
+      const auto qkv = linear(norm(h)).split(width, 2);
+      const Tensor query = by_heads(qkv[0]) * (1 / std::sqrt(static_cast<double>(width / heads)));
+      const Tensor scores = torch::matmul(query, by_heads(qkv[1]).transpose(2, 3)).masked_fill(later_, -INFINITY);
+      const Tensor attended = torch::matmul(torch::softmax(scores, -1), by_heads(qkv[2]));
+      h = h + linear(attended.transpose(1, 2).reshape(h.sizes()));
+      const Tensor wide = torch::gelu(linear(norm(h)));
+      h = h + linear(wide);
+    }
+    const Tensor logits = torch::matmul(norm(h), p_[0].t());
+    return F::cross_entropy(logits.view({-1, vocabulary}), y_.view({-1}));
+  }
+
+  Tensor later_;
+};
+
 class Elementwise final : public Run {
  public:
   Elementwise() {
@@ -279,6 +363,8 @@ std::unique_ptr<Run> make_run(const Settings& settings) {
   if (settings.workload == "W4") return std::make_unique<Elementwise>();
   if (settings.workload == "W5") return std::make_unique<LeNet>(settings);
   if (settings.workload == "W6") return std::make_unique<Chain>(settings);
+  if (settings.workload == "W8") return std::make_unique<LstmNet>(settings);
+  if (settings.workload == "W9") return std::make_unique<GptNet>(settings);
   if (settings.workload == "W10") return std::make_unique<ResNet>(settings);
   return nullptr;
 }

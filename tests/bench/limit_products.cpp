@@ -8,40 +8,13 @@
 
 #include "buffer.hpp"
 #include "limit.hpp"
+#include "limit_updates.hpp"
 #include "parallel.hpp"
 #include "workloads.hpp"
 
 namespace bench {
 
 namespace {
-
-// Small enough that the weights, and so the numbers that the products see, stay as they are.
-constexpr float rate = 1e-9F;
-
-void adam(float* __restrict w, float* __restrict v, float* __restrict s, const float* __restrict g, std::int64_t begin,
-          std::int64_t end, float correct_v, float correct_s) {
-  constexpr auto beta1 = static_cast<float>(adam_beta1);
-  constexpr auto beta2 = static_cast<float>(adam_beta2);
-  constexpr auto epsilon = static_cast<float>(adam_epsilon);
-  for (std::int64_t i = begin; i < end; ++i) {
-    v[i] = beta1 * v[i] + (1 - beta1) * g[i];
-    s[i] = beta2 * s[i] + (1 - beta2) * g[i] * g[i];
-    w[i] -= rate * (v[i] * correct_v) / (std::sqrt(s[i] * correct_s) + epsilon);
-  }
-}
-
-void heavy_ball_step(float* __restrict w, float* __restrict v, const float* __restrict g, std::int64_t begin,
-                     std::int64_t end) {
-  constexpr auto momentum = static_cast<float>(heavy_ball);
-  for (std::int64_t i = begin; i < end; ++i) {
-    v[i] = momentum * v[i] + g[i];
-    w[i] -= rate * v[i];
-  }
-}
-
-void descent(float* __restrict w, const float* __restrict g, std::int64_t begin, std::int64_t end) {
-  for (std::int64_t i = begin; i < end; ++i) w[i] -= rate * g[i];
-}
 
 class Products final : public Run {
  public:
@@ -90,11 +63,9 @@ class Products final : public Run {
                     0, dh_[i].data(), in);
     }
     ++steps_;
-    const auto correct_v = static_cast<float>(1 / (1 - std::pow(adam_beta1, steps_)));
-    const auto correct_s = static_cast<float>(1 / (1 - std::pow(adam_beta2, steps_)));
     parallel_for(static_cast<std::int64_t>(w_.size()), threads_, [&](std::int64_t begin, std::int64_t end, int) {
       if (workload_ == "W2") {
-        adam(w_.data(), v_.data(), s_.data(), g_.data(), begin, end, correct_v, correct_s);
+        adam(w_.data(), v_.data(), s_.data(), g_.data(), begin, end, steps_);
       } else if (workload_ == "W3") {
         heavy_ball_step(w_.data(), v_.data(), g_.data(), begin, end);
       } else {

@@ -116,6 +116,7 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_flag("--small", settings.small, "W3 with a 64th of the work");
   app.add_flag("--fixed-sizes", settings.fixed_sizes, "Eigen's W1 with sizes known where it is compiled");
+  app.add_flag("--own-products", settings.own_products, "a limit's products by the library's code instead of OpenBLAS");
   CLI11_PARSE(app, argc, argv);
   try {
     settings.check = !file.empty();

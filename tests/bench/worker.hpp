@@ -11,9 +11,10 @@ namespace bench {
 
 struct Settings {
   std::string workload;
-  bool small = false;        // W3 with a 64th of the work
-  bool check = false;        // W2: with the masks of workloads.hpp instead of random ones
-  bool fixed_sizes = false;  // Eigen's W1
+  bool small = false;         // W3 with a 64th of the work
+  bool check = false;         // W2: with the masks of workloads.hpp instead of random ones
+  bool fixed_sizes = false;   // Eigen's W1
+  bool own_products = false;  // the limits of W8 and W9
   int threads = 1;
 };
 

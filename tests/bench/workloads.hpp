@@ -58,14 +58,18 @@ enum : std::uint64_t { stream_x = 0, stream_y = 1, stream_mask = 2, parameter_st
 // W6: (linear, tanh) 100 times, 64 wide; mean squared error; float32.
 // W7: from nothing to a program ready to run: the graph of W6 with 10,000 layers, its gradients, updates and plan.
 //     W7-1000: with 1,000.
+// W8: two LSTM layers over the embeddings of tokens, linear; softmax cross-entropy (mean over tokens); float32.
+// W9: GPT: embeddings of tokens and of places; blocks of causal attention with a linear layer for queries, keys and
+//     values and one for what the heads give, and of linear, gelu, linear, each behind a layer norm and added to what
+//     it read; layer norm; logits by the tokens' own table; softmax cross-entropy (mean over tokens); float32.
 // W10: ResNet-8: the convolutions of residual_convolutions(), each with batch norm; the first, and the first of a
 // block,
 //     with relu; a block's two and its input, or that through a 1 x 1 convolution, are added, then relu; the mean over
 //     rows and columns; linear; softmax cross-entropy; 32 x 32 images of three channels; float32.
-// One step of W1-W3, W5, W6 and W10 is forward, backward, update: of Adam (1, 2), heavy-ball momentum (3, 5, 10),
-// gradient descent (6).
+// One step of W1-W3, W5, W6 and W8-W10 is forward, backward, update: of Adam (1, 2), heavy-ball momentum (3, 5, 10),
+// gradient descent (6, 8), Adam with decoupled weight decay (9).
 struct Network {
-  std::vector<std::int64_t> units;  // none of W5 and W10
+  std::vector<std::int64_t> units;  // none of W5 and W8-W10
   std::int64_t batch = 0;
   double learning_rate = 0;
 };
@@ -76,7 +80,8 @@ constexpr double adam_epsilon = 1e-8;
 constexpr double heavy_ball = 0.9;
 constexpr double keep = 0.8;           // W2
 constexpr double lambda = 1e-4;        // W2
-constexpr double norm_epsilon = 1e-5;  // W2 and W10
+constexpr double norm_epsilon = 1e-5;  // W2, W9 and W10
+constexpr double weight_decay = 0.01;  // W9
 constexpr double norm_momentum = 0.1;  // W2 and W10
 constexpr std::int64_t w4_size = 1 << 22;
 
@@ -91,6 +96,19 @@ inline std::vector<std::int64_t> images(const std::string& workload) {
   return workload == "W5" ? std::vector<std::int64_t>{128, 1, 28, 28} : std::vector<std::int64_t>{64, 3, 32, 32};
 }
 constexpr std::uint64_t image_classes = 10;
+
+// What W8 and W9 read: `batch` sequences of `places` tokens each, of which the next one is to be told.
+struct Text {
+  std::int64_t places;
+  std::int64_t vocabulary;
+  std::int64_t width;
+  std::int64_t layers;
+  std::int64_t heads;
+};
+inline bool is_for_text(const std::string& workload) { return workload == "W8" || workload == "W9"; }
+inline Text text(const std::string& workload) {
+  return workload == "W8" ? Text{35, 1000, 256, 2, 0} : Text{64, 65, 128, 4, 4};
+}
 
 // Square, without a bias; padded so that with stride 1 the image keeps its size.
 struct Convolution {
@@ -118,6 +136,8 @@ inline Network network(const std::string& workload, bool small = false) {
     return {{1024, 4096, 4096, 1000}, 512, 0.1};
   }
   if (workload == "W5") return {{}, 128, 0.01};
+  if (workload == "W8") return {{}, 32, 0.1};
+  if (workload == "W9") return {{}, 12, 1e-3};
   if (workload == "W10") return {{}, 64, 0.01};
   if (workload == "W6") return {std::vector<std::int64_t>(101, 64), 32, 0.1};
   if (workload == "W7") return {std::vector<std::int64_t>(10'001, 64), 32, 0.1};
@@ -146,7 +166,10 @@ struct Parameter {
 };
 
 // In this order: each layer's w and b, in W2 followed by the gamma and beta of a hidden layer; of W10's convolutions w,
-// gamma and beta. Weights of convolutions are {out, in, rows, columns}.
+// gamma and beta. Weights of convolutions are {out, in, rows, columns}. Of W8 the table; each LSTM's weights of its
+// input and of its state, with columns i f g o, and the bias of each; w and b. Of W9 the tables of tokens and places;
+// of each block gamma, beta and the queries', keys' and values' w and b, w and b of what the heads give, gamma, beta,
+// and w and b twice; gamma and beta.
 inline std::vector<Parameter> parameters(const std::string& workload, bool small = false) {
   if (workload == "W4") return {};
   std::vector<Parameter> all;
@@ -165,6 +188,40 @@ inline std::vector<Parameter> parameters(const std::string& workload, bool small
     add("b3", {500}, 0.1, 0);
     add_weight("w4", {500, 10}, 500);
     add("b4", {10}, 0.1, 0);
+    return all;
+  }
+  const auto add_linear = [&](const std::string& end, std::int64_t in, std::int64_t out) {
+    const double limit = std::sqrt(1 / static_cast<double>(in));
+    add("w" + end, {in, out}, limit, 0);
+    add("b" + end, {out}, limit, 0);
+  };
+  const auto add_norm = [&](const std::string& end, std::int64_t size) {
+    add("gamma" + end, {size}, 0.1, 1);
+    add("beta" + end, {size}, 0.1, 0);
+  };
+  if (is_for_text(workload)) {
+    const auto [places, vocabulary, width, layers, heads] = text(workload);
+    add("tokens", {vocabulary, width}, workload == "W8" ? 1 : 0.1, 0);
+    if (workload == "W9") add("places", {places, width}, 0.1, 0);
+    for (std::int64_t i = 1; i <= layers; ++i) {
+      const auto number = std::to_string(i);
+      if (workload == "W8") {
+        add_linear("_input" + number, width, 4 * width);
+        add_linear("_state" + number, width, 4 * width);
+        continue;
+      }
+      add_norm("_attention" + number, width);
+      add_linear("_qkv" + number, width, 3 * width);
+      add_linear("_heads" + number, width, width);
+      add_norm("_mlp" + number, width);
+      add_linear("_wide" + number, width, 4 * width);
+      add_linear("_narrow" + number, 4 * width, width);
+    }
+    if (workload == "W8") {
+      add_linear("", width, vocabulary);
+    } else {
+      add_norm("", width);
+    }
     return all;
   }
   if (workload == "W10") {
