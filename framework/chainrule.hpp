@@ -9,6 +9,7 @@
 #include <chainrule/framework/core/threads.hpp>
 #include <chainrule/framework/data/data.hpp>
 #include <chainrule/framework/data/numpy_random.hpp>
+#include <chainrule/framework/data/text.hpp>
 #include <chainrule/framework/files/files.hpp>
 #include <chainrule/framework/files/plot.hpp>
 #include <chainrule/framework/graph/format.hpp>

@@ -322,6 +322,34 @@ data::Arrays load_safetensors(const std::string& path) {
   return numbers();
 }
 
+// ---- tokenizers
+
+void make_tokenizer(const std::string& path, Random& random, const Damage&) {
+  std::string text = random_bytes(random, 1 + draw(random, 40));
+  text += text;  // pairs that lie there twice
+  if (draw(random, 2) == 0)
+    data::Tokenizer::byte_pairs(text, 256 + static_cast<std::int64_t>(draw(random, 40))).save(path);
+  else
+    data::Tokenizer::characters(text).save(path);
+}
+
+// All that the tokens stand for, one after the other, and how long each is. Its own text has those tokens.
+data::Arrays load_tokenizer(const std::string& path) {
+  const auto tokenizer = data::Tokenizer::load(path);
+  std::string text;
+  std::vector<std::int64_t> lengths;
+  for (std::int64_t token = 0; token < tokenizer.size(); ++token) {
+    text += tokenizer.bytes(token);
+    lengths.push_back(std::ssize(tokenizer.bytes(token)));
+  }
+  data::Arrays out;
+  out["text"] = Array::from(reinterpret_cast<const std::uint8_t*>(text.data()), {std::ssize(text)});
+  out["lengths"] = Array::from(lengths.data(), {std::ssize(lengths)});
+  if (tokenizer.decode(tokenizer.encode(tokenizer.bytes(0))) != tokenizer.bytes(0))
+    throw std::logic_error("a text is not what its tokens stand for");
+  return out;
+}
+
 template <Array (*load)(const std::string&, Location)>
 data::Arrays one(const std::string& path) {
   data::Arrays out;
@@ -359,6 +387,7 @@ constexpr Format table[] = {
     {"idx", false, make_idx, one<data::load_idx>},
     {"idx.gz", true, make_idx_gz, one<data::load_idx>},
     {"safetensors", false, make_safetensors, load_safetensors},
+    {"tokenizer", true, make_tokenizer, load_tokenizer},
 };
 
 }  // namespace
