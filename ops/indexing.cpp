@@ -16,6 +16,7 @@
 #include <chainrule/ops/control.hpp>
 #include <chainrule/ops/index_range.hpp>
 #include <chainrule/ops/layout.hpp>
+#include <chainrule/ops/row_updates.hpp>
 
 CHAINRULE_OP_FAMILY(indexing)
 
@@ -52,10 +53,10 @@ struct Rows {
   std::int64_t n;
   IndexRange range;
 
-  Rows(const KernelCall& call, const Dims& array)
+  Rows(const KernelCall& call, const Dims& array, std::size_t indices = 1)
       : lines(array, axis_of(call.attributes)),
-        n(count(call.inputs[1].shape)),
-        range(call, call.inputs[1].shape, lines.n) {}
+        n(count(call.inputs[indices].shape)),
+        range(call, call.inputs[indices].shape, lines.n) {}
 
   // Where row i of the array's block o begins.
   [[nodiscard]] std::int64_t place(std::int64_t o, std::int64_t index) const {
@@ -128,6 +129,14 @@ Forward take_kernel() {
   return forward;
 }
 
+// What a kernel adds to.
+template <class T>
+void copy_unless_there(const T* x, T* y, std::int64_t size) {
+  if (x == y) return;
+  parallel_for(size, zeros_of_part,
+               [=](std::int64_t begin, std::int64_t end) { std::copy_n(x + begin, end - begin, y + begin); });
+}
+
 Forward scatter_add_kernel() {
   Forward forward;
   forward.may_throw = true;
@@ -143,9 +152,7 @@ Forward scatter_add_kernel() {
         rows.range.check(indices);
         const auto* x = static_cast<const T*>(buffers.inputs[0]);
         auto* y = static_cast<T*>(buffers.output);
-        if (x != y)
-          parallel_for(size, zeros_of_part,
-                       [=](std::int64_t begin, std::int64_t end) { std::copy_n(x + begin, end - begin, y + begin); });
+        copy_unless_there(x, y, size);
         rows.add(y, indices, static_cast<const T*>(buffers.inputs[2]));
       };
     });
@@ -205,6 +212,50 @@ CHAINRULE_EARLY const BuiltinOp scatter_add_op = register_op({
                 {.inputs = {uniform({3, 2}), integers({0}, 0, 1), uniform({0, 2})}, .attributes = {{"axis", 0}}},
                 {.inputs = {uniform({0, 3}), integers({2}, 0, 3), uniform({0, 2})}, .attributes = {{"axis", 1}}}},
 });
+
+// ---- updates of rows
+
+Forward checked_indices_kernel() {
+  Forward forward;
+  forward.may_throw = true;
+  forward.kernel = [](KernelCall& call) -> KernelRun {
+    KernelCall named = call;
+    named.op = "scatter_add";
+    const std::int64_t extent = call.attributes.get<Shape>("extent")[0].extent();
+    const IndexRange range(named, call.inputs[0].shape, extent);
+    return [range, n = count(call.inputs[0].shape)](const KernelBuffers& buffers) {
+      const auto* indices = static_cast<const std::int64_t*>(buffers.inputs[0]);
+      auto* places = static_cast<std::int64_t*>(buffers.output);
+      range.check(indices);
+      for (std::int64_t i = 0; i < n; ++i) places[i] = range.place(indices[i]);
+    };
+  };
+  return forward;
+}
+
+Forward add_rows_kernel() {
+  Forward forward;
+  forward.dtypes = Forward::Dtypes::floating;
+  forward.adds_to = 0;
+  forward.kernel = [](KernelCall& call) -> KernelRun {
+    std::vector<Rows> pairs;
+    for (std::size_t i = 1; i < call.inputs.size(); i += 2) {
+      pairs.emplace_back(call, call.output.shape, i);
+      call.flops += static_cast<double>(count(call.inputs[i + 1].shape));
+    }
+    return visit_floating(call.output.dtype, [&](auto t) -> KernelRun {
+      using T = decltype(t);
+      return [pairs, size = count(call.output.shape)](const KernelBuffers& buffers) {
+        auto* y = static_cast<T*>(buffers.output);
+        copy_unless_there(static_cast<const T*>(buffers.inputs[0]), y, size);
+        for (std::size_t i = 0; i < pairs.size(); ++i)
+          pairs[i].add(y, static_cast<const std::int64_t*>(buffers.inputs[2 * i + 1]),
+                       static_cast<const T*>(buffers.inputs[2 * i + 2]));
+      };
+    });
+  };
+  return forward;
+}
 
 // ---- one_hot
 
@@ -272,6 +323,32 @@ Value number_of(Value of, Dimension rows) {
 }
 
 }  // namespace
+
+const Op& detail::checked_indices_op() {
+  static const Op op = [] {
+    Op made;
+    made.name = "checked_indices";
+    made.doc = "Indices within an extent, counted from the start.";
+    made.attributes = {{"extent", AttributeType::extent}};
+    made.shape = [](const OpCall& call) { return call.type(0); };
+    made.forward = checked_indices_kernel();
+    return made;
+  }();
+  return op;
+}
+
+const Op& detail::add_rows_op() {
+  static const Op op = [] {
+    Op made;
+    made.name = "add_rows";
+    made.doc = "The first input, with parts added at indices of an axis that are within its extent.";
+    made.attributes = {{"axis", AttributeType::axis}};
+    made.shape = [](const OpCall& call) { return call.type(0); };
+    made.forward = add_rows_kernel();
+    return made;
+  }();
+  return op;
+}
 
 Value take(Value x, Value indices, std::int64_t axis, Location at) {
   return with_int64(indices, at, [&](Value i) { return apply(take_op, {x, i}, {{"axis", axis}}, at); });

@@ -49,7 +49,9 @@ using ParameterGroups = std::vector<ParameterGroup>;
   }                                                                                                                   \
   [[nodiscard]] Updates apply(const Values& parameters, const Values& gradients, Location at = Location::here()) const;
 
-// w -= rate * g
+// w -= rate * g. Of a table whose rows are taken (take, embedding) it touches these rows alone, without a weight_decay:
+// its g is otherwise 0, and never made (passes/update_rows.cpp, which says how a row taken several times is rounded).
+// The other optimizers are defined on all rows, which averages and moments go on moving when no gradient comes to them.
 struct GradientDescent {
   LearningRate learning_rate = 0.01;
   double weight_decay = 0;

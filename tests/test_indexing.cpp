@@ -9,6 +9,7 @@
 #include <fmt/core.h>
 
 #include "catch.hpp"
+#include "files.hpp"
 #include "support.hpp"
 
 using Catch::Matchers::ContainsSubstring;
@@ -175,6 +176,236 @@ TEMPLATE_TEST_CASE("rows that meet add in the order of the indices, for every nu
     CHECK(made[0].identical(Array(sums).reshape(shape)));
     CHECK(made[1].identical(Array(rows).reshape(taken_dims)));
   }
+}
+
+// ---- updates of rows
+
+namespace {
+
+// Whether the plan of a program updates rows in place, and what of memory it takes for it.
+bool updates_rows(const Program& program) { return program.explain().find(" = add_rows(") != std::string::npos; }
+
+// Two tables, of which the second is used twice, and a loss.
+struct Tables {
+  Graph graph;
+  Value users, items, user, item, other, y, loss;
+  explicit Tables(DType dtype, std::int64_t rows = 50)
+      : graph({.dtype = dtype, .seed = 3}),
+        users(graph.parameter("users", uniform({rows, 20}, -1, 1))),
+        items(graph.parameter("items", uniform({rows, 20}, -1, 1))) {
+    const auto batch = graph.dimension("batch");
+    user = graph.input("user", {batch}, int64);
+    item = graph.input("item", {batch}, int32);
+    other = graph.input("other", {batch, 2}, int64);
+    y = graph.input("y", {batch});
+    const auto score = sum(embedding(users, user) * (take(items, item, 0) + mean(take(items, other, 0), 1)), -1);
+    loss = mean_squared_error(score, y);
+  }
+  [[nodiscard]] std::vector<Feed> feeds(const std::vector<std::int64_t>& of_users,
+                                        const std::vector<std::int64_t>& of_items,
+                                        const std::vector<std::int64_t>& of_others) const {
+    const auto n = static_cast<std::int64_t>(of_users.size());
+    return {{user, whole(of_users)},
+            {item, whole(of_items)},
+            {other, Array(whole(of_others).reshape({n, 2}))},
+            {y, Array::full(float64, {n}, 2)}};
+  }
+};
+
+}  // namespace
+
+// Gradient descent of sum(u * rows of w): w - rate * scatter_add(0, i, u).
+struct OneTable {
+  Graph graph;
+  Value w, i, u, rate, loss;
+  Updates updates;
+  OneTable(DType dtype, std::int64_t rows, std::int64_t columns, std::int64_t taken)
+      : graph({.dtype = dtype, .seed = 8}),
+        w(graph.parameter("w", uniform({rows, columns}, -1, 1))),
+        i(graph.input("i", {taken}, int64)),
+        u(graph.input("u", {taken, columns})),
+        rate(graph.input("rate", {})),
+        loss(sum(take(w, i, 0) * u)),
+        updates(optim::GradientDescent{.learning_rate = rate}.minimize(loss)) {}
+};
+
+TEMPLATE_TEST_CASE("gradient descent on rows has the bits of the whole table's where none repeats", "", float, double) {
+  constexpr std::int64_t taken = 40;
+  OneTable t(dtype_of<TestType>(), 100, 33, taken);
+  State sparse(t.graph);
+  State dense(t.graph);
+  Program rows(sparse, {.updates = t.updates});
+  Program all(dense, {.updates = t.updates, .optimize = false});
+  CHECK(updates_rows(rows));
+  std::vector<std::int64_t> indices;
+  for (std::int64_t n = 0; n < taken; ++n) indices.push_back(n % 2 == 0 ? n : n - 100);  // all different
+  const Array u = Array(test::random_numbers<TestType>(taken * 33, 5)).reshape({taken, 33});
+  for (int step = 0; step < 3; ++step) {
+    const std::vector<Feed> feeds = {{t.i, whole(indices)}, {t.u, u}, {t.rate, 0.1}};
+    rows.run(feeds);
+    all.run(feeds);
+    CHECK(sparse[t.w].identical(dense[t.w]));
+  }
+  CHECK(sparse.step() == 3);
+}
+
+TEMPLATE_TEST_CASE("rows taken several times differ from the whole table's step by roundings, for all threads alike",
+                   "", float, double) {
+  constexpr double unit = std::numeric_limits<TestType>::epsilon() / 2;
+  constexpr std::int64_t taken = 900;
+  constexpr std::int64_t columns = 70;
+  const Threads restore;
+  OneTable t(dtype_of<TestType>(), 7, columns, taken);
+  const auto indices = random_indices(taken, 7, 4);
+  const Array u = Array(test::random_numbers<TestType>(taken * columns, 5)).reshape({taken, columns});
+  const std::vector<Feed> feeds = {{t.i, whole(indices)}, {t.u, u}, {t.rate, 0.1}};
+  const State start(t.graph);
+  State dense(t.graph);
+  Program(dense, {.updates = t.updates, .optimize = false}).run(feeds);
+  Array one;
+  for (const int threads : {1, 2, 3, 8}) {
+    set_num_threads(threads);
+    State sparse(t.graph);
+    Program(sparse, {.updates = t.updates}).run(feeds);
+    if (threads == 1) one = sparse[t.w];
+    CHECK(sparse[t.w].identical(one));
+  }
+  // Both are within (n + 2) roundings of |w| + rate * (sum of |u|) of the exact sum.
+  const double rate = static_cast<TestType>(0.1);
+  for (std::int64_t row = 0; row < 7; ++row)
+    for (std::int64_t k = 0; k < columns; ++k) {
+      const std::int64_t element = row * columns + k;
+      double exact = start[t.w][element];
+      double size = std::abs(exact);
+      double n = 0;
+      for (std::int64_t p = 0; p < taken; ++p)
+        if (indices[static_cast<std::size_t>(p)] == row) {
+          exact -= rate * u[p * columns + k];
+          size += rate * std::abs(u[p * columns + k]);
+          ++n;
+        }
+      const double bound = 2 * (n + 2) * unit * size;
+      REQUIRE(std::abs(one[element] - dense[t.w][element]) <= bound);
+      REQUIRE(std::abs(one[element] - exact) <= bound);
+    }
+}
+
+TEST_CASE("two tables, one of them used twice: gradient descent touches rows of both, with every program option") {
+  const Tables t(float32);
+  const auto updates = optim::GradientDescent{.learning_rate = 0.1}.minimize(t.loss);
+  const auto feeds = t.feeds({1, 7, -1, 1}, {2, 3, 2, -3}, {2, 21, 3, 23, 24, 2, 26, -20});
+  State dense(t.graph);
+  Program(dense, {.outputs = {t.loss}, .updates = updates, .optimize = false}).run(feeds);
+  const auto agrees = [&](const Request& request, State& state) {
+    Program program(state, request);
+    CHECK(updates_rows(program));
+    program.run(feeds);
+    CHECK(allclose(state[t.users], dense[t.users], 1e-5, 1e-6));
+    CHECK(allclose(state[t.items], dense[t.items], 1e-5, 1e-6));
+    return program.memory().arena_bytes;
+  };
+  State plain(t.graph);
+  const std::size_t arena = agrees({.outputs = {t.loss}, .updates = updates}, plain);
+  CHECK(arena < 4 * 4 * 20 * 12);  // nothing of a table's size: 50 rows of 20 take 4000 bytes
+  State checked(t.graph);
+  agrees({.outputs = {t.loss}, .updates = updates, .check_finite = true}, checked);
+  CHECK(checked[t.items].identical(plain[t.items]));
+  State limited(t.graph);
+  agrees({.outputs = {t.loss}, .updates = updates, .memory_limit = arena}, limited);
+  CHECK(limited[t.items].identical(plain[t.items]));
+  // The table as it was is a result of the same run: it is kept, and the update made elsewhere.
+  State shown(t.graph);
+  Program show(shown, {.outputs = {t.users, t.loss}, .updates = updates});
+  const Array before = shown[t.users];
+  CHECK(show.run(feeds)[0].identical(before));
+  CHECK(shown[t.users].identical(plain[t.users]));
+  // Go on from a checkpoint: the same bits.
+  const test::TemporaryFolder folder;
+  plain.save(folder / "x.safetensors");
+  State loaded(t.graph);
+  loaded.load(folder / "x.safetensors");
+  for (State* state : {&plain, &loaded}) Program(*state, {.updates = updates}).run(feeds);
+  CHECK(loaded[t.items].identical(plain[t.items]));
+  CHECK(loaded[t.users].identical(plain[t.users]));
+}
+
+TEST_CASE("an index out of range of one table leaves all tables as they were, to the byte") {
+  const Tables t(float64);
+  const auto updates = optim::GradientDescent{.learning_rate = 0.1}.minimize(t.loss);
+  State state(t.graph);
+  const State start = state;
+  Program program(state, {.outputs = {t.loss}, .updates = updates});
+  REQUIRE(updates_rows(program));
+  const std::vector<std::int64_t> good = {1, 2};
+  const std::vector<std::int64_t> pairs = {1, 2, 3, 4};
+  for (const auto& feeds :
+       {t.feeds({1, 50}, good, pairs), t.feeds(good, {-51, 1}, pairs), t.feeds(good, good, {1, 2, 3, 1000})}) {
+    const auto error = error_of([&] { program.run(feeds); });
+    CHECK_THAT(error.what(), ContainsSubstring("take: requires indices from -50 to 49, got"));
+    for (const Value w : {t.users, t.items}) CHECK(state[w].identical(start[w]));
+    CHECK(state.step() == 0);
+  }
+  program.run(t.feeds(good, good, pairs));
+  CHECK_FALSE(state[t.items].identical(start[t.items]));
+
+  // Rows that a user adds, which nobody takes: nothing but the check stands before the writes.
+  Graph graph;
+  const auto a = graph.parameter("a", uniform({5, 2}, -1, 1));
+  const auto b = graph.parameter("b", uniform({5, 2}, -1, 1));
+  const auto i = graph.input("i", {2}, int64);
+  const auto k = graph.input("k", {2}, int64);
+  const auto one = graph.constant(Array::full(float64, {2, 2}, 1));
+  State added(graph);
+  const State as_it_was = added;
+  Program both(added, {.updates = {{a, scatter_add(a, i, one, 0)}, {b, scatter_add(b, k, one, 0)}}});
+  CHECK(updates_rows(both));
+  CHECK(both.memory().arena_bytes < 256);  // the checked indices alone
+  CHECK_THAT(error_of([&] {
+               both.run({{i, Array({0, 1})}, {k, Array({2, 5})}});
+             }).what(),
+             ContainsSubstring("scatter_add: requires indices from -5 to 4, got 5 at element {1}"));
+  CHECK(added[a].identical(as_it_was[a]));
+  CHECK(added[b].identical(as_it_was[b]));
+  both.run({{i, Array({0, 1})}, {k, Array({-1, -1})}});
+  CHECK(added[a][0] == as_it_was[a][0] + 1);
+  CHECK(added[b][9] == as_it_was[b][9] + 1 + 1);
+}
+
+TEST_CASE("what has to do with every row of a table stays dense") {
+  const Tables t(float64);
+  const auto feeds = t.feeds({1, 7, -1, 1}, {2, 3, 2, -3}, {2, 21, 3, 23, 24, 2, 26, -20});
+  const auto g = gradients(t.loss, {t.users, t.items});
+  const auto norm = sqrt(sum(square(g[0])) + sum(square(g[1])));
+  const Values tables{t.users, t.items};
+  const std::vector<Updates> dense = {optim::GradientDescent{.weight_decay = 0.1}.minimize(t.loss),
+                                      optim::Momentum{}.minimize(t.loss), optim::Adam{}.minimize(t.loss),
+                                      optim::GradientDescent{}.apply(tables, {g[0] / norm, g[1] / norm}),
+                                      optim::GradientDescent{}.minimize(t.loss + l2({t.users, t.items}))};
+  for (const Updates& updates : dense) {
+    State state(t.graph);
+    State node_by_node(t.graph);
+    Program program(state, {.updates = updates});
+    CHECK_FALSE(updates_rows(program));
+    program.run(feeds);
+    Program(node_by_node, {.updates = updates, .optimize = false}).run(feeds);
+    for (const Value w : tables) CHECK(allclose(state[w], node_by_node[w], 1e-12, 1e-12));
+  }
+}
+
+TEST_CASE("rows of a padded embedding, of no indices and of a table without rows") {
+  Graph graph;
+  const auto w = graph.parameter("w", uniform({4, 3}, -1, 1));
+  const auto none = graph.parameter("none", zeros({0, 3}));
+  const auto i = graph.input("i", {3}, int64);
+  const auto no_index = graph.input("no_index", {0}, int64);
+  const auto loss =
+      sum(square(embedding(w, i, {.padding_idx = 2}))) + sum(take(w, no_index, 0)) + sum(take(none, no_index, 0));
+  State state(graph);
+  const Array before = state[w];
+  Program program(state, {.updates = optim::GradientDescent{.learning_rate = 0.5}.minimize(loss)});
+  CHECK(updates_rows(program));
+  program.run({{i, Array({1, 2, -2})}, {no_index, Array(int64, {0})}});
+  for (std::int64_t k = 0; k < 12; ++k) CHECK(state[w][k] == (k / 3 == 1 ? 0.0 : before[k]));  // w - 0.5 * 2 w
 }
 
 // ---- embedding, segment_sum, masked_fill, one_hot

@@ -451,7 +451,7 @@ std::size_t times(const std::string& text, const std::string& part) {
 // How often the listings after the last pass have this op.
 std::size_t listed(const Program& program, const std::string& op) {
   const std::string text = program.explain();
-  return times(text.substr(text.rfind("accumulate_products")), " = " + op + "(");
+  return times(text.substr(text.rfind("update_rows")), " = " + op + "(");
 }
 
 }  // namespace

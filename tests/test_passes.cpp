@@ -718,6 +718,86 @@ results: %5
   }
 }
 
+TEST_CASE("update_rows adds to the rows of a table that were taken, in its place") {
+  Graph graph;
+  Line line;
+  const auto w = graph.parameter("w", zeros({9, 2}), Location{});
+  const auto i = graph.input("i", {3}, int64, Location{});
+  const auto k = graph.input("k", {}, int64, Location{});
+  const auto u = graph.input("u", {3, 2}, Location{});
+  const auto v = graph.input("v", {2}, Location{});
+  const auto rate = graph.input("rate", {}, Location{});
+  const auto passed = [&](const Values& results) { return listing(update_rows({graph, results})); };
+  line(1);
+  const auto zero = broadcast_to(graph.constant(0.0), {9, 2});
+  const auto g = scatter_add(zero, i, u, 0);
+  line(2);
+  const auto before = w - rate * g;
+  CHECK(listing({graph, {before}}) == R"(
+w = parameter  float64 {9, 2}
+rate = input  float64 {}
+%3 = broadcast_to(0, shape={9, 2})  float64 {9, 2}  net.cpp:1
+i = input  int64 {3}
+u = input  float64 {3, 2}
+%6 = scatter_add(%3, i, u, axis=0)  float64 {9, 2}  net.cpp:1
+%7 = mul(rate, %6)  float64 {9, 2}  net.cpp:2
+%8 = sub(w, %7)  float64 {9, 2}  net.cpp:2
+results: %8
+)");
+  CHECK(passed({before}) == R"(
+w = parameter  float64 {9, 2}
+i = input  int64 {3}
+%2 = checked_indices(i, extent={9})  int64 {3}  net.cpp:1
+rate = input  float64 {}
+u = input  float64 {3, 2}
+%5 = mul(rate, u)  float64 {3, 2}  net.cpp:2
+%6 = neg(%5)  float64 {3, 2}  net.cpp:2
+%7 = add_rows(w, %2, %6, axis=0)  float64 {9, 2}  net.cpp:2
+results: %7
+)");
+  // Several parts, in the order in which they would be added; the same indices are checked once.
+  line(3);
+  const auto again = scatter_add(scatter_add(zero, i, u, 0), k, v, 0);
+  const auto all = w + (-again / rate) + 0.5 * scatter_add(zero, i, 2.0 * u, 0);
+  CHECK(passed({all}) == R"(
+w = parameter  float64 {9, 2}
+i = input  int64 {3}
+%2 = checked_indices(i, extent={9})  int64 {3}  net.cpp:3
+u = input  float64 {3, 2}
+%4 = neg(u)  float64 {3, 2}  net.cpp:3
+rate = input  float64 {}
+%6 = div(%4, rate)  float64 {3, 2}  net.cpp:3
+k = input  int64 {}
+%8 = checked_indices(k, extent={9})  int64 {}  net.cpp:3
+v = input  float64 {2}
+%10 = neg(v)  float64 {2}  net.cpp:3
+%11 = div(%10, rate)  float64 {2}  net.cpp:3
+%14 = mul(2, u)  float64 {3, 2}  net.cpp:3
+%15 = mul(0.5, %14)  float64 {3, 2}  net.cpp:3
+%16 = add_rows(w, %2, %6, %8, %11, %2, %15, axis=0)  float64 {9, 2}  net.cpp:3
+results: %16
+)");
+  // Left as they are: a variable that does not become the sum, or that is in it twice, by a factor or not at all; parts
+  // along two axes; a gradient that something else reads, of which another part is dense, or that is not linear; a
+  // factor for each element; and rows added to what is not zeros.
+  line(4);
+  const auto x = graph.input("x", {9, 2}, Location{});
+  const auto column = graph.input("column", {9, 3}, Location{});
+  const auto h = scatter_add(zero, i, u, 0);
+  const std::vector<Values> others = {{square(w - rate * h)},
+                                      {w - 0.1 * w - rate * h},
+                                      {0.9 * w - rate * h},
+                                      {x - rate * h},
+                                      {h},
+                                      {w - h - scatter_add(zero, i, column, 1)},
+                                      {w - rate * h, h},
+                                      {w - rate * (h + x)},
+                                      {w - rate * tanh(h)},
+                                      {w - x * h},
+                                      {w - scatter_add(x, i, u, 0)}};
+  for (const Values& results : others) CHECK(passed(results) == listing({graph, results}));
+}
+
 TEST_CASE("a product with NaN is NaN in every size, whatever its factor") {
   for (const DType dtype : {float32, float64})
     for (const std::int64_t n : {1, 8, 64, 130})
@@ -770,7 +850,7 @@ TEST_CASE("optimize logs each pass in order") {
       });
   CHECK(names.size() >= 8);
   for (const char* pass : {"remove_dead", "expand_composites", "select_mode", "fold_transposes", "fold_constants",
-                           "simplify_algebra", "merge_common", "accumulate_products"})
+                           "simplify_algebra", "merge_common", "accumulate_products", "update_rows"})
     CHECK(std::find(names.begin(), names.end(), pass) != names.end());
 }
 

@@ -37,6 +37,7 @@ Computation fold_constants(const Computation& c);          // ops on constants o
 Computation merge_common(const Computation& c);            // equal nodes become one
 Computation costs_with_slopes(const Computation& c);       // a cross-entropy and its slope become one node
 Computation accumulate_products(const Computation& c);     // products that are added to something become one step
+Computation update_rows(const Computation& c);             // updates of tables touch only the rows that were taken
 
 // Which fused group each node belongs to; 0: none. Elementwise nodes of one shape and dtype that feed each other run
 // as one step, tile by tile (passes/fuse_elementwise.cpp).

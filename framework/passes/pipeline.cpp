@@ -78,6 +78,7 @@ Computation optimize(const Computation& c, Mode mode, const Log& log, const std:
   p.after("merge_common", p.now().graph.data() == merged.data() ? p.now() : merge_common(p.now()));
   p.after("costs_with_slopes", costs_with_slopes(p.now()));
   p.after("accumulate_products", accumulate_products(p.now()));
+  p.after("update_rows", update_rows(p.now()));
   return p.finish();
 }
 
