@@ -2,10 +2,12 @@
 // of the State's epoch or step.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string_view>
 #include <type_traits>
 #include <variant>
+#include <vector>
 
 #include <chainrule/framework/graph/graph.hpp>
 
@@ -60,5 +62,87 @@ struct InverseRootDecay {
 };
 // initial * k / sqrt(epoch + 1), of an epoch counted from 0
 Schedule inverse_root_decay(InverseRootDecay options, Location at = Location::here());
+
+// What the schedules below count: the State's steps (batches, from 0) or its epochs. As fit() sets it, the epoch is
+// that of the last whole one, so that the first two epochs of a training both have the number 0.
+enum class Per : std::uint8_t { step, epoch };
+
+struct PiecewiseConstant {
+  std::vector<double> boundaries;  // ascending, each 0 or more
+  std::vector<double> rates;       // one more than boundaries, each 0 or more
+  Per per = Per::step;
+};
+// rates[i] where t is at or after i of the boundaries.
+Schedule piecewise_constant(PiecewiseConstant options, Location at = Location::here());
+
+struct StepDecay {
+  double initial = 0.1;  // 0 or more
+  double factor = 0.1;   // 0 or more
+  double interval = 30;  // above 0
+  Per per = Per::epoch;
+};
+// initial * factor^floor(t / interval)
+Schedule step_decay(StepDecay options, Location at = Location::here());
+
+struct PolynomialDecay {
+  double initial = 0.1;  // 0 or more
+  double last = 0;       // 0 or more
+  double length = 1;     // above 0
+  double power = 1;      // above 0; 1 is a straight line
+  Per per = Per::step;
+};
+// last + (initial - last) (1 - min(t / length, 1))^power
+Schedule polynomial_decay(PolynomialDecay options, Location at = Location::here());
+
+struct CosineDecay {
+  double initial = 0.1;  // 0 or more
+  double last = 0;       // 0 or more
+  double length = 1;     // above 0: of the first period
+  // Whether it begins anew after each period, which is then `growth` times as long as the one before, from `shrink`
+  // times the height; else it stays at `last`.
+  bool restarts = false;
+  double growth = 1;  // 1 or more
+  double shrink = 1;  // 0 to 1
+  Per per = Per::step;
+};
+// last + (height - last) (1 + cos(pi x)) / 2 with x the share of the period that is over, 0 to 1, and in period
+// number i, from 0, height = last + (initial - last) shrink^i. (Loshchilov and Hutter 2017.)
+Schedule cosine_decay(CosineDecay options, Location at = Location::here());
+
+struct OneCycle {
+  double highest = 0.1;     // 0 or more
+  double length = 1;        // above 0: of the whole training
+  double rise = 0.3;        // the share of it until the highest rate; above 0 and below 1
+  double begin = 1.0 / 25;  // what share of the highest rate the first one is; 0 to 1
+  double end = 0;           // and the last one
+  Per per = Per::step;
+};
+// In a straight line from begin * highest to highest, then by half a cosine to end * highest, where it stays.
+// (Smith and Topin 2018.)
+Schedule one_cycle(OneCycle options, Location at = Location::here());
+
+struct InverseRoot {
+  double highest = 1e-3;  // 0 or more
+  double warm_up = 4000;  // above 0
+  Per per = Per::step;
+};
+// highest * min((t + 1) / warm_up, sqrt(warm_up / (t + 1))): that of the transformer (Vaswani et al. 2017), whose
+// constant is here the highest rate, reached at t + 1 = warm_up.
+Schedule inverse_root(InverseRoot options, Location at = Location::here());
+
+struct WarmUp {
+  double length = 1;  // above 0
+  double begin = 0;   // the share of the schedule's rate at t = 0; 0 to 1
+  Per per = Per::step;
+};
+// Any schedule, or a number, times begin + (1 - begin) min(t / length, 1):
+//   optim::Adam{.learning_rate = optim::warm_up(optim::cosine_decay({.initial = 3e-4, .length = 2000}), {.length =
+//   100})}
+Schedule warm_up(LearningRate schedule, WarmUp options, Location at = Location::here());
+
+// The rates that a schedule gives at steps, or epochs, 0 to count - 1 (the other of the two stays 0), for a picture or
+// a test.
+std::vector<double> rates_of(const Schedule& schedule, std::int64_t count, Per per = Per::step,
+                             Location at = Location::here());
 
 }  // namespace chainrule::optim
