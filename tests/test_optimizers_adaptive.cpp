@@ -490,17 +490,16 @@ TEST_CASE("schedules of steps refuse what is out of range") {
   };
   refuse([] { (void)piecewise_constant({.boundaries = {1}, .rates = {1}}); }, __LINE__,
          "piecewise_constant: requires one rate more than boundaries, got 1 rates and 1 boundaries");
-  refuse(
-      [] {
-        (void)piecewise_constant({.boundaries = {2, 2}, .rates = {1, 2, 3}});
-      },
-      __LINE__, "piecewise_constant: requires ascending boundaries, got 2 before 2");
+  const PiecewiseConstant twice{.boundaries = {2, 2}, .rates = {1, 2, 3}};
+  refuse([&] { (void)piecewise_constant(twice); }, __LINE__,
+         "piecewise_constant: requires ascending boundaries, got 2 before 2");
   refuse([] { (void)piecewise_constant({.boundaries = {}, .rates = {-1}}); }, __LINE__,
          "piecewise_constant: requires a finite rate >= 0, got -1");
   refuse([] { (void)step_decay({.interval = 0}); }, __LINE__, "step_decay: requires a finite interval > 0, got 0");
   refuse([] { (void)polynomial_decay({.power = 0}); }, __LINE__,
          "polynomial_decay: requires a finite power > 0, got 0");
-  refuse([] { (void)cosine_decay({.length = std::numeric_limits<double>::infinity()}); }, __LINE__,
+  const double infinite = std::numeric_limits<double>::infinity();
+  refuse([&] { (void)cosine_decay({.length = infinite}); }, __LINE__,
          "cosine_decay: requires a finite length > 0, got inf");
   refuse([] { (void)cosine_decay({.growth = 0.5}); }, __LINE__, "cosine_decay: requires a finite growth >= 1, got 0.5");
   refuse([] { (void)cosine_decay({.shrink = 2}); }, __LINE__, "cosine_decay: requires a shrink of 0 to 1, got 2");
