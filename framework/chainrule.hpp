@@ -48,5 +48,6 @@
 #include <chainrule/ops/softmax.hpp>
 #include <chainrule/ops/sorting.hpp>
 #include <chainrule/ops/weight_normalization.hpp>
+#include <chainrule/optim/gradients.hpp>
 #include <chainrule/optim/optimizers.hpp>
 #include <chainrule/optim/schedules.hpp>
