@@ -6,6 +6,12 @@
 
 #include <cmath>
 #include <csignal>
+#include <fstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <fmt/core.h>
 
 #include "files.hpp"
 
@@ -358,4 +364,196 @@ TEST_CASE("fit() of a data set without y feeds x alone") {
   CHECK(history.costs.back() < history.costs.front());
   CHECK(parts.train.size() == 10);
   CHECK(state.step() == 5 * 3);
+}
+
+namespace {
+
+std::vector<std::string> lines_of(const std::string& path) {
+  std::ifstream file(path);
+  std::vector<std::string> out;
+  for (std::string line; std::getline(file, line);) out.push_back(line);
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("fit validates after each epoch: means over the examples, whatever the batches") {
+  Moons moons;
+  const auto dev = cr::data::make_moons({.samples = 33, .noise = 0.2}, cr::numpy::RandomState(4));
+  cr::State state(moons.graph);
+  cr::Program train(state, {.outputs = {moons.loss}, .updates = moons.updates});
+  const auto right =
+      cr::mean(cr::cast(cr::equal(cr::greater(moons.probability, 0.5), cr::greater(moons.y, 0.5)), cr::float64));
+  cr::Program watch(state, {.outputs = {moons.loss, right}, .mode = cr::Mode::inference});
+  cr::Program predict(state, {.outputs = {moons.probability}, .mode = cr::Mode::inference});
+  std::vector<double> accuracies;
+  std::vector<double> losses;
+  const auto history = cr::fit(train, moons.data,
+                               {.inputs = {moons.x, moons.y},
+                                .epochs = 4,
+                                .after_epoch =
+                                    [&](const cr::EpochReport& report) {
+                                      accuracies.push_back(cr::accuracy(predict, dev, {.inputs = {moons.x}}));
+                                      losses.push_back(watch.run({{moons.x, dev.x}, {moons.y, dev.y}}).scalar());
+                                      REQUIRE(report.validation.size() == 2);
+                                      CHECK(report.validation[0] == Approx(losses.back()).epsilon(1e-13));
+                                      CHECK(report.validation[1] == Approx(accuracies.back()).epsilon(1e-13));
+                                      CHECK(report.seconds > 0);
+                                    },
+                                .validation = cr::Validation{.program = &watch, .dataset = &dev, .batch = 7}});
+  REQUIRE(history.validation.size() == 4);
+  CHECK(history.validation[3][0] == Approx(losses[3]).epsilon(1e-13));
+  // Validation changes nothing of the training.
+  cr::State other(moons.graph);
+  cr::Program alone(other, {.outputs = {moons.loss}, .updates = moons.updates});
+  CHECK(cr::fit(alone, moons.data, {.inputs = {moons.x, moons.y}, .epochs = 4}).costs == history.costs);
+}
+
+TEST_CASE("fit keeps the best and the last checkpoint, and ends when its patience does") {
+  const cr::test::TemporaryFolder folder;
+  // The cost of epoch e is what the table says: the input is the parameter's step.
+  const std::vector<double> costs = {5, 4, 4.5, 3.9, 3.95, 4, 3.9, 1};
+  cr::Graph graph;
+  const auto x = graph.input("x", {graph.dimension("m")});
+  const auto w = graph.parameter("w", cr::zeros({}));
+  const auto table = graph.constant(cr::Array(costs));
+  const auto cost = cr::reshape(cr::take(table, cr::reshape(cr::cast(w, cr::int64), {1}), 0), {}) + 0.0 * cr::sum(x);
+  const cr::Updates updates = {{w, w + 1.0}};
+  const cr::data::Dataset one{.x = cr::Array({1.0}), .axis = 0};
+  const auto train = [&](const cr::FitOptions& options) {
+    cr::State state(graph);
+    cr::Program program(state, {.outputs = {cost}, .updates = updates});
+    return cr::fit(program, one, options);
+  };
+  const auto stored = [&](const std::string& path) {
+    cr::State state(graph);
+    state.load(path);
+    return std::pair{state[w].item(), state.epoch()};
+  };
+  const std::string best = folder / "best.safetensors";
+  const std::string last = folder / "last.safetensors";
+  std::vector<bool> improved;
+  const auto history = train({.inputs = {x},
+                              .epochs = 8,
+                              .after_epoch = [&](const cr::EpochReport& r) { improved.push_back(r.improved); },
+                              .patience = 3,
+                              .last_checkpoint = last,
+                              .best_checkpoint = best});
+  CHECK(history.costs == std::vector<double>{5, 4, 4.5, 3.9, 3.95, 4, 3.9});
+  CHECK(history.ran_out_of_patience);
+  CHECK(history.best_epoch == 3);
+  CHECK(improved == std::vector<bool>{true, true, false, true, false, false, false});
+  CHECK(stored(best) == std::pair<double, std::int64_t>{4, 3});
+  CHECK(stored(last) == std::pair<double, std::int64_t>{7, 6});
+
+  // 3.9 is not better than 4 by 0.2.
+  const auto coarse = train({.inputs = {x}, .epochs = 8, .monitor = {.least = 0.2}, .patience = 3});
+  CHECK(coarse.costs.size() == 5);
+  CHECK(coarse.best_epoch == 1);
+  const auto higher = train({.inputs = {x}, .epochs = 8, .monitor = {.higher_is_better = true}, .patience = 2});
+  CHECK(higher.costs.size() == 3);
+  CHECK(higher.best_epoch == 0);
+  const auto patient = train({.inputs = {x}, .epochs = 8, .patience = 4});
+  CHECK(patient.costs.size() == 8);
+  CHECK(!patient.ran_out_of_patience);
+  CHECK(patient.best_epoch == 7);
+}
+
+TEST_CASE("fit tells of each batch, which may end the training") {
+  Moons moons;
+  cr::State state(moons.graph);
+  cr::Program train(state, {.outputs = {moons.loss}, .updates = moons.updates});
+  std::vector<std::int64_t> seen;
+  double total = 0;
+  const auto history =
+      cr::fit(train, moons.data,
+              {.inputs = {moons.x, moons.y}, .batch = 64, .epochs = 3, .after_batch = [&](cr::BatchReport& report) {
+                 seen.push_back(report.batch);
+                 CHECK(report.batches == 3);
+                 if (report.epoch == 0) total += report.cost * (report.batch < 2 ? 64 : 22);
+                 report.stop = report.epoch == 1 && report.batch == 1;
+               }});
+  CHECK(seen == std::vector<std::int64_t>{0, 1, 2, 0, 1});
+  REQUIRE(history.costs.size() == 1);
+  CHECK(history.costs[0] == Approx(total / 150));
+  CHECK(!history.interrupted);
+  CHECK(state.epoch() == 0);
+  CHECK(state.step() == 5);
+  // At the end of an epoch, that epoch is whole.
+  const auto whole = cr::fit(train, moons.data,
+                             {.inputs = {moons.x, moons.y}, .batch = 64, .epochs = 3, .after_batch = [](auto& report) {
+                                report.stop = report.batch == 2;
+                              }});
+  CHECK(whole.costs.size() == 1);
+  CHECK(state.epoch() == whole.first_epoch);
+}
+
+TEST_CASE("fit writes a log of lines, which goes on where the training does") {
+  const cr::test::TemporaryFolder folder;
+  Moons moons;
+  cr::State state(moons.graph);
+  cr::Program train(state, {.outputs = {moons.loss}, .updates = moons.updates});
+  cr::Program watch(state, {.outputs = {moons.loss}, .mode = cr::Mode::inference});
+  const std::string csv = folder / "log.csv";
+  const std::string json = folder / "log.jsonl";
+  cr::FitOptions options{.inputs = {moons.x, moons.y},
+                         .epochs = 2,
+                         .validation = cr::Validation{.program = &watch, .dataset = &moons.data},
+                         .log = csv};
+  const auto first = cr::fit(train, moons.data, options);
+  options.epochs = 1;
+  const auto second = cr::fit(train, moons.data, options);
+  const auto lines = lines_of(csv);
+  REQUIRE(lines.size() == 4);
+  CHECK(lines[0] == "epoch,seconds,cost,validation_0");
+  CHECK(lines[1].starts_with("0,"));
+  CHECK(lines[3].starts_with("2,"));
+  CHECK(lines[3].ends_with(fmt::format(",{},{}", second.costs[0], second.validation[0][0])));
+  options.log = json;
+  options.validation.reset();
+  const auto third = cr::fit(train, moons.data, options);
+  REQUIRE(lines_of(json).size() == 1);
+  CHECK_THAT(lines_of(json)[0], Catch::Matchers::StartsWith(R"({"epoch": 3, "seconds": )") &&
+                                    Catch::Matchers::EndsWith(fmt::format(R"(, "cost": {}}})", third.costs[0])));
+  // A training from the beginning has a log of its own.
+  options.first_epoch = 0;
+  options.log = csv;
+  cr::fit(train, moons.data, options);
+  CHECK(lines_of(csv).size() == 2);
+  CHECK(lines_of(csv)[0] == "epoch,seconds,cost");
+}
+
+TEST_CASE("What fit refuses of a validation and of files") {
+  Moons moons;
+  cr::State state(moons.graph);
+  cr::State another(moons.graph);
+  cr::Program train(state, {.outputs = {moons.loss}, .updates = moons.updates});
+  cr::Program watch(state, {.outputs = {moons.loss}});
+  cr::Program predict(state, {.outputs = {moons.loss, moons.probability}});
+  cr::Program foreign(another, {.outputs = {moons.loss}});
+  const cr::DatasetInputs inputs{moons.x, moons.y};
+  const auto message = [&](const cr::FitOptions& options) {
+    const std::string text = error_text([&] { cr::fit(train, moons.data, options); });
+    CHECK_THAT(text, ContainsSubstring("test_fit.cpp:"));
+    return text;
+  };
+  const auto with = [&](cr::Program* program) {
+    return cr::FitOptions{.inputs = inputs, .validation = cr::Validation{.program = program, .dataset = &moons.data}};
+  };
+  CHECK_THAT(message(with(nullptr)), ContainsSubstring("fit: requires a validation of a program and a data set"));
+  CHECK_THAT(message({.inputs = inputs, .validation = cr::Validation{.program = &watch}}),
+             ContainsSubstring("got no data set"));
+  CHECK_THAT(message(with(&foreign)), ContainsSubstring("of the State that is trained, got one of another"));
+  CHECK_THAT(message(with(&train)), ContainsSubstring("a validation program without updates, got one with"));
+  CHECK_THAT(message(with(&predict)), ContainsSubstring("whose outputs are scalars, got {1, m}"));
+  auto beyond = with(&watch);
+  beyond.monitor.output = 1;
+  CHECK_THAT(message(beyond), ContainsSubstring("a monitor of one of the validation's 1 outputs, got number 1"));
+  CHECK_THAT(message({.inputs = inputs, .monitor = {.least = -1}}), ContainsSubstring("monitor.least of 0 or more"));
+  CHECK_THAT(message({.inputs = inputs, .patience = 0}), ContainsSubstring("a patience of 1 epoch or more, got 0"));
+  CHECK_THAT(message({.inputs = inputs, .log = "/no/such/folder/log.csv"}),
+             ContainsSubstring("fit: cannot write the log '/no/such/folder/log.csv'"));
+  CHECK(state.step() == 0);
+  CHECK_THAT(message({.inputs = inputs, .last_checkpoint = "/no/such/folder/x.safetensors"}),
+             ContainsSubstring("fit: "));
 }

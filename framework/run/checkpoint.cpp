@@ -399,30 +399,32 @@ std::string header_of(const StateData& state, const std::vector<std::size_t>& or
 
 }  // namespace
 
-void State::save(const std::string& path, Location at) const {
-  data_->grow();
-  const detail::StateGuard reading(data_->lock, detail::StateGuard::For::reading);
-  std::vector<std::size_t> order = stored_variables(*data_);
+void State::save(const std::string& path, Location at) const { data_->save(path, "state.save", at); }
+
+void detail::StateData::save(const std::string& path, std::string_view op, Location at) {
+  grow();
+  const detail::StateGuard reading(lock, detail::StateGuard::For::reading);
+  std::vector<std::size_t> order = stored_variables(*this);
   // The widest elements first, so that all are aligned.
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-    return size_of(data_->variables[a].dtype()) > size_of(data_->variables[b].dtype());
+    return size_of(variables[a].dtype()) > size_of(variables[b].dtype());
   });
   for (const std::size_t i : order)
-    if (const auto& name = data_->graph->leaves->variables[i].name; name == metadata_key)
-      throw Error(at, "state.save", fmt::format("requires other names of variables than '{}'", name));
+    if (const auto& name = graph->leaves->variables[i].name; name == metadata_key)
+      throw Error(at, op, fmt::format("requires other names of variables than '{}'", name));
   std::string text;
   try {
-    text = header_of(*data_, order);
+    text = header_of(*this, order);
   } catch (const json::exception&) {
-    throw Error(at, "state.save", "requires names of variables in UTF-8");
+    throw Error(at, op, "requires names of variables in UTF-8");
   }
   text.resize((text.size() + 7) / 8 * 8, ' ');
 
-  detail::AtomicFile file(path, "state.save", at);
+  detail::AtomicFile file(path, op, at);
   const std::uint64_t length = text.size();
   file.write(&length, sizeof length);
   file.write(text.data(), text.size());
-  for (const std::size_t i : order) file.write(data_->variables[i].raw(), data_->variables[i].bytes());
+  for (const std::size_t i : order) file.write(variables[i].raw(), variables[i].bytes());
   file.commit();
 }
 

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <deque>
+#include <string>
+#include <string_view>
 
 #include <chainrule/framework/graph/graph_data.hpp>
 #include <chainrule/framework/run/state.hpp>
@@ -20,6 +22,8 @@ struct StateData {
 
   // Draws initial numbers for variables that the graph got since. Takes the lock itself.
   void grow(Location at = {});
+  // State::save, whose errors are named after the function `op`.
+  void save(const std::string& path, std::string_view op, Location at);
   // Counts an updating run, whose thread writes.
   void count_step();
   // Takes the lock itself, for writing.

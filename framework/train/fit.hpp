@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include <chainrule/framework/data/data.hpp>
@@ -18,11 +19,44 @@ struct DatasetInputs {
   Value y = {};
 };
 
+// Data that is not trained on, and the program that tells how well it goes.
+struct Validation {
+  // Whose outputs are scalars that are means over the examples of a batch: the cost, mean(equal(argmax, labels)), ...
+  // Without updates, of Mode::inference most often, and of the State that is trained. Has to outlive fit().
+  Program* program = nullptr;
+  const data::Dataset* dataset = nullptr;
+  DatasetInputs inputs = {};  // those of the training where x is empty
+  std::int64_t batch = 1024;  // examples at a time
+};
+
 // What fit() says at the end of an epoch.
 struct EpochReport {
   std::int64_t epoch = 0;  // counted from 0
   double cost = 0;         // the mean over the examples, each batch's from before its update
   bool stop = false;       // set it to end the training here
+  double seconds = 0;      // that its batches took, without the validation
+  // The validation program's outputs after the epoch: their means over the examples.
+  std::vector<double> validation = {};
+  // Whether the number that is monitored is better than in all epochs before.
+  bool improved = false;
+};
+
+// What fit() says after a batch.
+struct BatchReport {
+  std::int64_t epoch = 0;
+  std::int64_t batch = 0;    // counted from 0 in each epoch
+  std::int64_t batches = 0;  // of an epoch
+  double cost = 0;           // of this batch, from before its update
+  bool stop = false;         // set it to end the training here, within the epoch, as Ctrl-C does
+};
+
+// The number by which epochs are compared: an output of the validation, or the cost of the training where there is
+// none.
+struct Monitor {
+  std::size_t output = 0;  // which of the validation's
+  bool higher_is_better = false;
+  // By how much a number has to be better than the best one to count as better; 0 or more.
+  double least = 0;
 };
 
 struct FitOptions {
@@ -42,12 +76,31 @@ struct FitOptions {
   std::function<void(EpochReport&)> after_epoch = {};
   // Whether a Ctrl-C ends the training after the current batch (interrupt.hpp); else it is none of fit()'s business.
   bool interruptible = true;
+  // Called after every batch.
+  std::function<void(BatchReport&)> after_batch = {};
+
+  // Evaluated after every epoch.
+  std::optional<Validation> validation = std::nullopt;
+  Monitor monitor = {};
+  // Training ends after so many epochs of this call, one after another, without an improvement; above 0.
+  std::optional<std::int64_t> patience = std::nullopt;
+  // Checkpoints (State::save): after each epoch, and after each one that improved. None where empty.
+  std::string last_checkpoint = {};
+  std::string best_checkpoint = {};
+  // A file that gets a line for each epoch: of JSON ({"epoch": 0, "seconds": 1.5, "cost": 0.3, "validation": [0.4]})
+  // where its name ends in .jsonl, else of CSV with a header (epoch,seconds,cost,validation_0,...). What it holds is
+  // kept where the training goes on (first_epoch above 0), and else replaced.
+  std::string log = {};
 };
 
 struct History {
   std::int64_t first_epoch = 0;
-  std::vector<double> costs;  // of each whole epoch, as EpochReport::cost
-  bool interrupted = false;   // by Ctrl-C; the State has all updates so far
+  std::vector<double> costs;                         // of each whole epoch, as EpochReport::cost
+  bool interrupted = false;                          // by Ctrl-C; the State has all updates so far
+  std::vector<std::vector<double>> validation = {};  // of each whole epoch, as EpochReport::validation
+  // The last epoch that improved: the first one of the best number. Empty where none was.
+  std::optional<std::int64_t> best_epoch = std::nullopt;
+  bool ran_out_of_patience = false;
 };
 
 // Trains: feeds the program batches of the data set, the last one of an epoch smaller where need be. The program's
@@ -56,8 +109,10 @@ struct History {
 // epoch e + 1 is computed from e, and the first two epochs have the initial one.
 // The same State, data and options give the same numbers; so does training in several calls, with a checkpoint saved
 // and loaded between them or not. (An epoch that was interrupted is begun anew by the next call.)
-// Throws Error for what data::mini_batches and Program::run refuse, for negative epochs or seeds, and for a program
-// without updates or whose first output is no scalar.
+// Throws Error for what data::mini_batches, Program::run and State::save refuse, for negative epochs or seeds, for a
+// program without updates or whose first output is no scalar, for a validation without program or data set, of another
+// State, with updates or with an output that is no scalar, for a monitor of an output that is none, and for files that
+// cannot be written: before the first batch, but for what comes later, such as files or the data of the validation.
 History fit(Program& program, const data::Dataset& dataset, const FitOptions& options, Location at = Location::here());
 
 struct AccuracyOptions {
