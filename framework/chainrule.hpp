@@ -25,6 +25,7 @@
 #include <chainrule/framework/run/state.hpp>
 #include <chainrule/framework/train/fit.hpp>
 #include <chainrule/framework/train/interrupt.hpp>
+#include <chainrule/framework/train/metrics.hpp>
 #include <chainrule/framework/train/progress.hpp>
 #include <chainrule/ops/activation.hpp>
 #include <chainrule/ops/arithmetic.hpp>
