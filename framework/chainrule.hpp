@@ -52,3 +52,4 @@
 #include <chainrule/optim/gradients.hpp>
 #include <chainrule/optim/optimizers.hpp>
 #include <chainrule/optim/schedules.hpp>
+#include <chainrule/optim/whole_batch.hpp>
