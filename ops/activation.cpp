@@ -22,7 +22,8 @@ CHAINRULE_EARLY const BuiltinOp relu_op = register_op({
     .doc = "max(x, 0); slope 0 at 0.",
     .shape = same_shape,
     .forward = elementwise([](auto x) { return simd::max(x, 0.0); }),
-    .gradient = [](const Node& node, Value dy) -> Values { return {where(node.input(0) > 0.0, dy, 0.0)}; },
+    // y is above 0 where x is, and what reads y mostly needs it stored anyway.
+    .gradient = [](const Node& node, Value dy) -> Values { return {where(node.output() > 0.0, dy, 0.0)}; },
     .samples = {matrix, steep, empty, edges},
 });
 

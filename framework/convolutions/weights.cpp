@@ -24,7 +24,7 @@ template <class T>
 WeightGradient<T>::WeightGradient(const Geometry& geometry) : g_(geometry), windows_(geometry, 0, 0, segment<T>) {
   const std::int64_t taps = g_.taps();
   // With one vector of features loads would be what is scarce, so there lanes are as good.
-  if (g_.channels * taps >= 36 && g_.features >= 2 * lanes_of<T>) {
+  if (g_.channels * taps >= 36 && g_.features >= lanes_of<T>) {
     places_ = g_.features / lanes_of<T> * lanes_of<T>;
     // A vector that is mostly full.
     if ((g_.features - places_) * 8 > 3 * lanes_of<T>) places_ = g_.features;

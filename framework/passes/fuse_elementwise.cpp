@@ -79,14 +79,17 @@ struct Fusion {
   }
 
   // Whether an array as large as that of v, which nothing else needs that long, would have to be stored if v were
-  // computed at a later level: an operand, or one of an operand that moves with v.
+  // computed at a later level: an operand, or one of an operand that moves with v. One that is needed for longer than
+  // what v is made with may stay in v's stead.
   [[nodiscard]] bool keeps_another(NodeId v, int later) const {
     std::vector<NodeId> moving{v};
+    bool in_its_stead = false;
     for (std::size_t i = 0; i < moving.size() && moving.size() < 16; ++i)
       for (const NodeId u : graph.node(moving[i]).inputs) {
         const detail::NodeData& node = graph.node(u);
         const bool is_array = !node.inputs.empty() && !node.op->forward.generator;
         if (!is_array || last_reader[u] >= later || !(node.type.shape == graph.node(v).type.shape)) continue;
+        if (!joins(u, v) && last_reader[u] > level[v] && !std::exchange(in_its_stead, true)) continue;
         if (!joins(u, v) || readers[u] > 1) return true;
         moving.push_back(u);
       }
