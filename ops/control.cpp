@@ -14,15 +14,17 @@ namespace {
 
 CHAINRULE_EARLY const BuiltinOp by_mode_op = register_op({
     .name = "by_mode",
-    .doc = "The first input in training, the second in inference.",
+    .doc = "The first input in training, the second in inference; with noise, as a program is asked for.",
+    .attributes = {{"noise", false}},
     .shape = broadcast_shape,
     // Programs never run it: select_mode takes it out. Computed alone, it trains.
     .forward = elementwise([](auto training, auto /*inference*/) { return training; }),
-    .gradient = [](const Node&, Value dy) -> Values {
+    .gradient = [](const Node& node, Value dy) -> Values {
       const Value zero = dy.graph().constant(0.0, dy.dtype());
-      return {by_mode(dy, zero), by_mode(zero, dy)};
+      return {apply(node.op(), {dy, zero}, node.attributes()), apply(node.op(), {zero, dy}, node.attributes())};
     },
-    .samples = {{.inputs = {uniform({3, 4}), uniform({4})}}, {.inputs = {uniform({}), uniform({2, 2})}}},
+    .samples = {{.inputs = {uniform({3, 4}), uniform({4})}},
+                {.inputs = {uniform({}), uniform({2, 2})}, .attributes = {{"noise", true}}}},
 });
 
 CHAINRULE_EARLY const BuiltinOp stop_gradient_op = register_op({

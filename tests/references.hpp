@@ -475,13 +475,42 @@ struct BatchNorm {
 
 // ---- random numbers
 
+// A block of random words: the number's lower half is the step, its upper half the upper half of the block's number.
+inline philox::Block random_block(const X& number, const Attributes& a, std::uint64_t block) {
+  const auto seed = static_cast<std::uint64_t>(a.get<std::int64_t>("seed"));
+  const auto stream = static_cast<std::uint32_t>(a.get<std::int64_t>("stream"));
+  const double upper = std::floor(number() * 0x1p-32);
+  return philox::bits(seed, stream, static_cast<std::uint32_t>(number() - upper * 0x1p32),
+                      (static_cast<std::uint64_t>(upper) << 32) + block);
+}
+
 // Numbers of [0, 1).
 inline X random_units(const X& step, const Attributes& a) {
   X out = xt::zeros<double>(sizes_of(a, "shape"));
-  const auto seed = static_cast<std::uint64_t>(a.get<std::int64_t>("seed"));
-  const auto stream = static_cast<std::uint32_t>(a.get<std::int64_t>("stream"));
-  for (std::size_t i = 0; i < out.size(); ++i)
-    out.flat(i) = philox::unit(philox::bits(seed, stream, static_cast<std::uint32_t>(step()), i / 4)[i % 4]);
+  for (std::size_t i = 0; i < out.size(); ++i) out.flat(i) = philox::unit(random_block(step, a, i / 4)[i % 4]);
+  return out;
+}
+
+// (k + 1/2) / 2^52 of the 32 bits of one word and the upper 20 of the next.
+inline X random_open_units(const X& step, const Attributes& a) {
+  X out = xt::zeros<double>(sizes_of(a, "shape"));
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const philox::Block words = random_block(step, a, i / 2);
+    out.flat(i) = (std::floor(words[i % 2 * 2] * 0x1p20) + std::floor(words[i % 2 * 2 + 1] * 0x1p-12) + 0.5) * 0x1p-52;
+  }
+  return out;
+}
+
+// Fisher and Yates, from the first element on: the i-th changes places with one up to itself, by the upper half of the
+// product of i + 1 and 64 bits. (Where that has to be drawn again no sample gets.)
+inline X random_permutation(const X& step, const Attributes& a) {
+  const std::int64_t n = a.get<Shape>("n")[0].extent();
+  X out = xt::arange<double>(static_cast<double>(n));
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const philox::Block words = random_block(step, a, i);
+    const double bits = words[0] + words[1] * 0x1p-32;  // of 2^32; the 53 upper ones of 64 say which place it is
+    std::swap(out.flat(i), out.flat(static_cast<std::size_t>(bits * 0x1p-32 * static_cast<double>(i + 1))));
+  }
   return out;
 }
 
@@ -988,6 +1017,9 @@ inline const std::map<std::string, Reference>& references() {
 
       // random numbers
       {"dropout_mask", moved([](const X& step, const Attributes& a) { return dropout_mask(step, a); })},
+      {"random_open_unit",
+       {.value = [](const Inputs& x, const Attributes& a) { return random_open_units(x[0], a); }, .ulps = 0.5}},
+      {"random_permutation", moved([](const X& step, const Attributes& a) { return random_permutation(step, a); })},
       {"random_uniform",
        {.value = [](const Inputs& x, const Attributes& a) -> X {
           return a.number("low") + (a.number("high") - a.number("low")) * random_units(x[0], a);

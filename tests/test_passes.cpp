@@ -235,11 +235,11 @@ step = variable  int64 {}  net.cpp:7
 %20 = dropout_mask(step, shape={2, 3}, dtype=float64, keep=0.5, seed=5, stream=0)  float64 {2, 3}  net.cpp:7
 %21 = mul(x, %20)  float64 {2, 3}  net.cpp:7
 %23 = mul(%21, 2)  float64 {2, 3}  net.cpp:7
-%24 = by_mode(%23, x)  float64 {2, 3}  net.cpp:7
+%24 = by_mode(%23, x, noise=true)  float64 {2, 3}  net.cpp:7
 %25 = dropout_mask(step, shape={2, 3}, dtype=float64, keep=0.5, seed=5, stream=1)  float64 {2, 3}  net.cpp:7
 %26 = mul(x, %25)  float64 {2, 3}  net.cpp:7
 %28 = mul(%26, 2)  float64 {2, 3}  net.cpp:7
-%29 = by_mode(%28, x)  float64 {2, 3}  net.cpp:7
+%29 = by_mode(%28, x, noise=true)  float64 {2, 3}  net.cpp:7
 %30 = add(%24, %29)  float64 {2, 3}  net.cpp:7
 %31 = leaky_relu(x, slope=0.1)  float64 {2, 3}  net.cpp:8
 %32 = leaky_relu(x, slope=0.2)  float64 {2, 3}  net.cpp:8
@@ -266,11 +266,11 @@ step = variable  int64 {}  net.cpp:7
 %15 = dropout_mask(step, shape={2, 3}, dtype=float64, keep=0.5, seed=5, stream=0)  float64 {2, 3}  net.cpp:7
 %16 = mul(x, %15)  float64 {2, 3}  net.cpp:7
 %17 = mul(%16, 2)  float64 {2, 3}  net.cpp:7
-%18 = by_mode(%17, x)  float64 {2, 3}  net.cpp:7
+%18 = by_mode(%17, x, noise=true)  float64 {2, 3}  net.cpp:7
 %19 = dropout_mask(step, shape={2, 3}, dtype=float64, keep=0.5, seed=5, stream=1)  float64 {2, 3}  net.cpp:7
 %20 = mul(x, %19)  float64 {2, 3}  net.cpp:7
 %21 = mul(%20, 2)  float64 {2, 3}  net.cpp:7
-%22 = by_mode(%21, x)  float64 {2, 3}  net.cpp:7
+%22 = by_mode(%21, x, noise=true)  float64 {2, 3}  net.cpp:7
 %23 = add(%18, %22)  float64 {2, 3}  net.cpp:7
 %24 = leaky_relu(x, slope=0.1)  float64 {2, 3}  net.cpp:8
 %25 = leaky_relu(x, slope=0.2)  float64 {2, 3}  net.cpp:8
@@ -491,7 +491,7 @@ step = variable  int64 {}  net.cpp:1
 %2 = dropout_mask(step, shape={4, 3}, dtype=float64, keep=0.5, seed=0, stream=0)  float64 {4, 3}  net.cpp:1
 %3 = mul(x, %2)  float64 {4, 3}  net.cpp:1
 %5 = mul(%3, 2)  float64 {4, 3}  net.cpp:1
-%6 = by_mode(%5, x)  float64 {4, 3}  net.cpp:1
+%6 = by_mode(%5, x, noise=true)  float64 {4, 3}  net.cpp:1
 %8 = mul(%6, 2)  float64 {4, 3}  net.cpp:2
 %10 = by_mode(%8, 7)  float64 {4, 3}  net.cpp:2
 results: %10 %6

@@ -6,10 +6,14 @@
 #include <functional>
 #include <limits>
 #include <numbers>
+#include <set>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "catch.hpp"
+#include "files.hpp"
 #include "support.hpp"
 
 using namespace chainrule;
@@ -190,6 +194,322 @@ TEST_CASE("random numbers have the same bits for every number of threads") {
   }
 }
 
+// ---- other distributions
+
+namespace {
+
+// The sum of (count - expected)^2 / expected.
+double chi_square(const std::vector<double>& counts, const std::vector<double>& probabilities) {
+  double n = 0;
+  for (const double count : counts) n += count;
+  double out = 0;
+  for (std::size_t i = 0; i < counts.size(); ++i) {
+    const double expected = n * probabilities[i];
+    out += (counts[i] - expected) * (counts[i] - expected) / expected;
+  }
+  return out;
+}
+
+std::vector<double> counts_of(const Array& x, std::size_t classes) {
+  std::vector<double> out(classes);
+  for (std::int64_t i = 0; i < x.size(); ++i) out.at(static_cast<std::size_t>(x[i])) += 1;  // out of range: throws
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("random_bernoulli is 1 with its probability, a number or one for each element") {
+  Graph graph({.dtype = float32, .seed = 3});
+  const double root = std::sqrt(static_cast<double>(many));
+  for (const double p : {0.03, 0.5, 0.8}) {
+    const Array x = drawn(graph, random_bernoulli(graph, {many}, p));
+    CHECK(x.dtype() == float32);
+    const auto counts = counts_of(x, 2);
+    CHECK(std::abs(counts[1] / many - p) < 4 * std::sqrt(p * (1 - p)) / root);
+  }
+  CHECK(drawn(graph, random_bernoulli(graph, {5}, 0, {.dtype = int64})).identical(Array::full(int64, {5}, 0)));
+  CHECK(drawn(graph, random_bernoulli(graph, {3}, 1)).identical(Array::full(float32, {3}, 1)));
+  CHECK(drawn(graph, random_bernoulli(graph, {3}, 1, {.dtype = boolean})).dtype() == boolean);
+
+  const double nan = std::nan("");
+  const auto odds = graph.constant(Array({0.0, 1.0, -3.0, 7.0, nan, 0.25}).astype(float32));
+  const Array rows = drawn(graph, random_bernoulli(broadcast_to(odds, {20'000, 6})));
+  CHECK(rows.dtype() == float32);
+  std::vector<double> sums(6);
+  for (std::int64_t i = 0; i < rows.size(); ++i) sums[static_cast<std::size_t>(i % 6)] += rows[i];
+  CHECK(sums[0] == 0);
+  CHECK(sums[1] == 20'000);
+  CHECK(sums[2] == 0);
+  CHECK(sums[3] == 20'000);
+  CHECK(sums[4] == 0);
+  CHECK(std::abs(sums[5] / 20'000 - 0.25) < 4 * std::sqrt(0.25 * 0.75 / 20'000));
+  // No probability is lost to 24 bits: of 2^-30 there are none among these, and there is no slope.
+  CHECK(counts_of(drawn(graph, random_bernoulli(graph, {many}, 0x1p-30)), 2)[1] < 2);
+  const auto p = graph.parameter("p", uniform({4}, 0, 1));
+  CHECK_THAT(error_of([&] { (void)gradients(sum(random_bernoulli(p)), {p}); }).what(),
+             Catch::Matchers::ContainsSubstring("has no derivative"));
+}
+
+TEMPLATE_TEST_CASE("random_gumbel has the distribution exp(-exp(-x))", "", float, double) {
+  Graph graph({.dtype = dtype_of<TestType>(), .seed = 5});
+  const Array x = drawn(graph, random_gumbel(graph, {many}));
+  CHECK(x.dtype() == dtype_of<TestType>());
+  CHECK(distance_from(x, [](double at) { return std::exp(-std::exp(-at)); }) < 1.95);
+  // The mean is Euler's constant, the variance pi^2 / 6, of which the fourth moment makes the standard error:
+  // E[(x - m)^4] = (27 / 5) variance^2.
+  const double root = std::sqrt(static_cast<double>(many));
+  const double variance = std::numbers::pi * std::numbers::pi / 6;
+  const double mean = mean_of(x, 1);
+  CHECK(std::abs(mean - std::numbers::egamma) < 4 * std::sqrt(variance) / root);
+  CHECK(std::abs(mean_of(x, 2) - mean * mean - variance) < 4 * variance * std::sqrt(4.4) / root);
+}
+
+TEMPLATE_TEST_CASE("random_categorical draws classes by softmax(logits), wherever the logits lie", "", float, double) {
+  constexpr DType dtype = dtype_of<TestType>();
+  constexpr double inf = std::numeric_limits<double>::infinity();
+  constexpr std::int64_t rows = 100'000;
+  const std::vector<double> logits = {0.5, -1, 2, -inf, 0.5, -6};
+  std::vector<double> probabilities;
+  double total = 0;
+  for (const double z : logits) total += std::exp(z);
+  for (const double z : logits) probabilities.push_back(std::exp(z) / total);
+  for (const double shift : {0.0, 1e4, -1e4}) {
+    Graph graph({.dtype = dtype, .seed = 7});
+    std::vector<double> shifted;
+    for (const double z : logits) shifted.push_back(std::round((z + shift) * 2) / 2);  // exact in float32
+    const auto z = graph.constant(Array(shifted).astype(dtype));
+    const Array drawn_classes = drawn(graph, random_categorical(broadcast_to(z, {rows, 6})));
+    CHECK(drawn_classes.dtype() == int64);
+    CHECK(drawn_classes.shape() == Dims{rows});
+    auto counts = counts_of(drawn_classes, 6);
+    CHECK(counts[3] == 0);
+    auto expected = probabilities;
+    counts.erase(counts.begin() + 3);
+    expected.erase(expected.begin() + 3);
+    CHECK(chi_square(counts, expected) < 18.5);  // of four degrees of freedom: once in a thousand
+  }
+  Graph graph({.dtype = dtype, .seed = 7});
+  const auto z = graph.constant(Array({{-inf, -inf}, {-inf, 3.0}}).astype(dtype));
+  CHECK(drawn(graph, random_categorical(z)).identical(Array(std::vector<std::int64_t>{0, 1})));
+  CHECK(drawn(graph, random_categorical(graph.constant(Array({2.0})))).item<std::int64_t>() == 0);
+}
+
+TEST_CASE("random_truncated_normal is the normal distribution between its bounds, in the tails as well") {
+  constexpr double inf = std::numeric_limits<double>::infinity();
+  const std::vector<std::pair<double, double>> bounds = {{-2, 2},  {-inf, inf}, {-inf, -1}, {0.5, 0.6}, {3, inf},
+                                                         {-9, -7}, {10, 11},    {-8, 9},    {30, inf}};
+  for (const auto& [low, high] : bounds) {
+    INFO(low << " to " << high);
+    Graph graph({.seed = 11});
+    const Array z = drawn(graph, random_truncated_normal(graph, {50'000}, 0, 1, low, high));
+    for (std::int64_t i = 0; i < z.size(); ++i)
+      if (!(z[i] >= low && z[i] <= high)) FAIL(z[i]);
+    // By the upper tail on the right side, the lower on the left: without cancellation.
+    const bool right = low > 0;
+    const double from = right ? normal_distribution(-low) : normal_distribution(low);
+    const double to = right ? normal_distribution(-high) : normal_distribution(high);
+    CHECK(distance_from(z, [&](double at) { return (normal_distribution(right ? -at : at) - from) / (to - from); }) <
+          1.95);
+  }
+  Graph graph({.dtype = float32, .seed = 11});
+  const Array x = drawn(graph, random_truncated_normal(graph, {1000}, 5, 0.5, -1, 1));
+  CHECK(x.dtype() == float32);
+  for (std::int64_t i = 0; i < x.size(); ++i) CHECK((x[i] >= 4.5 && x[i] <= 5.5));
+}
+
+TEST_CASE("random_permutation gives every order of 4 as often, and each number of many once") {
+  Graph graph({.seed = 1});
+  const auto n = graph.dimension("n");
+  const auto x = graph.input("x", {n});
+  const auto counter = graph.input("counter", {}, int64);
+  const auto order = random_permutation(graph, n, {.counter = counter});
+  State state(graph);
+  Program program(state, {.outputs = {order, take(x, order, 0)}});
+  std::vector<double> counts(256);
+  constexpr int runs = 24'000;
+  for (int run = 0; run < runs; ++run) {
+    const Array p = program.run({{x, Array({0.0, 1.0, 2.0, 3.0})}, {counter, run}})[0];
+    counts.at(static_cast<std::size_t>(p[0] + 4 * p[1] + 16 * p[2] + 64 * p[3])) += 1;
+  }
+  std::erase(counts, 0.0);
+  REQUIRE(counts.size() == 24);
+  CHECK(chi_square(counts, std::vector<double>(24, 1 / 24.0)) < 49.7);  // 23 degrees of freedom: once in a thousand
+  std::vector<double> numbers;
+  for (int i = 0; i < 10'000; ++i) numbers.push_back(i);
+  const auto many_of = program.run({{x, numbers}, {counter, 1}});
+  CHECK(many_of[0].dtype() == int64);
+  std::vector<double> sorted;
+  for (std::int64_t i = 0; i < 10'000; ++i) sorted.push_back(many_of[1][i]);
+  std::int64_t in_place = 0;
+  for (std::size_t i = 0; i < sorted.size(); ++i) in_place += sorted[i] == numbers[i] ? 1 : 0;
+  CHECK(in_place < 12);  // Poisson's distribution of mean 1
+  std::sort(sorted.begin(), sorted.end());
+  CHECK(sorted == numbers);
+  CHECK(drawn(graph, random_permutation(graph, 0)).shape() == Dims{0});
+  CHECK(drawn(graph, random_permutation(graph, 1)).identical(Array::full(int64, {1}, 0)));
+}
+
+// ---- which runs draw anew
+
+namespace {
+
+std::vector<Value> one_of_each(Graph graph) {
+  const auto logits = random_uniform(graph, {50, 9});
+  return {random_normal(graph, {50}),        random_bernoulli(graph, {50}, 0.5), random_gumbel(graph, {50}),
+          random_categorical(logits),        random_permutation(graph, 50),      random_truncated_normal(graph, {50}),
+          random_integers(graph, {50}, 0, 9)};
+}
+
+}  // namespace
+
+TEST_CASE("with Draws::each_run random numbers are new in each run, by the State's count") {
+  Graph graph({.seed = 1});
+  const auto w = graph.parameter("w", zeros({}));
+  const auto counter = graph.input("counter", {}, int64);
+  const auto fed = random_normal(graph, {9}, 0, 1, {.counter = counter});
+  Values values = one_of_each(graph);
+  const auto step = graph.step();
+  values.push_back(fed);
+  values.push_back(step);
+  State state(graph);
+  Program plain(state, {.outputs = values});
+  Program sample(state, {.outputs = values, .draws = Draws::each_run});
+  Program other(state, {.outputs = values, .draws = Draws::each_run, .optimize = false});
+  Program update(state, {.outputs = values, .updates = {{w, w + 1}}, .draws = Draws::each_run, .check_finite = true});
+  const auto run = [&](Program& program) {
+    const auto results = program.run({{counter, 5}});
+    std::vector<Array> out;
+    for (std::size_t i = 0; i < values.size(); ++i) out.push_back(results[i]);
+    return out;
+  };
+  const auto as_before = run(plain);
+  std::vector<std::vector<Array>> all{as_before};
+  for (Program* program : {&sample, &sample, &other, &update, &sample}) all.push_back(run(*program));
+  CHECK(state.draws() == 5);
+  CHECK(state.step() == 1);
+  for (std::size_t a = 0; a < all.size(); ++a) {
+    for (std::size_t b = 0; b < a; ++b)
+      for (std::size_t i = 0; i < 7; ++i) CHECK_FALSE(all[a][i].identical(all[b][i]));
+    CHECK(all[a][7].identical(as_before[7]));  // by the counter that it is fed
+    CHECK(all[a][8].item<std::int64_t>() == (a < 5 ? 0 : 1));
+  }
+  // The same again from the same counts, whichever program draws; in a copy, and after a checkpoint.
+  state.reset();
+  CHECK(state.draws() == 0);
+  for (std::size_t i = 0; i < 7; ++i) CHECK(run(plain)[i].identical(as_before[i]));
+  state.set_draws(2);
+  const auto third = run(sample);
+  for (std::size_t i = 0; i < 7; ++i) CHECK(third[i].identical(all[3][i]));
+  CHECK(state.draws() == 3);
+  const test::TemporaryFolder folder;
+  state.save(folder / "x.safetensors");
+  State loaded(graph);
+  loaded.set_draws(99);
+  loaded.load(folder / "x.safetensors");
+  CHECK(loaded.draws() == 3);
+  State copy = state;
+  Program of_loaded(loaded, {.outputs = values, .draws = Draws::each_run});
+  Program of_copy(copy, {.outputs = values, .draws = Draws::each_run});
+  const auto next = run(sample);
+  for (std::size_t i = 0; i < 7; ++i) {
+    CHECK(run(of_loaded)[i].identical(next[i]));
+    CHECK(run(of_copy)[i].identical(next[i]));
+    loaded.set_draws(3);
+    copy.set_draws(3);
+  }
+  // A run that throws takes no number.
+  const std::int64_t before = state.draws();
+  CHECK_THAT(error_of([&] { sample.run(); }).what(), Catch::Matchers::ContainsSubstring("requires a feed"));
+  CHECK(state.draws() == before);
+  CHECK(sample.explain().find("draw = input  int64 {}") != std::string::npos);
+}
+
+TEST_CASE("Draws::each_run has the same bits for every number of threads, and with a memory limit") {
+  struct Threads {
+    ~Threads() { set_num_threads(before); }
+    int before = num_threads();
+  } restore;
+  Graph graph({.dtype = float32, .seed = 4});
+  const auto x = graph.input("x", {300, 1000});
+  const auto noisy = x + random_gumbel(graph, {300, 1000}) * random_bernoulli(graph, {300, 1000}, 0.5);
+  const auto w = graph.parameter("w", ones({1000}));
+  const auto loss = sum(square(tanh(dropout(noisy * w, {.keep = 0.7}))));
+  const auto g = gradients(loss, {w})[0];
+  std::vector<Array> one;
+  for (const int threads : {1, 2, 3})
+    for (const std::size_t limit : {std::size_t{0}, std::size_t{3'000'000}}) {
+      set_num_threads(threads);
+      State state(graph);
+      state.set_draws(7);
+      Program program(state, {.outputs = {noisy, g}, .memory_limit = limit, .draws = Draws::each_run});
+      const auto results = program.run({{x, zeros({300, 1000}).draw(float32, 0, 0)}});
+      if (one.empty()) one = {results[0], results[1]};
+      CHECK(results[0].identical(one[0]));
+      CHECK(results[1].identical(one[1]));
+    }
+}
+
+TEST_CASE("Monte Carlo dropout: noise in inference, anew in each run, beside running statistics") {
+  Graph graph({.seed = 2});
+  const auto x = graph.input("x", {40, 3});
+  const auto normal = nn::batch_norm(x);
+  const auto dropped = dropout(normal, {.keep = 0.5});
+  const auto leaky = rrelu(x);
+  State state(graph);
+  Program steady(state, {.outputs = {dropped, leaky, normal}, .mode = Mode::inference});
+  Program noisy(state, {.outputs = {dropped, leaky, normal},
+                        .mode = Mode::inference,
+                        .draws = Draws::each_run,
+                        .noise_in_inference = true});
+  const Array numbers = uniform({40, 3}, -1, 1).draw(float64, 3, 3);
+  const auto expected = steady.run({{x, numbers}});
+  Array last;
+  for (int run = 0; run < 3; ++run) {
+    const auto results = noisy.run({{x, numbers}});
+    CHECK(results[2].identical(expected[2]));
+    CHECK_FALSE(results[0].identical(last));
+    std::int64_t kept = 0;
+    for (std::int64_t i = 0; i < 120; ++i) {
+      CHECK((results[0][i] == 0 || results[0][i] == 2 * expected[0][i]));
+      kept += results[0][i] != 0 ? 1 : 0;
+      if (numbers[i] < 0) CHECK((results[1][i] / numbers[i] >= 1.0 / 8 && results[1][i] / numbers[i] <= 1.0 / 3));
+    }
+    CHECK((kept > 35 && kept < 85));
+    CHECK_FALSE(results[1].identical(expected[1]));
+    last = results[0];
+  }
+  CHECK(steady.run({{x, numbers}})[0].identical(expected[2]));
+  // Its gradient is that of the noise of the same run.
+  const auto of = graph.parameter("of", ones({40, 3}));
+  const auto y = dropout(of, {.keep = 0.5});
+  Program slope(state, {.outputs = {y, gradients(sum(y), {of})[0]},
+                        .mode = Mode::inference,
+                        .draws = Draws::each_run,
+                        .noise_in_inference = true});
+  const auto both = slope.run();
+  CHECK(both[0].identical(both[1]));
+}
+
+TEST_CASE("programs side by side on one State draw different numbers, as many as they run") {
+  Graph graph({.seed = 2});
+  const auto z = random_normal(graph, {16});
+  State state(graph);
+  constexpr int threads = 4;
+  constexpr int runs = 200;
+  std::vector<std::vector<double>> first(threads);
+  std::vector<std::thread> all;
+  for (int t = 0; t < threads; ++t)
+    all.emplace_back([&, t] {
+      Program program(state, {.outputs = {z}, .draws = Draws::each_run});
+      for (int run = 0; run < runs; ++run) first[static_cast<std::size_t>(t)].push_back(program.run()[0][0]);
+    });
+  for (std::thread& thread : all) thread.join();
+  CHECK(state.draws() == threads * runs);
+  std::set<double> different;
+  for (const auto& of_thread : first) different.insert(of_thread.begin(), of_thread.end());
+  CHECK(different.size() == threads * runs);
+}
+
 TEST_CASE("a gradient passes by random numbers: the reparametrization") {
   Graph graph({.seed = 6});
   const auto mean = graph.parameter("mean", Array(0.3));
@@ -240,7 +560,32 @@ TEST_CASE("random numbers refuse bounds, deviations and counters that are none, 
   refuses("random_integers: requires no dtype, got float32",
           [&] { (void)random_integers(graph, {2}, 0, 2, {.dtype = float32}); });
 
+  refuses("random_bernoulli: requires a probability from 0 to 1, got 1.5",
+          [&] { (void)random_bernoulli(graph, {2}, 1.5); });
+  refuses("random_bernoulli: requires a probability from 0 to 1, got nan",
+          [&] { (void)random_bernoulli(graph, {2}, std::nan("")); });
+  refuses("random_gumbel: requires float32 or float64, got bool",
+          [&] { (void)random_gumbel(graph, {2}, {.dtype = boolean}); });
+  refuses("random_truncated_normal: requires low < high, got 2 and 2",
+          [&] { (void)random_truncated_normal(graph, {2}, 0, 1, 2, 2); });
+  refuses("random_truncated_normal: requires bounds with a probability between them, got 39 and 40",
+          [&] { (void)random_truncated_normal(graph, {2}, 0, 1, 39, 40); });
+  refuses("random_truncated_normal: requires a finite deviation of 0 or more, got -1",
+          [&] { (void)random_truncated_normal(graph, {2}, 0, -1); });
+  refuses("random_permutation: requires a number of 0 or more, got -1",
+          [&] { (void)random_permutation(graph, Dimension(-1)); });
+  refuses("random_permutation: requires no dtype, got float32",
+          [&] { (void)random_permutation(graph, 3, {.dtype = float32}); });
+
   const auto wrong = graph.input("wrong", {2}, int64);
+  CHECK_THAT(error_of([&] { (void)random_categorical(wrong); }).what(),
+             Catch::Matchers::ContainsSubstring("random_categorical: requires float32 or float64, got int64"));
+  CHECK_THAT(error_of([&] {
+               (void)random_categorical(graph.input("none", {2, 0}));
+             }).what(),
+             Catch::Matchers::ContainsSubstring("requires logits with classes along their last axis, got {2, 0}"));
+  CHECK_THAT(error_of([&] { (void)random_bernoulli(Value{}); }).what(),
+             Catch::Matchers::ContainsSubstring("got an empty Value"));
   CHECK_THAT(error_of([&] { (void)random_normal(graph, {2}, 0, 1, {.counter = wrong}); }).what(),
              Catch::Matchers::ContainsSubstring("requires a counter that is an int64 scalar, got int64 {2}"));
   Graph other;

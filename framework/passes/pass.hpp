@@ -30,7 +30,8 @@ Computation chain_updates(const Computation& c, const std::vector<Chain>& chains
 // The passes, in the order in which a program is compiled (passes/pipeline.cpp).
 Computation remove_dead(const Computation& c);             // what no result needs
 Computation expand_composites(const Computation& c);       // ops without a kernel become the ops they are made of
-Computation select_mode(const Computation& c, Mode mode);  // by_mode becomes one of its inputs
+// by_mode becomes one of its inputs; one with the attribute "noise", where `noise` is asked for, the first.
+Computation select_mode(const Computation& c, Mode mode, bool noise = false);
 Computation fold_transposes(const Computation& c);         // a transposed operand becomes a flag of the product
 Computation simplify_algebra(const Computation& c);        // x * 1, x + 0, --x, reshape of reshape, ...
 Computation fold_constants(const Computation& c);          // ops on constants only are computed now
@@ -51,8 +52,14 @@ Groups each_alone(const Computation& c);
 
 // All of them in order, after the user's own. `log`, when given, is called with each pass's name and what it made.
 using Log = std::function<void(std::string_view pass, const Computation& made)>;
-Computation optimize(const Computation& c, Mode mode, const Log& log = {}, const std::vector<Pass>& own = {});
+Computation optimize(const Computation& c, Mode mode, const Log& log = {}, const std::vector<Pass>& own = {},
+                     bool noise = false);
 // Those alone without which it would not run, after the user's own.
-Computation as_built(const Computation& c, Mode mode, const Log& log = {}, const std::vector<Pass>& own = {});
+Computation as_built(const Computation& c, Mode mode, const Log& log = {}, const std::vector<Pass>& own = {},
+                     bool noise = false);
+
+// Random numbers that are made from the State's step are made from a further input instead, whose number is that of
+// the graph's inputs, if there are any such. (passes/draw_each_run.cpp)
+Computation draw_each_run(const Computation& c, detail::NodeId step);
 
 }  // namespace chainrule::passes

@@ -55,18 +55,18 @@ class Pipeline {
 };
 
 // Those without which nothing runs, after the user's own.
-void make_runnable(Pipeline& p, Mode mode, const std::vector<Pass>& own) {
+void make_runnable(Pipeline& p, Mode mode, const std::vector<Pass>& own, bool noise) {
   p.after("remove_dead", remove_dead(p.now()));
   for (const Pass& pass : own) p.run(pass);
   p.after("expand_composites", expand_composites(p.now()));
-  p.after("select_mode", select_mode(p.now(), mode));
+  p.after("select_mode", select_mode(p.now(), mode, noise));
 }
 
 }  // namespace
 
-Computation optimize(const Computation& c, Mode mode, const Log& log, const std::vector<Pass>& own) {
+Computation optimize(const Computation& c, Mode mode, const Log& log, const std::vector<Pass>& own, bool noise) {
   Pipeline p(c, log);
-  make_runnable(p, mode, own);
+  make_runnable(p, mode, own, noise);
   p.after("fold_transposes", fold_transposes(p.now()));
   p.after("fold_constants", fold_constants(p.now()));
   p.after("simplify_algebra", simplify_algebra(p.now()));
@@ -82,9 +82,9 @@ Computation optimize(const Computation& c, Mode mode, const Log& log, const std:
   return p.finish();
 }
 
-Computation as_built(const Computation& c, Mode mode, const Log& log, const std::vector<Pass>& own) {
+Computation as_built(const Computation& c, Mode mode, const Log& log, const std::vector<Pass>& own, bool noise) {
   Pipeline p(c, log);
-  make_runnable(p, mode, own);
+  make_runnable(p, mode, own, noise);
   return p.finish();
 }
 

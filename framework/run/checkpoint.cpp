@@ -349,6 +349,7 @@ void load_from(const File& file, StateData& state, const LoadOptions& options) {
   }
   const auto step = checkpoint.counter("step");
   const auto epoch = checkpoint.counter("epoch");
+  const auto draws = checkpoint.counter("draws");
   std::vector<std::pair<std::size_t, Array>> numbers;
   for (const Tensor& tensor : checkpoint.tensors()) {
     if (const auto found = variables.find(tensor.name); found != variables.end()) {
@@ -363,6 +364,7 @@ void load_from(const File& file, StateData& state, const LoadOptions& options) {
   for (const auto& [i, array] : numbers) std::memcpy(state.variables[i].raw(), array.raw(), array.bytes());
   if (step) state.step = *step;
   if (epoch) state.epoch = *epoch;
+  if (step || draws) state.draws.set(draws.value_or(0));
   state.publish_counters();
 }
 
@@ -387,6 +389,7 @@ std::string header_of(const StateData& state, const std::vector<std::size_t>& or
       header.member("dtype", stored_name(array->dtype()));
       header.array_member("shape", array->shape());
     } else {
+      if (const std::int64_t draws = state.draws.now(); draws != 0) header.member("draws", std::to_string(draws));
       header.member("epoch", std::to_string(state.epoch));
       header.member("format", "chainrule");
       header.member("step", std::to_string(state.step));

@@ -45,7 +45,7 @@ Feeds::Feeds(Graph graph, Location at) : graph_(std::move(graph)), at_(at) {
       compound_ = compound_ || (!d.is_number() && slots_[i].symbols.back() < 0);
     }
   }
-  pointers_.assign(slots_.size(), nullptr);
+  pointers_.assign(slots_.size() + 1, nullptr);
   copies_.resize(slots_.size());
   // For C++ numbers of another dtype: made here, since a run with these allocates nothing.
   for (const InputSlot& slot : slots_) converted_.emplace_back(user.node(slot.node).type.dtype, Dims{});
@@ -82,6 +82,7 @@ Values Feeds::inputs() const {
 void Feeds::bind(std::span<const Feed> feeds, Location at) {
   sizes_.clear();
   std::fill(pointers_.begin(), pointers_.end(), nullptr);
+  pointers_.back() = drawn_by_;
   for (const Feed& feed : feeds) bind_one(feed, at);
   for (std::size_t i = 0; i < slots_.size(); ++i)
     if (slots_[i].needed && !pointers_[i]) throw missing(i, "", at);

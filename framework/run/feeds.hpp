@@ -25,6 +25,10 @@ class Feeds {
   // Those that a run must be fed.
   [[nodiscard]] Values inputs() const;
 
+  // What random numbers are made from in programs that draw in each run (passes/draw_each_run.cpp): one more pointer,
+  // behind those of the graph's inputs.
+  void draw_by(const std::int64_t* number) { drawn_by_ = number; }
+
   // Checks the feeds of a run and takes down their sizes and pointers; throws Error where they are not what the
   // program needs. Allocates nothing for feeds of the inputs' dtypes.
   void bind(std::span<const Feed> feeds, Location at);
@@ -32,7 +36,8 @@ class Feeds {
   void copy_what_is_written(const Instance& instance);
   // Of the feeds that are bound.
   [[nodiscard]] const Sizes& sizes() const { return sizes_; }
-  [[nodiscard]] const std::vector<const void*>& pointers() const { return pointers_; }  // by an input's number
+  // By an input's number; behind them what draw_by() was given.
+  [[nodiscard]] const std::vector<const void*>& pointers() const { return pointers_; }
 
   // Frees the copies.
   void clear();
@@ -68,6 +73,7 @@ class Feeds {
   bool compound_ = false;  // an input has an extent that is neither a number nor a symbol, but "batch + 1"
   Sizes sizes_;
   std::vector<const void*> pointers_;
+  const std::int64_t* drawn_by_ = nullptr;
   std::vector<Array> converted_;  // by an input's number: feeds of another dtype
   char no_elements_ = 0;
   std::vector<Memory> copies_;  // by an input's number: of feeds that a run would write

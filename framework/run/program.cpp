@@ -42,6 +42,8 @@ class Executable {
         outputs_(request.outputs),
         mode_(request.mode),
         passes_(request.passes),
+        draws_(request.draws),
+        noise_(request.noise_in_inference),
         optimize_(request.optimize),
         memory_limit_(request.memory_limit),
         plan_memory_(request.plan_memory),
@@ -70,6 +72,7 @@ class Executable {
       if (pass == "select_mode" && optimize_) feeds_.require(*passes::remove_dead(made).graph.data());
     });
     if (!optimize_) leave_out_what_this_mode_does_without();
+    if (draws_ == Draws::each_run) draw_each_run();
     compiled_.groups =
         optimize_ ? passes::fuse_elementwise(compiled_.computation) : passes::each_alone(compiled_.computation);
     for (const NodeData& node : compiled_.computation.graph.data()->nodes) symbolic_ = symbolic_ || has_symbols(node);
@@ -77,20 +80,11 @@ class Executable {
   }
 
   Results run(std::span<const Feed> feeds, Location at) {
-    const InUse in_use(*this, "run", at, updating_ ? Seat::Use::busy : Seat::Use::reading);
-    if (watcher_) require_finite(watcher_->run(feeds, at), watcher_->computed_, at);
-    std::optional<StateGuard> held;
-    if (!updating_) held.emplace(state_->lock, *seat_);
-    feeds_.bind(feeds, at);
-    Instance& instance = instance_for_sizes(at);
-    if (arena_user_ != &instance) give_arena(instance);
-    instance.used = ++runs_;
-    if (updating_) held.emplace(state_->lock, StateGuard::For::writing, at);
-    feeds_.copy_what_is_written(instance);
-    instance.run(feeds_.pointers());
-    if (updating_) state_->count_step();
-    last_ = &instance;
-    return {&computed_, &instance.outputs(), outputs_.size()};
+    if (draws_ == Draws::each_update) return run_as(0, feeds, at);
+    TakenDraw draw(state_->draws);
+    const Results results = run_as(draw.number(), feeds, at);
+    draw.keep();
+    return results;
   }
 
   [[nodiscard]] Values inputs() const { return feeds_.inputs(); }
@@ -166,10 +160,48 @@ class Executable {
     Seat& seat_;
   };
 
+  // The number that a run takes of the State, and gives back where it throws.
+  class TakenDraw {
+   public:
+    explicit TakenDraw(DrawCount& of) : of_(of), number_(of.take()) {}
+    ~TakenDraw() {
+      if (!kept_) of_.give_back(number_);
+    }
+    TakenDraw(const TakenDraw&) = delete;
+    TakenDraw& operator=(const TakenDraw&) = delete;
+    [[nodiscard]] std::int64_t number() const { return number_; }
+    void keep() { kept_ = true; }
+
+   private:
+    DrawCount& of_;
+    std::int64_t number_;
+    bool kept_ = false;
+  };
+
+  Results run_as(std::int64_t draw, std::span<const Feed> feeds, Location at) {
+    const InUse in_use(*this, "run", at, updating_ ? Seat::Use::busy : Seat::Use::reading);
+    if (watcher_) require_finite(watcher_->run_as(draw, feeds, at), watcher_->computed_, at);
+    std::optional<StateGuard> held;
+    if (!updating_) held.emplace(state_->lock, *seat_);
+    feeds_.bind(feeds, at);
+    Instance& instance = instance_for_sizes(at);
+    if (arena_user_ != &instance) give_arena(instance);
+    instance.used = ++runs_;
+    if (updating_) held.emplace(state_->lock, StateGuard::For::writing, at);
+    feeds_.copy_what_is_written(instance);
+    // None is a step by itself, from which other programs draw.
+    drawn_by_ = static_cast<std::int64_t>((static_cast<std::uint64_t>(draw) + 1) << 32 |
+                                          static_cast<std::uint32_t>(state_->step));
+    instance.run(feeds_.pointers());
+    if (updating_) state_->count_step();
+    last_ = &instance;
+    return {&computed_, &instance.outputs(), outputs_.size()};
+  }
+
   passes::Computation run_passes(const passes::Log& log) const {
     try {
-      return optimize_ ? passes::optimize(request_, mode_, log, passes_)
-                       : passes::as_built(request_, mode_, log, passes_);
+      return optimize_ ? passes::optimize(request_, mode_, log, passes_, noise_)
+                       : passes::as_built(request_, mode_, log, passes_, noise_);
     } catch (const Error& error) {
       if (error.location().known()) throw;
       throw Error(at_, "", error.what());  // of a pass of the user's own
@@ -199,9 +231,19 @@ class Executable {
     feeds_.require(*all.graph.data());
   }
 
+  void draw_each_run() {
+    compiled_.computation = passes::draw_each_run(compiled_.computation, user_graph_.data()->step);
+    feeds_.draw_by(&drawn_by_);
+  }
+
   // A program that computes what this one does node by node, and changes nothing.
   [[nodiscard]] std::unique_ptr<Executable> watcher(State& state, const Updates& updates) const {
-    Request all{.outputs = outputs_, .mode = mode_, .passes = passes_, .optimize = false};
+    Request all{.outputs = outputs_,
+                .mode = mode_,
+                .draws = draws_,
+                .noise_in_inference = noise_,
+                .passes = passes_,
+                .optimize = false};
     for (const Update& update : updates) all.outputs.push_back(update.expression);
     return std::make_unique<Executable>(state, all, at_);
   }
@@ -271,6 +313,8 @@ class Executable {
   Values computed_;  // these, and without optimization what else they need
   Mode mode_;
   std::vector<passes::Pass> passes_;
+  Draws draws_;
+  bool noise_;  // in inference too
   bool optimize_;
   std::size_t memory_limit_;
   std::size_t plan_memory_;
@@ -279,6 +323,7 @@ class Executable {
   std::unique_ptr<Executable> watcher_;  // where a run is to look for what is not finite
   passes::Computation request_{user_graph_, {}};
   Compiled compiled_{passes::Computation{user_graph_, {}}, {}, 0, {}};
+  std::int64_t drawn_by_ = 0;  // what the run's random numbers are made from, where it draws its own
   bool updating_ = false;
   bool symbolic_ = false;
   bool profiling_ = false;

@@ -43,6 +43,15 @@ struct Request {
   // About how many bytes the plans of sizes that ran earlier may take, outputs included; of more, the least recently
   // used go, and are made anew when their sizes come again. The plans of the last two runs stay whatever they take.
   std::size_t plan_memory = std::size_t{64} << 20;
+  // When random numbers (ops/random.hpp, dropout) are new. Each run of a program with Draws::each_run takes the next
+  // number of its State, so that programs side by side draw different ones, and what is drawn is a function of the
+  // graph's seed, the use, the State's step and that number: samples of a model, say. Beside the count nothing changes
+  // in the State; a run that throws gives its number back, unless another program has taken one since. Numbers that a
+  // RandomOptions::counter was given are not touched.
+  Draws draws = Draws::each_update;
+  // Dropout and rrelu draw in Mode::inference as they do in training, while batch_norm uses its running statistics:
+  // with Draws::each_run, Monte Carlo dropout (Gal and Ghahramani 2016).
+  bool noise_in_inference = false;
   // Passes of one's own, which run in this order before the library's (passes/rewriter.hpp).
   std::vector<passes::Pass> passes = {};
   // false: the graph runs node by node as it was built, which is slow and for looking into it. Results are the same but

@@ -96,6 +96,7 @@ State& State::operator=(const State& other) {
     std::memcpy(data_->variables[i].raw(), from->variables[i].raw(), from->variables[i].bytes());
   data_->step = from->step;
   data_->epoch = from->epoch;
+  data_->draws = from->draws;
   data_->publish_counters();
   return *this;
 }
@@ -161,6 +162,13 @@ void State::set_epoch(std::int64_t epoch) {
   data_->set_counters(data_->step, epoch);
 }
 
+std::int64_t State::draws() const { return data_->draws.now(); }
+
+void State::set_draws(std::int64_t draws) {
+  const StateGuard writing(data_->lock, StateGuard::For::writing);
+  data_->draws.set(draws);
+}
+
 void State::reset() {
   data_->grow();
   std::vector<Array> initial;
@@ -170,6 +178,7 @@ void State::reset() {
   for (std::size_t i = 0; i < initial.size(); ++i)
     std::memcpy(data_->variables[i].raw(), initial[i].raw(), initial[i].bytes());
   data_->set_counters(0, 0);
+  data_->draws.set(0);
 }
 
 Graph State::graph() const { return Graph(data_->graph); }

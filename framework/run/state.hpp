@@ -65,10 +65,15 @@ class State {
   [[nodiscard]] std::int64_t epoch() const;
   void set_epoch(std::int64_t epoch);
 
-  // All numbers as they were when the State was made: initial values, step 0, epoch 0.
+  // How many runs with new random numbers of their own there were: those of programs with Draws::each_run, with updates
+  // or without. A checkpoint has it, so that what goes on from there draws what it would have drawn.
+  [[nodiscard]] std::int64_t draws() const;
+  void set_draws(std::int64_t draws);
+
+  // All numbers as they were when the State was made: initial values, step 0, epoch 0, no draws.
   void reset();
 
-  // A checkpoint: all parameters and variables by name, the step and the epoch, as a .safetensors file (numbers
+  // A checkpoint: all parameters and variables by name, the step, the epoch and the draws, as a .safetensors file (numbers
   // exactly; the counters as metadata). It is written beside `path` and renamed, so that an interrupted save leaves the
   // old file, and nothing else. A file that is write-protected is not replaced. Training that goes on from it gives the
   // same numbers, bit for bit, as if it had not been interrupted. (What feeds it, such as a generator that shuffles, is
@@ -76,7 +81,7 @@ class State {
   void save(const std::string& path, Location at = Location::here()) const;
   // Throws Error, having changed nothing, for a file that is missing, truncated or damaged, and for one whose names,
   // kinds of numbers (LoadOptions::convert) and shapes are not those of the State. Without a step or epoch in the file
-  // the State's stay.
+  // the State's stay; so do its draws without a step, with one they are 0 unless the file says otherwise.
   void load(const std::string& path, const LoadOptions& options = {}, Location at = Location::here());
 
   [[nodiscard]] Graph graph() const;

@@ -1,6 +1,7 @@
 // Inside of a State. Not installed.
 #pragma once
 
+#include <atomic>
 #include <deque>
 #include <string>
 #include <string_view>
@@ -11,13 +12,33 @@
 
 namespace chainrule::detail {
 
+// Counts what programs take that read the State side by side.
+class DrawCount {
+ public:
+  DrawCount() = default;
+  DrawCount(const DrawCount& other) : next_(other.now()) {}
+  DrawCount& operator=(const DrawCount& other) { return set(other.now()), *this; }
+  [[nodiscard]] std::int64_t now() const { return next_.load(std::memory_order_relaxed); }
+  void set(std::int64_t next) { next_.store(next, std::memory_order_relaxed); }
+  [[nodiscard]] std::int64_t take() { return next_.fetch_add(1, std::memory_order_relaxed); }
+  // Unless another was taken since.
+  void give_back(std::int64_t taken) {
+    std::int64_t after = taken + 1;
+    next_.compare_exchange_strong(after, taken, std::memory_order_relaxed);
+  }
+
+ private:
+  std::atomic<std::int64_t> next_{0};
+};
+
 struct StateData {
   std::shared_ptr<GraphData> graph;
   // By a variable's number; the memory of each stays where it is, since plans keep pointers to it.
   std::deque<Array> variables;
   std::int64_t step = 0;
   std::int64_t epoch = 0;
-  // Guards all but the graph: whoever reads or writes any of it holds a StateGuard.
+  DrawCount draws;
+  // Guards all but the graph (and the draws, which readers take): whoever reads or writes any of it holds a StateGuard.
   mutable StateLock lock;
 
   // Draws initial numbers for variables that the graph got since. Takes the lock itself.
