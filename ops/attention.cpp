@@ -9,6 +9,8 @@
 #include <chainrule/framework/graph/attempt.hpp>
 #include <chainrule/framework/graph/graph_data.hpp>
 #include <chainrule/framework/graph/op_family.hpp>
+#include <chainrule/framework/kernels/lines.hpp>
+#include <chainrule/framework/kernels/softmax.hpp>
 #include <chainrule/ops/arithmetic.hpp>
 #include <chainrule/ops/compare.hpp>
 #include <chainrule/ops/control.hpp>
@@ -28,6 +30,14 @@ namespace {
 constexpr double inf = std::numeric_limits<double>::infinity();
 constexpr std::string_view attention = "scaled_dot_product_attention";
 
+Forward weights_kernel() {
+  Forward forward = kernel([]<class T>(Tensor<const T> x, Tensor<T> y) {
+    kernels::attention_weights(kernels::Lines(x.shape, x.shape.rank() - 1), x.data, y.data);
+  });
+  forward.adds_to = 0;  // in the memory of the scores
+  return forward;
+}
+
 // Where a row is all -inf, softmax's rule is NaN. The gradient is that of softmax, in which such a row's weights of 0
 // make all of its gradients 0.
 CHAINRULE_EARLY const BuiltinOp attention_weights_op = register_op({
@@ -40,10 +50,7 @@ CHAINRULE_EARLY const BuiltinOp attention_weights_op = register_op({
       if (call.shape(0).back().is(0)) call.fail("at least one element along the last axis", to_string(call.shape(0)));
       return call.type(0);
     },
-    .forward = expand([](const Node& node) -> Value {
-      const Value x = node.input(0);
-      return where(equal(max(x, -1, true), -inf), 0.0, softmax(x, -1));
-    }),
+    .forward = weights_kernel(),
     .gradient = [](const Node& node, Value dy) -> Values {
       return {apply(*find_op("softmax_gradient"), {node.output(), dy}, {{"axis", -1}})};
     },

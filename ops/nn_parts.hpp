@@ -1,6 +1,7 @@
 // What the files of layers have in common. Not installed.
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <string_view>
 
@@ -37,12 +38,11 @@ inline NameScope layer_scope(Graph& graph, const std::string& name, std::string_
 
 // Whether the graph has a name that begins with this one and a '/'.
 inline bool has_inside(const detail::GraphData& graph, std::string_view path) {
-  const auto inside = [path](std::string_view name) {
+  const auto& variables = graph.leaves->variables;
+  return std::any_of(variables.begin(), variables.end(), [path](const detail::VariableInfo& variable) {
+    const std::string_view name = variable.name;
     return name.size() > path.size() && name.starts_with(path) && name[path.size()] == '/';
-  };
-  for (const auto& variable : graph.leaves->variables)
-    if (inside(variable.name)) return true;
-  return false;
+  });
 }
 
 // A scope for whatever is named there: of this name, or of the kind's where nothing is named in it yet.

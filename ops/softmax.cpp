@@ -102,6 +102,7 @@ Forward gradient_kernel() {
       };
     });
   };
+  forward.adds_to = 1;  // dx in the memory of dy, which is read before it
   return forward;
 }
 

@@ -759,3 +759,50 @@ TEST_CASE("layers for sequences refuse what they cannot take, at the caller's li
   refuse([&] { nn::transformer_block(x, 2, {.epsilon = 0}); }, __LINE__, "requires epsilon > 0");
   refuse([&] { nn::learned_positions(flat, 4); }, __LINE__, "learned_positions: requires x {..., places, features}");
 }
+
+// ---- memory
+
+namespace {
+
+struct Trained {
+  Program::Memory memory;
+  std::vector<Array> numbers;  // losses and parameters
+};
+
+// Two steps of a language model of this many blocks, of context 1024.
+Trained trained(std::size_t blocks, double keep, std::size_t limit) {
+  constexpr std::int64_t places = 1024;
+  Graph graph({.dtype = float32, .seed = 1});
+  const Value x = graph.input("x", {1, places}, int64);
+  const Value y = graph.input("y", {1, places}, int64);
+  Value h = nn::learned_positions(nn::embedding(x, 16, 8), places);
+  for (std::size_t i = 0; i < blocks; ++i)
+    h = nn::transformer_block(h, 2, {.attention = {.causal = true, .keep = keep}});
+  const Value loss = softmax_cross_entropy(nn::dense(h, 16), y);
+  State state(graph);
+  Program train(state, {.outputs = {loss}, .updates = optim::Momentum{}.minimize(loss), .memory_limit = limit});
+  Array text(int64, {1, places});
+  for (std::int64_t i = 0; i < places; ++i) text.set(i, static_cast<double>(i * i % 13));
+  Trained out;
+  for (int step = 0; step < 2; ++step) out.numbers.push_back(train.run({{x, text}, {y, text}})[0]);
+  for (const Value p : graph.parameters()) out.numbers.push_back(state[p]);
+  out.memory = train.memory();
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("at context 1024, within a limit, no weights of attention are kept for the backward pass") {
+  // What one block's weights take, for two heads.
+  constexpr std::size_t weights = 2 * 1024 * 1024 * sizeof(float);
+  for (const double keep : {1.0, 0.9}) {
+    const Trained free = trained(3, keep, 0);
+    CHECK(free.memory.arena_bytes > 4 * weights);
+    // Its own slope and weights are what any block's backward pass needs at once, however many blocks there are.
+    const std::size_t limit = 24 * weights / 10;
+    for (const std::size_t blocks : {3, 5}) CHECK(trained(blocks, keep, limit).memory.arena_bytes <= limit);
+    const Trained limited = trained(3, keep, limit);
+    REQUIRE(limited.numbers.size() == free.numbers.size());
+    for (std::size_t i = 0; i < free.numbers.size(); ++i) CHECK(limited.numbers[i].identical(free.numbers[i]));
+  }
+}

@@ -29,7 +29,7 @@ constexpr std::int64_t largest_block = 393'216;
 constexpr std::int64_t rows_wished = 32;
 constexpr std::int64_t fewest_blocks = 4;
 // Only for a program on more threads than this there is memory for all of the product.
-constexpr std::int64_t blocks_for_all_threads = 48;
+constexpr std::int64_t blocks_for_all_threads = 32;
 
 constexpr std::size_t lines(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
 

@@ -165,8 +165,8 @@ class Forward {
     [[nodiscard]] DType floating(const KernelCall& call) const;
   };
   std::optional<Operands> operands = {};
-  // The input to which the kernel adds, and with which it does nothing else: where a plan may overwrite that, it is the
-  // output; where it is not, the kernel copies it first.
+  // The input in whose memory the output may lie, where a plan may overwrite that: one to which the kernel adds (and
+  // copies it first where the output lies elsewhere), or of which it has read what it needs before it writes there.
   std::optional<std::size_t> adds_to = {};
   // Whether the kernel does without outputs that nobody reads: it gets null for them, and they take no memory.
   bool skips_unread = false;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <limits>
 
 #include <chainrule/framework/core/threads.hpp>
 #include <chainrule/framework/graph/elementwise.hpp>
@@ -31,6 +32,14 @@ class SomeLines {
   // Element k of the line with this number from the first on.
   [[nodiscard]] std::int64_t element(std::int64_t line, std::int64_t k) const {
     return lines_.inner == 1 ? begin_ + line * lines_.n + k : begin_ + k * lines_.inner + line;
+  }
+
+  // Whether all elements of a line are -inf.
+  template <class T>
+  [[nodiscard]] bool is_nowhere(const T* x, std::int64_t line) const {
+    std::int64_t k = 0;
+    while (k < lines_.n && x[element(line, k)] == -std::numeric_limits<T>::infinity()) ++k;
+    return k == lines_.n;
   }
 
   template <class T>
@@ -113,6 +122,20 @@ void softmax(const Lines& lines, const T* x, T* y) {
 }
 
 template <class T>
+void attention_weights(const Lines& lines, const T* x, T* y) {
+  for_some_lines(lines, [=](const SomeLines& some) {
+    Sums<T> sums(some, x);
+    for (std::int64_t i = 0; i < some.count(); ++i) {
+      sums.total[i] = T(1) / sums.total[i];
+      if (!some.is_nowhere(x, i)) continue;
+      sums.greatest[i] = T(0);
+      sums.total[i] = T(0);
+    }
+    some.exp(x, sums.greatest, sums.total, y);
+  });
+}
+
+template <class T>
 void log_softmax(const Lines& lines, const T* x, T* y) {
   for_some_lines(lines, [=](const SomeLines& some) {
     const Sums<T> sums(some, x);
@@ -146,6 +169,8 @@ void class_costs(const Lines& lines, const ClassCosts<T>& costs) {
 
 template void softmax(const Lines& lines, const float* x, float* y);
 template void softmax(const Lines& lines, const double* x, double* y);
+template void attention_weights(const Lines& lines, const float* x, float* y);
+template void attention_weights(const Lines& lines, const double* x, double* y);
 template void log_softmax(const Lines& lines, const float* x, float* y);
 template void log_softmax(const Lines& lines, const double* x, double* y);
 template void class_costs(const Lines& lines, const ClassCosts<float>& costs);

@@ -16,6 +16,9 @@ template <class T>
 void softmax(const Lines& lines, const T* x, T* y);
 template <class T>
 void log_softmax(const Lines& lines, const T* x, T* y);
+// As softmax, but 0 for lines that are all -inf. y may be x.
+template <class T>
+void attention_weights(const Lines& lines, const T* x, T* y);
 
 // Lines in row-major order have a class each, an element of theirs.
 template <class T>

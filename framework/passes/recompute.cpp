@@ -36,6 +36,12 @@ double elements(const GraphData& graph, NodeId id, const Sizes& sizes) {
   return static_cast<double>(count(evaluate(graph.node(id).type.shape, sizes)));
 }
 
+// Of a value that is kept, also where it was not stored so far.
+std::size_t stored_bytes(const GraphData& graph, const Execution& x, NodeId id, const Sizes& sizes) {
+  if (x.bytes[id] > 0) return x.bytes[id];
+  return static_cast<std::size_t>(elements(graph, id, sizes)) * size_of(graph.node(id).type.dtype);
+}
+
 // Nanoseconds, about: to compare what could be computed again, not to promise anything.
 double cost(const GraphData& graph, NodeId id, const Sizes& sizes) {
   static const Op* const product = find_op("matmul");
@@ -95,7 +101,8 @@ Recomputation::Recomputation(const Computation& c, const Groups& groups, const E
         late_[from] = 1;
       }
     }
-    if (groups_[id] == 0 && 4 * x.bytes[id] <= read) pinned_[id] = 1;
+    // (Of a product whose rows its group reads as they are made nothing is stored; it is computed again with them.)
+    if (groups_[id] == 0 && x.bytes[id] > 0 && 4 * x.bytes[id] <= read) pinned_[id] = 1;
   }
   for (const Value result : c.results) pinned_[x.base[result.id()]] = 1;
   treat_outputs_alike(pinned_);
@@ -198,7 +205,7 @@ std::vector<Recomputation::Price> Recomputation::prices(const std::vector<Segmen
     if (segment == segments.size()) break;
     for (std::size_t i = begin_of_step_[step]; i < begin_of_step_[step + 1]; ++i) {
       const NodeId id = sequence_[i];
-      if (all.kept[id]) out[segment].bytes += execution_.bytes[id];
+      if (all.kept[id]) out[segment].bytes += stored_bytes(graph_, execution_, id, sizes);
       if (all.copied[id] && execution_.base[id] == id) out[segment].cost += cost(graph_, id, sizes);
     }
   }

@@ -85,12 +85,19 @@ class Round {
       std::vector<Segment> segments;
     };
     std::vector<Division> all;
-    for (auto budget = static_cast<double>(largest); budget < static_cast<double>(saved[steps]); budget *= 1.3) {
-      std::vector<Segment> segments = cut(static_cast<std::size_t>(budget), across, saved);
-      if (segments.size() < 2 || (!all.empty() && all.back().segments.size() == segments.size())) continue;
-      segments.back().keep = Keep::all;
-      const std::size_t bytes = estimate(segments);
-      all.push_back({bytes, std::move(segments)});
+    // Those that end at the budget, and those that may go beyond it by half: a value as large as that (the weights of
+    // attention) is still in use where it has just been made.
+    for (const double beyond : {1.0, 1.5}) {
+      std::size_t number = 0;  // of the segments of the last one
+      for (auto budget = static_cast<double>(largest); budget < static_cast<double>(saved[steps]); budget *= 1.3) {
+        std::vector<Segment> segments =
+            cut(static_cast<std::size_t>(budget), static_cast<std::size_t>(budget * beyond), across, saved);
+        if (segments.size() < 2 || segments.size() == number) continue;
+        number = segments.size();
+        segments.back().keep = Keep::all;
+        const std::size_t bytes = estimate(segments);
+        all.push_back({bytes, std::move(segments)});
+      }
     }
     std::stable_sort(all.begin(), all.end(),
                      [](const Division& a, const Division& b) { return a.estimate < b.estimate; });
@@ -99,8 +106,9 @@ class Round {
     return out;
   }
 
-  // Segments of about `budget` bytes that could be computed again.
-  static std::vector<Segment> cut(std::size_t budget, const std::vector<std::ptrdiff_t>& across,
+  // Segments of about `budget` bytes that could be computed again: each ends where least is read across, between half
+  // the budget and `most`.
+  static std::vector<Segment> cut(std::size_t budget, std::size_t most, const std::vector<std::ptrdiff_t>& across,
                                   const std::vector<std::size_t>& saved) {
     const std::size_t steps = saved.size() - 1;
     std::vector<Segment> out;
@@ -109,7 +117,8 @@ class Round {
     for (std::size_t step = 0; step < steps; ++step) {
       const std::size_t bytes = saved[step + 1] - before;
       if (2 * bytes >= budget && (best == steps || across[step] <= across[best])) best = step;
-      if (bytes < budget || best == steps) continue;
+      const bool last = step + 1 == steps;
+      if ((last ? bytes < budget : bytes < most) || best == steps) continue;
       out.push_back({static_cast<std::uint32_t>(best), Keep::ends});
       before = saved[best + 1];
       step = best;
