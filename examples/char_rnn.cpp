@@ -146,7 +146,7 @@ void run(const Settings& settings) {
     const auto results = sample.run({{one, token}, {network.hidden, hidden}, {network.cell, cell}});
     hidden = results[1];
     cell = results[2];
-    sampled += tokenizer.bytes(text::draw(results[0], {}, rng));
+    sampled += tokenizer.bytes(text::draw(results[0], 0, {}, rng));
   }
   fmt::print("{}\n", sampled);
 }

@@ -43,10 +43,11 @@ struct Sampling {
   std::int64_t top_k = 0;    // only the likeliest so many tokens are drawn; 0: all
 };
 
-// A token drawn by the last of the logits {..., tokens}.
-inline std::int64_t draw(const cr::Array& logits, const Sampling& options, cr::numpy::RandomState& rng) {
+// A token drawn by row number `row` of the logits {..., rows, tokens}.
+inline std::int64_t draw(const cr::Array& logits, std::int64_t row, const Sampling& options,
+                         cr::numpy::RandomState& rng) {
   const std::int64_t tokens = logits.shape()[logits.rank() - 1];
-  const float* const z = logits.data<float>() + logits.size() - tokens;
+  const float* const z = logits.data<float>() + row * tokens;
   std::vector<float> sorted(z, z + tokens);
   std::sort(sorted.begin(), sorted.end(), std::greater<>());
   const auto kept = static_cast<std::size_t>(options.top_k > 0 ? std::min(options.top_k, tokens) : tokens);
