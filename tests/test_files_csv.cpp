@@ -1,5 +1,9 @@
+#include <zlib.h>
+
 #include <cmath>
 #include <limits>
+#include <string>
+#include <vector>
 
 #include <chainrule/framework/files/files.hpp>
 
@@ -97,6 +101,27 @@ TEST_CASE("load_csv reads tables longer than a piece of the file") {
   for (std::int64_t i = 0; i < 30000; ++i) REQUIRE((got.values(i, 0) == double(i) && got.values(i, 1) == double(-i)));
   CHECK_THAT(load_error(text + "1,x\n"), ContainsSubstring("row 30002, column 2: \"x\""));
   CHECK_THAT(load_error(text + std::string(1, '\0')), ContainsSubstring("a zero byte, so it is no text"));
+}
+
+TEST_CASE("load_csv reads tables that gzip compressed") {
+  const TemporaryFolder folder;
+  std::string text = "first,second\n";
+  for (int i = 0; i < 30000; ++i) text += std::to_string(i) + "," + std::to_string(-i) + "\n";
+  gzFile file = gzopen((folder / "x.csv.gz").c_str(), "wb");
+  REQUIRE(gzwrite(file, text.data(), static_cast<unsigned>(text.size())) == static_cast<int>(text.size()));
+  REQUIRE(gzclose(file) == Z_OK);
+  const Csv got = load_csv(folder / "x.csv.gz");
+  CHECK(got.columns == std::vector<std::string>{"first", "second"});
+  REQUIRE(got.values.shape() == Dims{30000, 2});
+  for (std::int64_t i = 0; i < 30000; ++i) REQUIRE((got.values(i, 0) == double(i) && got.values(i, 1) == double(-i)));
+  // Cut within its compressed data, or with another checksum at its end.
+  std::string bytes = chainrule::test::read_file(folder / "x.csv.gz");
+  write_file(folder / "cut.gz", bytes.substr(0, bytes.size() / 2));
+  CHECK_THAT(chainrule::test::error_text([&] { load_csv(folder / "cut.gz"); }), ContainsSubstring("truncated"));
+  bytes[bytes.size() - 8] = static_cast<char>(bytes[bytes.size() - 8] ^ 1);
+  write_file(folder / "damaged.gz", bytes);
+  CHECK_THAT(chainrule::test::error_text([&] { load_csv(folder / "damaged.gz"); }),
+             ContainsSubstring("damaged compressed data"));
 }
 
 TEST_CASE("load_csv names wrong files, rows and columns") {

@@ -10,6 +10,7 @@
 #include <fmt/core.h>
 
 #include <chainrule/framework/files/files.hpp>
+#include <chainrule/framework/files/gzip.hpp>
 #include <chainrule/framework/io/file.hpp>
 
 namespace chainrule::data {
@@ -146,7 +147,7 @@ class Table {
 
 // Reads a whole table, piece by piece.
 Csv read(const File& file, const CsvOptions& options) {
-  detail::FileInput input(file);
+  detail::GzipInput input(file);
   const char delimiter = options.delimiter;
   csv_parser parser;
   if (csv_init(&parser, CSV_STRICT | CSV_STRICT_FINI) != 0) throw std::bad_alloc();

@@ -92,9 +92,10 @@ struct Csv {
   Array values;                      // float64 {rows, columns}
 };
 
-// A table of numbers: comma-separated values by RFC 4180, fields quoted or not. Every row has as many fields as the
-// first. Empty lines and spaces around fields are skipped. A field that is no number is an error that names its row and
-// column; a file cut within a number, at the end of a full row, cannot be told from a whole one.
+// A table of numbers: comma-separated values by RFC 4180, fields quoted or not, plain or compressed by gzip. Every row
+// has as many fields as the first. Empty lines and spaces around fields are skipped. A field that is no number is an
+// error that names its row and column; a file cut within a number, at the end of a full row, cannot be told from a
+// whole one.
 Csv load_csv(const std::string& path, const CsvOptions& options = {}, Location at = Location::here());
 
 // ---- IDX
