@@ -82,7 +82,7 @@ Network make_network(cr::Graph graph, std::int64_t tokens, std::int64_t units) {
 
 void run(const Settings& settings) {
   cr::set_num_threads(settings.threads);
-  const std::string text = text::read(settings.text).substr(0, settings.quick ? 400'000 : std::string::npos);
+  const std::string text = text::read(settings.text).substr(0, settings.quick ? 100'000 : std::string::npos);
   const auto tokenizer = cr::data::Tokenizer::characters(text);
   const std::size_t end = text.size() / 20 * 19;  // of what is learned from
   const auto learned = side_by_side(tokenizer.encode(text.substr(0, end)));
@@ -100,7 +100,7 @@ void run(const Settings& settings) {
   const auto [next, after] = network(one);
 
   cr::State state(graph);
-  const cr::optim::Adam adam{.learning_rate = text::warmup_and_cosine(4e-3, 100, steps)};
+  const cr::optim::Adam adam{.learning_rate = text::warmup_and_cosine(4e-3, steps)};
   cr::Program train(state, {.outputs = {loss, states.hidden, states.cell}, .updates = adam.minimize(loss)});
   cr::Program test(state, {.outputs = {loss, states.hidden, states.cell}});
   cr::Program sample(state, {.outputs = {next, after.hidden, after.cell}});
@@ -160,7 +160,13 @@ int main(int argc, char** argv) {
   app.add_option("--units", settings.units, "of the LSTM")->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--epochs", settings.epochs, "times that the text is read")->check(CLI::PositiveNumber);
   app.add_option("--threads", settings.threads, "results do not depend on it")->capture_default_str();
-  app.add_flag("--quick", settings.quick, "only the first 400,000 characters");
+  app.add_flag_callback(
+      "--quick",
+      [&settings] {
+        settings.quick = true;
+        settings.units = 128;
+      },
+      "only the first 100,000 characters, and 128 units");
   CLI11_PARSE(app, argc, argv);
   try {
     run(settings);
