@@ -52,10 +52,10 @@ void run(const Settings& settings) {
 
   cr::State state(graph);
   const cr::optim::Adam adam_w{
-      .learning_rate = text::warmup_and_cosine(2e-3, steps),
+      .learning_rate = cr::optim::one_cycle({.highest = 2e-3, .length = static_cast<double>(steps), .rise = 0.05}),
       .beta2 = 0.99,
       .weight_decay = 0.1,
-      .groups = {{{"*/bias", "*/gamma", "*/beta", "embedding/*", "positions"}, {.weight_decay = 0}}}};
+      .groups = {{{"*/bias", "*/gamma", "*/beta", "*/table"}, {.weight_decay = 0}}}};
   cr::Program train(state, {.outputs = {loss}, .updates = adam_w.minimize(loss)});
   cr::Program test(state, {.outputs = {loss}, .mode = cr::Mode::inference});
   cr::Program predict(state, {.outputs = {logits}, .mode = cr::Mode::inference});
