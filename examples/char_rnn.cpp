@@ -3,7 +3,6 @@
 #include <chainrule/chainrule.hpp>
 
 #include <cmath>
-#include <cstdio>
 #include <exception>
 #include <map>
 #include <numbers>
@@ -27,8 +26,7 @@ struct Settings {
   bool quick = false;
 };
 
-constexpr std::int64_t rows = 32;    // places of the text that are read at the same time
-constexpr std::int64_t places = 64;  // characters that a gradient goes back
+constexpr std::int64_t rows = 32, places = 64;  // of the text that are read side by side; that a gradient goes back
 
 // Bits per character of who knows how often each character follows each two: the entropy of the text's third
 // characters, given the two before them.
@@ -52,37 +50,9 @@ cr::data::Dataset side_by_side(const cr::Array& tokens) {
   return out;
 }
 
-struct Network {
-  cr::Value hidden, cell;  // before the first step, {rows, units}
-  cr::Value table;
-  cr::RecurrentWeights weights;
-  cr::Value out, bias;
-
-  // The logits of what follows each of the tokens {rows, places}, and the states.
-  [[nodiscard]] std::pair<cr::Value, cr::Sequence> operator()(cr::Value tokens) const {
-    const auto read = cr::lstm(cr::embedding(table, tokens), weights, {.hidden = hidden, .cell = cell});
-    return {cr::matmul(read.output, out) + bias, read};
-  }
-};
-
-Network make_network(cr::Graph graph, std::int64_t tokens, std::int64_t units) {
-  const auto batch = graph.dimension("rows");
-  const double deviation = 1 / std::sqrt(static_cast<double>(units));
-  cr::Array gates(cr::float32, {4 * units});
-  for (std::int64_t i = units; i < 2 * units; ++i) gates.set(i, 1);  // forget gates begin open
-  return {.hidden = graph.input("hidden", {batch, units}),
-          .cell = graph.input("cell", {batch, units}),
-          .table = graph.parameter("table", cr::normal({tokens, 64})),
-          .weights = {.input = graph.parameter("input", cr::normal({64, 4 * units}, 0, 0.125)),
-                      .hidden = graph.parameter("recurrent", cr::normal({units, 4 * units}, 0, deviation)),
-                      .bias = graph.parameter("gates", gates)},
-          .out = graph.parameter("out", cr::normal({units, tokens}, 0, deviation)),
-          .bias = graph.parameter("bias", cr::zeros({tokens}))};
-}
-
 void run(const Settings& settings) {
   cr::set_num_threads(settings.threads);
-  const std::string text = text::read(settings.text).substr(0, settings.quick ? 400'000 : std::string::npos);
+  const std::string text = text::read(settings.text).substr(0, settings.quick ? 100'000 : std::string::npos);
   const auto tokenizer = cr::data::Tokenizer::characters(text);
   const std::size_t end = text.size() / 20 * 19;  // of what is learned from
   const auto learned = side_by_side(tokenizer.encode(text.substr(0, end)));
@@ -93,60 +63,62 @@ void run(const Settings& settings) {
   const auto batch = graph.dimension("rows");
   const auto x = graph.input("x", {batch, places}, cr::int64);
   const auto y = graph.input("y", {batch, places}, cr::int64);
-  const auto network = make_network(graph, tokenizer.size(), settings.units);
-  const auto [logits, states] = network(x);
+  const auto hidden = graph.input("hidden", {batch, settings.units});  // the state before the first step
+  const auto cell = graph.input("cell", {batch, settings.units});
+  const auto letters = cr::nn::embedding(x, tokenizer.size(), 64);
+  const auto lstm = cr::nn::lstm(letters, settings.units, {.hidden = {hidden}, .cell = {cell}, .forget_bias = 1});
+  const auto logits = cr::nn::dense(lstm, tokenizer.size());
   const auto loss = cr::softmax_cross_entropy(logits, y);
+
+  // The same of one character.
   const auto one = graph.input("one", {batch, 1}, cr::int64);
-  const auto [next, after] = network(one);
+  const auto step = cr::lstm(cr::embedding(letters.table, one), lstm.weights[0], {.hidden = hidden, .cell = cell});
+  const auto next = cr::matmul(step.output, logits.weight) + logits.bias;
 
   cr::State state(graph);
-  const cr::optim::Adam adam{.learning_rate = text::warmup_and_cosine(4e-3, 100, steps)};
-  cr::Program train(state, {.outputs = {loss, states.hidden, states.cell}, .updates = adam.minimize(loss)});
-  cr::Program test(state, {.outputs = {loss, states.hidden, states.cell}});
-  cr::Program sample(state, {.outputs = {next, after.hidden, after.cell}});
+  const auto rate = cr::optim::one_cycle({.highest = 4e-3, .length = static_cast<double>(steps), .rise = 0.05});
+  cr::Program train(state, {.outputs = {loss, lstm.hidden[0], lstm.cell[0]},
+                            .updates = cr::optim::Adam{.learning_rate = rate}.minimize(loss)});
+  cr::Program test(state, {.outputs = {loss, lstm.hidden[0], lstm.cell[0]}});
+  cr::Program sample(state, {.outputs = {next, step.hidden, step.cell}});
 
   // Reads a text from its beginning on, each batch from the states after the one before: bits per character.
   const cr::Interrupt interrupt;
   cr::Progress progress("char_rnn", steps);
-  std::int64_t step = 0;
+  std::int64_t done = 0;
   const auto read = [&](cr::Program& program, const cr::data::Dataset& data) {
     const cr::Array zeros(cr::float32, {data.x.shape()[0], settings.units});
-    const cr::Array* hidden = &zeros;
-    const cr::Array* cell = &zeros;
-    double sum = 0;
-    std::int64_t count = 0;
+    const cr::Array* h = &zeros;
+    const cr::Array* c = &zeros;
+    double bits = 0;
     for (const auto& columns : cr::data::batches(data, places)) {
-      if (interrupt.requested() && program.has_updates()) break;
-      const auto results =
-          program.run({{x, columns.x}, {y, columns.y}, {network.hidden, *hidden}, {network.cell, *cell}});
-      hidden = &results[1];
-      cell = &results[2];
-      sum += results.scalar() / std::numbers::ln2;
-      ++count;
+      const auto results = program.run({{x, columns.x}, {y, columns.y}, {hidden, *h}, {cell, *c}});
+      h = &results[1];
+      c = &results[2];
+      bits += results.scalar() / std::numbers::ln2;
       if (!program.has_updates()) continue;
-      progress.update(++step, fmt::format("{:.3f} bits", results.scalar() / std::numbers::ln2));
+      progress.update(++done);
+      if (interrupt.requested()) break;
     }
-    return sum / static_cast<double>(count);
+    return bits / static_cast<double>(cr::data::batches(data, places).size());
   };
-  fmt::print("{} characters, {} different ones; trigram entropy {:.3f} bits per character\n", text.size(),
-             tokenizer.size(), trigram_entropy(text));
-  for (std::int64_t epoch = 0; epoch < settings.epochs && !interrupt.requested(); ++epoch) {
+  fmt::print("{} characters; trigram entropy {:.3f} bits per character\n", text.size(), trigram_entropy(text));
+  for (std::int64_t epoch = 1; epoch <= settings.epochs && !interrupt.requested(); ++epoch) {
     const double bits = read(train, learned);
     progress.clear();
-    fmt::print("epoch {}: {:.3f} bits per character in training, {:.3f} on held-out text\n", epoch + 1, bits,
+    fmt::print("epoch {}: {:.3f} bits per character in training, {:.3f} on held-out text\n", epoch, bits,
                read(test, held_out));
   }
 
   cr::numpy::RandomState rng(1);
   std::string sampled = "\n";
-  cr::Array hidden(cr::float32, {1, settings.units});
-  cr::Array cell = hidden;
-  while (sampled.size() < 500) {
-    const auto token = tokenizer.encode(sampled.substr(sampled.size() - 1)).reshape({1, 1});
-    const auto results = sample.run({{one, token}, {network.hidden, hidden}, {network.cell, cell}});
-    hidden = results[1];
-    cell = results[2];
+  cr::Array h(cr::float32, {1, settings.units});
+  for (cr::Array c = h; sampled.size() < 500;) {
+    const auto last = tokenizer.encode(sampled.substr(sampled.size() - 1)).reshape({1, 1});
+    const auto results = sample.run({{one, last}, {hidden, h}, {cell, c}});
     sampled += tokenizer.bytes(text::draw(results[0], 0, {}, rng));
+    h = results[1];
+    c = results[2];
   }
   fmt::print("{}\n", sampled);
 }
@@ -160,7 +132,13 @@ int main(int argc, char** argv) {
   app.add_option("--units", settings.units, "of the LSTM")->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--epochs", settings.epochs, "times that the text is read")->check(CLI::PositiveNumber);
   app.add_option("--threads", settings.threads, "results do not depend on it")->capture_default_str();
-  app.add_flag("--quick", settings.quick, "only the first 400,000 characters");
+  app.add_flag_callback(
+      "--quick",
+      [&settings] {
+        settings.quick = true;
+        settings.units = 128;
+      },
+      "only the first 100,000 characters, and 128 units");
   CLI11_PARSE(app, argc, argv);
   try {
     run(settings);

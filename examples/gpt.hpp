@@ -16,32 +16,19 @@ namespace gpt {
 namespace cr = chainrule;
 
 constexpr std::int64_t context = 64;
-constexpr std::size_t layers = 4;
-constexpr std::int64_t heads = 4;
-constexpr std::int64_t width = 128;
+constexpr int layers = 4;
+constexpr std::size_t heads = 4;
+constexpr std::size_t width = 128;
 
-// x {rows, places, width} and what it learns from the places before (Vaswani et al. 2017, with norms as in GPT-2).
-inline cr::Value block(cr::Value x, std::int64_t of_heads) {
-  const auto features = x.shape()[2].extent();
-  const auto apart = [&](cr::Value v) {  // the heads
-    return cr::swapaxes(cr::reshape(v, {x.shape()[0], x.shape()[1], of_heads, features / of_heads}), 1, 2);
-  };
-  const auto normal = cr::nn::layer_norm(x);
-  const auto parts = cr::split(cr::nn::dense(normal, 3 * static_cast<std::size_t>(features)), 3, 2);
-  const auto attended =
-      cr::scaled_dot_product_attention(apart(parts[0]), apart(parts[1]), apart(parts[2]), {.causal = true});
-  const auto h = x + cr::nn::dense(cr::reshape(cr::swapaxes(attended, 1, 2), x.shape()), features);
-  const auto units = 4 * static_cast<std::size_t>(features);
-  return h + cr::nn::dense(cr::gelu(cr::nn::dense(cr::nn::layer_norm(h), units)), features);
-}
-
-// Tokens {rows, context} -> the logits {rows, context, vocabulary} of what follows each of them.
-inline cr::Value network(cr::Value x, std::int64_t vocabulary) {
-  const auto normal = cr::init::normal(0.02);
-  cr::Value h = cr::nn::embedding(x, vocabulary, width, {.initializer = normal}) +
-                x.graph().parameter("positions", cr::normal({context, width}, 0, 0.02));
-  for (std::size_t layer = 0; layer < layers; ++layer) h = block(h, heads);
-  return cr::nn::dense(cr::nn::layer_norm(h), vocabulary, {.initializer = normal, .bias = false});
+// Tokens {rows, context} -> the logits {rows, context, vocabulary} of what follows each of them (Vaswani et al. 2017,
+// with the norms where GPT-2 has them).
+inline cr::Value network(cr::Value tokens, std::int64_t vocabulary) {
+  const auto small = cr::init::normal(0.02);
+  cr::Value h =
+      cr::nn::learned_positions(cr::nn::embedding(tokens, vocabulary, width, {.initializer = small}), context);
+  for (int layer = 0; layer < layers; ++layer)
+    h = cr::nn::transformer_block(h, heads, {.attention = {.causal = true}, .initializer = small});
+  return cr::nn::dense(cr::nn::layer_norm(h), vocabulary, {.initializer = small, .bias = false});
 }
 
 // The prompt and so many tokens that follow it, each drawn by what a program with the logits of x for its first output

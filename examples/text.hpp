@@ -11,7 +11,6 @@
 #include <functional>
 #include <iterator>
 #include <memory>
-#include <numbers>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -57,15 +56,6 @@ inline std::int64_t draw(const cr::Array& logits, std::int64_t row, const Sampli
     sums.push_back(p + (sums.empty() ? 0 : sums.back()));
   }
   return std::upper_bound(sums.begin(), sums.end(), rng.rand() * sums.back()) - sums.begin();
-}
-
-// A learning rate that rises to `highest` in the first steps and falls to a tenth of it along a cosine.
-inline cr::optim::Schedule warmup_and_cosine(double highest, std::int64_t warmup, std::int64_t steps) {
-  return [=](cr::Graph graph) {
-    const auto step = cr::cast(graph.step(), graph.dtype());
-    const auto fall = 0.55 + 0.45 * cr::cos(std::numbers::pi / static_cast<double>(steps) * step);
-    return highest * cr::minimum((step + 1) / static_cast<double>(warmup), fall);
-  };
 }
 
 }  // namespace text
