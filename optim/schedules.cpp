@@ -1,7 +1,9 @@
 #include <chainrule/optim/schedules.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <initializer_list>
+#include <limits>
 #include <numbers>
 #include <utility>
 
@@ -203,6 +205,36 @@ Schedule warm_up(LearningRate schedule, WarmUp o, Location at) {
     const auto share = of(o.per, [o](Value t) { return o.begin + (1 - o.begin) * progress(t, o.length); });
     return share(graph) * rate;
   };
+}
+
+ReduceOnPlateau::ReduceOnPlateau(Graph graph, const PlateauOptions& o, Location at) : options_(o) {
+  constexpr std::string_view name = "reduce_on_plateau";
+  require({{"initial", o.initial}, {"least", o.least}, {"lowest", o.lowest}}, name, at);
+  require_share("factor", o.factor, name, at);
+  if (o.patience < 1) throw Error(at, name, fmt::format("requires a patience of 1 or more, got {}", o.patience));
+  const detail::LocationScope scope(detail::scoped(at));
+  const detail::RootScope root(graph.data().get());
+  const auto variable = [&](const char* part, const Array& initial) {
+    return graph.variable(graph.unique_name(part), Initial(initial), initial.dtype());
+  };
+  rate_ = variable("plateau/rate", Array(o.initial));
+  best_ = variable("plateau/best", Array(std::numeric_limits<double>::quiet_NaN()));  // none
+  since_ = variable("plateau/since", Array(std::int64_t{0}));
+}
+
+bool ReduceOnPlateau::observe(State& state, double number, Location at) const {
+  const double best = state.snapshot(best_, at).item();
+  const double gain = options_.higher_is_better ? number - best : best - number;
+  const bool is_better = !std::isnan(number) && (std::isnan(best) || (gain > 0 && gain >= options_.least));
+  if (is_better) state.set(best_, Array(number), at);
+  const auto since = is_better ? 0 : static_cast<std::int64_t>(state.snapshot(since_, at).item()) + 1;
+  const bool is_due = since >= options_.patience;
+  state.set(since_, Array(is_due ? 0 : since), at);
+  if (!is_due) return false;
+  const double rate = state.snapshot(rate_, at).item();
+  const double lower = std::min(rate, std::max(options_.lowest, options_.factor * rate));
+  state.set(rate_, Array(lower), at);
+  return lower < rate;
 }
 
 std::vector<double> rates_of(const Schedule& schedule, std::int64_t count, Per per, Location at) {

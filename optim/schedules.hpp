@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <chainrule/framework/graph/graph.hpp>
+#include <chainrule/framework/run/state.hpp>
 
 namespace chainrule::optim {
 
@@ -139,6 +140,33 @@ struct WarmUp {
 //   optim::Adam{.learning_rate = optim::warm_up(optim::cosine_decay({.initial = 3e-4, .length = 2000}), {.length =
 //   100})}
 Schedule warm_up(LearningRate schedule, WarmUp options, Location at = Location::here());
+
+struct PlateauOptions {
+  double initial = 0.1;        // 0 or more
+  double factor = 0.1;         // what the rate is multiplied by; 0 to 1
+  std::int64_t patience = 10;  // after so many numbers, one after another, that are not better; above 0
+  double least = 0;            // by how much a number has to be better than the best one to count as better; 0 or more
+  double lowest = 0;           // of the rate; 0 or more
+  bool higher_is_better = false;
+};
+// A rate that falls where a number, such as the cost of a validation, does not get better any more. The rate, the best
+// number and the count of those since are variables of the graph ("plateau/rate", ...), so checkpoints have them.
+//   optim::ReduceOnPlateau plateau(graph, {.initial = 1e-3});
+//   const auto updates = optim::Adam{.learning_rate = plateau.rate()}.minimize(loss);
+//   ... fit(..., {.after_epoch = [&](auto& report) { plateau.observe(state, report.validation[0]); }})
+class ReduceOnPlateau {
+ public:
+  ReduceOnPlateau(Graph graph, const PlateauOptions& options, Location at = Location::here());
+  [[nodiscard]] Value rate() const { return rate_; }  // a float64 scalar
+  // Takes notice of a number, between runs. NaN is not better. Returns whether the rate was reduced.
+  bool observe(State& state, double number, Location at = Location::here()) const;
+
+ private:
+  PlateauOptions options_;
+  Value rate_;
+  Value best_;
+  Value since_;
+};
 
 // The rates that a schedule gives at steps, or epochs, 0 to count - 1 (the other of the two stays 0), for a picture or
 // a test.

@@ -481,6 +481,42 @@ TEST_CASE("a schedule of steps goes on with the State's steps") {
   CHECK(seen == Numbers{-1, -2, -2.25, -2.5});
 }
 
+TEST_CASE("a rate falls where a number does not get better, and a checkpoint goes on") {
+  Graph graph;
+  const Value w = graph.parameter("w", zeros({}));
+  const optim::ReduceOnPlateau plateau(graph,
+                                       {.initial = 1, .factor = 0.5, .patience = 2, .least = 0.1, .lowest = 0.2});
+  State state(graph);
+  Program train(state, {.updates = optim::GradientDescent{.learning_rate = plateau.rate()}.minimize(w)});
+  const auto rate_after = [&](State& of, double number) {
+    plateau.observe(of, number);
+    return of[plateau.rate()].item();
+  };
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  CHECK(rate_after(state, nan) == 1);
+  CHECK(rate_after(state, 5) == 1);
+  CHECK(rate_after(state, 4.95) == 1);  // better, but not by 0.1
+  CHECK(rate_after(state, nan) == 0.5);
+  CHECK(rate_after(state, 4.8) == 0.5);  // better than 5, and the count begins anew
+  CHECK(rate_after(state, 6) == 0.5);
+  State copy(state);
+  CHECK(rate_after(copy, 1) == 0.5);
+  CHECK(rate_after(state, 6) == 0.25);
+  CHECK(rate_after(state, 6) == 0.25);
+  CHECK(rate_after(state, 6) == 0.2);
+  train.run();
+  CHECK(state[w].item() == -0.2);
+  CHECK(!plateau.observe(state, 6));
+  CHECK(!plateau.observe(state, 6));  // it is the lowest
+
+  const optim::ReduceOnPlateau higher(graph, {.initial = 1, .patience = 1, .higher_is_better = true});
+  State other(graph);
+  CHECK(!higher.observe(other, 0.5));
+  CHECK(!higher.observe(other, 0.6));
+  CHECK(higher.observe(other, 0.55));
+  CHECK(other[higher.rate()].item() == Approx(0.1));
+}
+
 TEST_CASE("schedules of steps refuse what is out of range") {
   using namespace optim;
   const auto refuse = [](const std::function<void()>& f, int line, const std::string& message) {
@@ -506,5 +542,10 @@ TEST_CASE("schedules of steps refuse what is out of range") {
   refuse([] { (void)one_cycle({.rise = 1}); }, __LINE__, "one_cycle: requires a rise within 0 and 1, got 1");
   refuse([] { (void)inverse_root({.warm_up = 0}); }, __LINE__, "inverse_root: requires a finite warm_up > 0, got 0");
   refuse([] { (void)warm_up(0.1, {.begin = -1}); }, __LINE__, "warm_up: requires a begin of 0 to 1, got -1");
+  Graph graph;
+  refuse([&] { ReduceOnPlateau(graph, {.patience = 0}); }, __LINE__,
+         "reduce_on_plateau: requires a patience of 1 or more, got 0");
+  refuse([&] { ReduceOnPlateau(graph, {.factor = 2}); }, __LINE__,
+         "reduce_on_plateau: requires a factor of 0 to 1, got 2");
   refuse([] { (void)rates_of(step_decay({}), -1); }, __LINE__, "rates_of: requires a count >= 0, got -1");
 }
