@@ -1,4 +1,5 @@
-// Small products of which both operands' terms lie along rows: by the rule of framework/products/dots.hpp, bit for bit.
+// Products of which both operands' terms lie along rows, small or of few rows or columns: by the rule of
+// framework/products/dots.hpp, bit for bit.
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -73,6 +74,59 @@ TEMPLATE_TEST_CASE("dots are computed by their rule", "", float, double) {
       }
 }
 
+TEMPLATE_TEST_CASE("matrices times vectors are dots, whatever the number of threads", "", float, double) {
+  using T = TestType;
+  constexpr DType dtype = std::is_same_v<T, float> ? float32 : float64;
+  struct Sizes {
+    std::int64_t m;
+    std::int64_t n;
+    std::int64_t k;
+  };
+  for (const Sizes& sizes : {Sizes{1, 65, 16},
+                             {1, 1000, 300},
+                             {3, 200, 257},
+                             {4, 129, 64},
+                             {1000, 1, 300},
+                             {777, 3, 31},
+                             {200, 4, 520},
+                             {1, 3000, 600},
+                             {3000, 2, 260}})
+    for (const bool adds : {false, true}) {
+      Product p;
+      // A matrix of one row or column lies both ways.
+      p.transpose_a = sizes.m == 1;
+      p.transpose_b = sizes.n != 1;
+      p.m = sizes.m;
+      p.n = sizes.n;
+      p.k = sizes.k;
+      p.lda = p.transpose_a ? 1 : p.k;
+      p.ldb = p.transpose_b ? p.k + 3 : 1;
+      p.ldc = p.n + 1;
+      p.adds = adds;
+      p.alpha = adds ? -0.5 : 1;
+      REQUIRE(Dots::serves(p));
+      const std::int64_t row_of_b = p.transpose_b ? p.ldb : p.k;
+      const auto a = random_numbers<T>(p.m * p.k, 1);
+      const auto b = random_numbers<T>(p.n * row_of_b, 2);
+      const auto before = random_numbers<T>(p.m * p.ldc, 3);
+      auto right = before;
+      for (std::int64_t i = 0; i < p.m; ++i)
+        for (std::int64_t j = 0; j < p.n; ++j) {
+          const T sum = by_rule(p, a.data() + i * p.k, b.data() + j * row_of_b);
+          T& to = right[static_cast<std::size_t>(i * p.ldc + j)];
+          to = adds ? std::fma(T(-0.5), sum, to) : sum;
+        }
+      const int threads = num_threads();
+      for (const int count : {1, 2, 16}) {
+        set_num_threads(count);
+        auto c = before;
+        Dots(p, dtype).run(a.data(), b.data(), c.data(), nullptr);
+        CHECK(c == right);
+      }
+      set_num_threads(threads);
+    }
+}
+
 TEST_CASE("which products are dots follows from one matrix, whatever the batch") {
   Product p;
   p.transpose_b = true;
@@ -87,6 +141,17 @@ TEST_CASE("which products are dots follows from one matrix, whatever the batch")
   CHECK_FALSE(Dots::serves(p));
   p.k = 16;
   p.transpose_a = true;
+  CHECK_FALSE(Dots::serves(p));
+  p.transpose_a = false;
+  p.m = 1000;
+  p.n = 4;
+  CHECK(Dots::serves(p));
+  p.n = 5;
+  CHECK_FALSE(Dots::serves(p));
+  p.n = 1;
+  p.transpose_b = false;
+  CHECK(Dots::serves(p));
+  p.n = 2;
   CHECK_FALSE(Dots::serves(p));
 
   // {6, 2, 40} by the transpose of {5, 40}: as one product of 12 rows, or six of two.
@@ -136,4 +201,24 @@ TEMPLATE_TEST_CASE("dots: NaN and infinity of operands reach the result, and not
   CHECK(c[0] == 20);
   CHECK(std::isnan(c[4]));
   CHECK(c[5] == std::numeric_limits<T>::infinity());
+}
+
+TEST_CASE("a batch of vectors by one transposed matrix has each vector's bits") {
+  Graph graph;
+  const auto a = graph.input("a", {7, 1, 40});
+  const auto one = graph.input("one", {1, 40});
+  const auto b = graph.input("b", {300, 40});
+  State state(graph);
+  Program many(state, {.outputs = {matmul(a, transpose(b))}});
+  Program single(state, {.outputs = {matmul(one, transpose(b))}});
+  const auto numbers_a = random_numbers<double>(7 * 40, 4);
+  const auto numbers_b = random_numbers<double>(300 * 40, 5);
+  const Array fed_b = Array::from(numbers_b.data(), {300, 40});
+  const Array all = many.run({{a, Array::from(numbers_a.data(), {7, 1, 40})}, {b, fed_b}})[0];
+  for (std::int64_t item = 0; item < 7; ++item) {
+    const Array made = single.run({{one, Array::from(numbers_a.data() + item * 40, {1, 40})}, {b, fed_b}})[0];
+    std::int64_t different = 0;
+    for (std::int64_t e = 0; e < 300; ++e) different += made[e] != all[item * 300 + e] ? 1 : 0;
+    CHECK(different == 0);
+  }
 }

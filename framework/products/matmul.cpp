@@ -46,11 +46,11 @@ double flops(const Product& p) {
   return 2 * static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
 }
 
-// make(scheme) with what computes the product here: generated code, or OpenBLAS.
+// make(scheme) with what computes the product here: dots, generated code, or OpenBLAS.
 template <class F>
-KernelRun with_scheme(const Product& p, DType dtype, F make) {
+KernelRun with_scheme(const Product& p, bool by_dots, DType dtype, F make) {
   const auto shared = [&]<class S>(S scheme) { return make(std::make_shared<const S>(std::move(scheme))); };
-  if (kernels::generated_set() && Dots::serves(p)) return shared(Dots(p, dtype));
+  if (by_dots) return shared(Dots(p, dtype));
   if (const auto set = kernels::generated_set()) {
     std::optional<Scheme> scheme;
     std::optional<Tiny> tiny;
@@ -124,9 +124,11 @@ bool fold(Product& p, std::int64_t extent, bool share_a, bool share_b) {
   return false;
 }
 
+// Whether a product is computed by dots, which follows from the sizes of one matrix, whatever the batch.
+bool is_by_dots(const Product& one) { return kernels::generated_set() && Dots::serves(one); }
+
 // The same along the last axes of a batch, as long as it goes.
 void fold(Product& p, Batch& batch) {
-  if (Dots::serves(p)) return;  // whose bits follow from the sizes of one matrix
   while (!batch.shape.empty()) {
     const std::size_t last = batch.shape.rank() - 1;
     if (!fold(p, batch.shape[last], batch.a[last] == 0, batch.b[last] == 0)) return;
@@ -183,6 +185,7 @@ KernelRun run_batch(std::shared_ptr<const S> scheme, const Product& p, const Bat
 KernelRun make_matmul(KernelCall& call) {
   Product p = product_of(call);
   Batch batch = batch_of(call);
+  const bool by_dots = is_by_dots(p);
   fold(p, batch);
   call.flops = flops(p) * static_cast<double>(count(batch.shape));
   const std::size_t element = size_of(call.output.dtype);
@@ -191,7 +194,7 @@ KernelRun make_matmul(KernelCall& call) {
     return [bytes](const KernelBuffers& buffers) {
       if (bytes > 0) std::memset(buffers.output, 0, bytes);
     };
-  return with_scheme(p, call.output.dtype, [&](const auto& scheme) -> KernelRun {
+  return with_scheme(p, by_dots, call.output.dtype, [&](const auto& scheme) -> KernelRun {
     reserve(*scheme, call);
     if (count(batch.shape) > 1) return run_batch(scheme, p, batch, element);
     return [scheme](const KernelBuffers& buffers) {
@@ -211,7 +214,7 @@ KernelRun make_accumulate(KernelCall& call) {
       std::memcpy(buffers.output, buffers.inputs[accumulated], bytes);
   };
   if (bytes == 0 || p.k == 0) return begin;
-  return with_scheme(p, call.output.dtype, [&](const auto& scheme) -> KernelRun {
+  return with_scheme(p, is_by_dots(p), call.output.dtype, [&](const auto& scheme) -> KernelRun {
     reserve(*scheme, call);
     return [scheme, begin](const KernelBuffers& buffers) {
       begin(buffers);
@@ -240,6 +243,7 @@ const Op& accumulate_op() {
 std::optional<Product> generated_product(const KernelCall& call) {
   Product p = product_of(call);
   Batch batch = batch_of(call);
+  if (is_by_dots(p)) return {};
   fold(p, batch);
   if (count(batch.shape) != 1 || count(call.output.shape) == 0 || p.k == 0 || !kernels::generated_set()) return {};
   return p;

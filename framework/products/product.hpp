@@ -9,8 +9,8 @@
 // the same for every tile, packing, cut into parts, number of threads and batch, with AVX2 and with AVX-512; blocks
 // keep the error of long sums as small as that of BLAS libraries, which add up in an order of their own.
 //
-// Small products whose terms lie along rows of both operands have chains of their own (dots.hpp): which ones follows
-// from the sizes and transposes of a matrix product alone.
+// Products whose terms lie along rows of both operands, and which are small or of few rows or columns, have chains of
+// their own (dots.hpp): which ones follows from the sizes and transposes of a matrix product alone.
 #pragma once
 
 #include <cstdint>
