@@ -34,6 +34,25 @@ int correct(const Printed& section, const std::string& set, int examples) {
   return static_cast<int>(std::lround(share * examples));
 }
 
+using Rows = std::vector<std::vector<std::string>>;
+
+// Rows of numbers, on the line with this name and those after it: what is by hand, and then the same of ours.
+void check_beside(const Printed& printed, const std::string& title, const std::string& name, const Rows& rows) {
+  INFO(title << ", " << name);
+  std::string text = printed.section(title).text;
+  for (char& c : text) c = c == '[' || c == ']' ? ' ' : c;
+  std::string label = name;
+  for (char& c : label) c = c == '[' || c == ']' ? ' ' : c;
+  const auto lines = Printed::lines(text);
+  auto line = std::find_if(lines.begin(), lines.end(), [&](const auto& l) { return l.rfind(label, 0) == 0; });
+  REQUIRE(std::distance(line, lines.end()) >= static_cast<std::ptrdiff_t>(rows.size()));
+  for (std::size_t row = 0; row < rows.size(); ++row, ++line) {
+    auto expected_words = rows[row];
+    expected_words.insert(expected_words.end(), rows[row].begin(), rows[row].end());
+    CHECK(Printed::words(row == 0 ? line->substr(label.size()) : *line) == expected_words);
+  }
+}
+
 }  // namespace
 
 // ---- what all have in common
@@ -591,24 +610,9 @@ TEST_CASE("bias and variance: the split, the normalization, the verdicts", "[11_
 
 TEST_CASE("convolution: the numbers that the course prints, by hand and from the library", "[12_convolution]") {
   const Printed printed = run_exercise("12_convolution");
-  // Rows of numbers, on the line with this name and those after it: what is by hand, and then the same of ours.
-  const auto check = [&](const std::string& title, const std::string& name,
-                         const std::vector<std::vector<std::string>>& rows) {
-    INFO(title << ", " << name);
-    std::string text = printed.section(title).text;
-    for (char& c : text) c = c == '[' || c == ']' ? ' ' : c;
-    std::string label = name;
-    for (char& c : label) c = c == '[' || c == ']' ? ' ' : c;
-    const auto lines = Printed::lines(text);
-    auto line = std::find_if(lines.begin(), lines.end(), [&](const auto& l) { return l.rfind(label, 0) == 0; });
-    REQUIRE(std::distance(line, lines.end()) >= static_cast<std::ptrdiff_t>(rows.size()));
-    for (std::size_t row = 0; row < rows.size(); ++row, ++line) {
-      auto expected_words = rows[row];
-      expected_words.insert(expected_words.end(), rows[row].begin(), rows[row].end());
-      CHECK(Printed::words(row == 0 ? line->substr(label.size()) : *line) == expected_words);
-    }
+  const auto check = [&](const std::string& title, const std::string& name, const Rows& rows) {
+    check_beside(printed, title, name, rows);
   };
-
   const auto* convolution = "A convolution of stride 2 with 2 zeros around";
   check(convolution, "Z mean", {{"0.0489952035289"}});
   check(convolution, "Z[3,2,1]",
@@ -630,4 +634,83 @@ TEST_CASE("convolution: the numbers that the course prints, by hand and from the
   check("Average pooling", "A[1,0,0]", {{"-0.22154621"}, {"0.51716526"}, {"0.48155844"}});
   check("Average pooling", "dA_prev[1,1]",
         {{"0.08485462", "0.2787552"}, {"1.26461098", "-0.25749373"}, {"1.17975636", "-0.53624893"}});
+}
+
+// ---- 13: recurrent networks and attention
+
+TEST_CASE("recurrent: the numbers of the course's cells, and of NumPy, by hand and from the library",
+          "[13_recurrent]") {
+  const Printed printed = run_exercise("13_recurrent");
+  // Under np.random.seed(1) in the course's order of draws; of one axis a column. The slopes are central differences of
+  // the NumPy code in 80-bit numbers, extrapolated to step 0.
+  const auto check = [&](const std::string& title, const std::string& name, const Rows& rows) {
+    check_beside(printed, title, name, rows);
+  };
+  const auto column = [](const std::string& numbers) {
+    Rows out;
+    for (const auto& number : Printed::words(numbers)) out.push_back({number});
+    return out;
+  };
+  check("A step of an RNN", "a_next[4]",
+        column("0.59584544 0.18141802 0.61311866 0.99808218 0.85016201 0.99980978 -0.18887155 0.99815551 0.6531151 "
+               "0.82872037"));
+  check("A step of an RNN", "yt[1]",
+        column("0.9888161 0.01682021 0.21140899 0.36817467 0.98988387 0.88945212 0.36920224 0.9966312 0.9982559 "
+               "0.17746526"));
+
+  const auto* rnn = "An RNN over 4 steps";
+  check(rnn, "a[4,1]", column("-0.99999375 0.77911235 -0.99861469 -0.99833267"));
+  check(rnn, "y_pred[1,3]", column("0.79560373 0.86224861 0.11118257 0.81515947"));
+  check(rnn, "dx[1,2]", column("-0.86050481 -0.14439617 -0.02986862 0.10659932"));
+  check(rnn, "da0 mean", {{"-0.0795632780696"}});
+  check(rnn, "dWax[3]", column("1.30698422 0.44296399 -2.18237533"));
+  check(rnn, "dWaa[3]", column("-4.06220832 -2.19095447 -2.34204406 -2.90812842 3.40599372"));
+  check(rnn, "dba[4]", {{"-3.51296232"}});
+
+  check("A step of an LSTM", "a_next[4]",
+        column("-0.66408471 0.0036921 0.02088357 0.22834167 -0.85575339 0.00138482 0.76566531 0.34631421 -0.00215674 "
+               "0.43827275"));
+  check("A step of an LSTM", "c_next[2]",
+        column("0.63267805 1.00570849 0.35504474 0.20690913 -1.64566718 0.11832942 0.76449811 -0.0981561 -0.74348425 "
+               "-0.26810932"));
+  check("A step of an LSTM", "yt[1]",
+        column("0.79913913 0.15986619 0.22412122 0.15606108 0.97057211 0.31146381 0.00943007 0.12666353 0.39380172 "
+               "0.07828381"));
+
+  const auto* lstm = "An LSTM over 7 steps";
+  check(lstm, "a[4,3]", column("0.11968051 0.06369949 0.16568685 0.10030457 0.16020523 0.21074547 0.17211777"));
+  check(lstm, "y[1,4]", column("0.89743398 0.75266754 0.83747436 0.95087346 0.91394528 0.9672936 0.91476506"));
+  check(lstm, "dx[1,2]", column("-0.00716142 -0.19782788 -0.2265366 0.86482962 -0.16485017 0.49514286 -0.85376206"));
+  for (const auto& [name, mean] : {std::pair{"da0", "-0.192271994168"},
+                                   {"dWf", "0.0143895948346"},
+                                   {"dbf", "0.0708061870406"},
+                                   {"dWi", "-0.0206794153221"},
+                                   {"dbi", "-0.23201042283"},
+                                   {"dWc", "0.0375395583729"},
+                                   {"dbc", "-0.11256801104"},
+                                   {"dWo", "0.064430280376"},
+                                   {"dbo", "-0.18466808461"}})
+    check(lstm, std::string(name) + " mean", {{mean}});
+
+  const auto* attention = "Attention of 4 places to those before";
+  check(attention, "A",
+        {{"0.90085595", "-0.68372786"},
+         {"-0.08505791", "-0.92645529"},
+         {"0.36486086", "-0.32460574"},
+         {"-0.24570244", "-0.00306273"}});
+  check(attention, "dQ",
+        {{"0.", "0.", "0."},
+         {"-0.01102883", "0.00300201", "-0.02853587"},
+         {"0.03536925", "0.17300442", "-0.45286417"},
+         {"0.0210451", "0.02669852", "-0.07730539"}});
+  check(attention, "dK",
+        {{"-0.34840041", "0.16764408", "-0.06552282"},
+         {"0.06562716", "-0.1317701", "0.14405689"},
+         {"0.268067", "0.05035165", "-0.20002779"},
+         {"0.01470625", "-0.08622563", "0.12149372"}});
+  check(attention, "dV",
+        {{"-1.26371113", "-0.70867361"},
+         {"-0.34107603", "0.2346014"},
+         {"0.62463044", "0.51924"},
+         {"0.16422973", "0.07342183"}});
 }

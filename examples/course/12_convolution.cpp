@@ -3,10 +3,6 @@
 // The library has the channels second, so ours begins and ends with a transpose; and it has no backward half.
 #include "course.hpp"
 
-#include <sstream>
-
-#include <fmt/ranges.h>
-
 #include "by_hand.hpp"
 
 namespace {
@@ -27,37 +23,6 @@ cr::Value pool(cr::Value a_prev, std::int64_t f, std::int64_t s, bool max) {
 
 }  // namespace ours
 
-// Line by line: the name, what is by hand, ours.
-void print(std::string name, const std::string& hand, const std::string& own) {
-  std::istringstream left(hand);
-  std::istringstream right(own);
-  for (std::string a, b; std::getline(left, a) && std::getline(right, b); name = "")
-    fmt::print("{:12}  {:38}  {}\n", name, a, b);
-}
-
-void print_mean(const std::string& name, const cr::Array& hand, const cr::Array& own) {
-  const auto mean = [](const cr::Array& array) {
-    double sum = 0;
-    for (std::int64_t i = 0; i < array.size(); ++i) sum += array[i];
-    return fmt::format("{:.12g}", sum / static_cast<double>(array.size()));
-  };
-  print(name + " mean", mean(hand), mean(own));
-}
-
-// NumPy's a[i, h] or a[i, h, w], the latter as a column.
-void print_part(const std::string& name, const std::vector<std::int64_t>& indices, const cr::Array& hand,
-                const cr::Array& own) {
-  const auto part = [&](const cr::Array& array) {
-    const cr::Dims& shape = array.shape();
-    cr::Array out(cr::float64, indices.size() == 2 ? cr::Dims{shape[2], shape[3]} : cr::Dims{shape[3], 1});
-    std::int64_t begin = 0;
-    for (std::size_t axis = 0; axis < indices.size(); ++axis) begin = begin * shape[axis] + indices[axis];
-    for (std::int64_t i = 0; i < out.size(); ++i) out.set(i, array[begin * out.size() + i]);
-    return course::str(out);
-  };
-  print(fmt::format("{}[{}]", name, fmt::join(indices, ",")), part(hand), part(own));
-}
-
 void convolution() {
   course::heading("A convolution of stride 2 with 2 zeros around");
   cr::numpy::RandomState rng(1);
@@ -76,12 +41,12 @@ void convolution() {
   cr::State state(graph);
   cr::Program program(state, {.outputs = {our_z, gradients[0], gradients[1], gradients[2]}});
   const auto r = program.run({{a_prev, a_numbers}, {w, w_numbers}, {b, b_numbers}});
-  print("", "by hand", "ours");
-  print_mean("Z", z.numbers, r[0]);
-  print_part("Z", {3, 2, 1}, z.numbers, r[0]);
-  print_mean("dA", d[0].numbers, r[1]);
-  print_mean("dW", d[1].numbers, r[2]);
-  print_mean("db", d[2].numbers, r[3]);
+  course::beside("", "by hand", "ours");
+  course::beside_mean("Z", z.numbers, r[0]);
+  course::beside_part("Z", {3, 2, 1}, z.numbers, r[0]);
+  course::beside_mean("dA", d[0].numbers, r[1]);
+  course::beside_mean("dW", d[1].numbers, r[2]);
+  course::beside_mean("db", d[2].numbers, r[3]);
 }
 
 // The pooled x and, of a gradient with respect to that, the one with respect to x.
@@ -100,18 +65,18 @@ std::pair<cr::Array, cr::Array> our_pooling(const cr::Array& x, const cr::Array&
 
 void pooling(const char* title, bool max) {
   course::heading(title);
-  print("", "by hand", "ours");
+  course::beside("", "by hand", "ours");
   const auto large = cr::numpy::RandomState(1).randn(2, 4, 4, 3);
   const auto a = by_hand::pool_forward(large, 3, 2, max);
   const auto our_a = our_pooling(large, a.numbers, 3, 2, max).first;
-  for (const std::int64_t i : {0, 1}) print_part("A", {i, 0, 0}, a.numbers, our_a);
+  for (const std::int64_t i : {0, 1}) course::beside_part("A", {i, 0, 0}, a.numbers, our_a);
 
   cr::numpy::RandomState rng(1);
   const auto a_prev = rng.randn(5, 5, 3, 2);
   const auto da = rng.randn(5, 4, 2, 2);
   const auto da_prev = by_hand::pool_backward(da, a_prev, 2, 1, max);
   const auto our_da_prev = our_pooling(a_prev, da, 2, 1, max).second;
-  print_part("dA_prev", {1, 1}, da_prev.numbers, our_da_prev);
+  course::beside_part("dA_prev", {1, 1}, da_prev.numbers, our_da_prev);
 }
 
 void exercise(const course::Options& /*options*/) {

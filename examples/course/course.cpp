@@ -7,10 +7,12 @@
 #include <exception>
 #include <filesystem>
 #include <limits>
+#include <sstream>
 #include <stdexcept>
 #include <string_view>
 
 #include <CLI/CLI.hpp>
+#include <fmt/ranges.h>
 
 namespace course {
 
@@ -215,6 +217,37 @@ std::string str(const cr::Array& array) {
     return out;
   };
   return print(print, 0);
+}
+
+void beside(std::string name, const std::string& hand, const std::string& own) {
+  std::istringstream left(hand);
+  std::istringstream right(own);
+  for (std::string a, b; std::getline(left, a) && std::getline(right, b); name = "")
+    fmt::print("{:12}  {:38}  {}\n", name, a, b);
+}
+
+void beside_mean(const std::string& name, const cr::Array& hand, const cr::Array& own) {
+  const auto mean = [](const cr::Array& array) {
+    double sum = 0;
+    for (std::int64_t i = 0; i < array.size(); ++i) sum += array[i];
+    return fmt::format("{:.12g}", sum / static_cast<double>(array.size()));
+  };
+  beside(name + " mean", mean(hand), mean(own));
+}
+
+void beside_part(const std::string& name, const std::vector<std::int64_t>& indices, const cr::Array& hand,
+                 const cr::Array& own) {
+  const auto part = [&](const cr::Array& array) {
+    cr::Dims rest;
+    for (std::size_t axis = indices.size(); axis < array.rank(); ++axis) rest.push_back(array.shape()[axis]);
+    if (rest.rank() == 1) rest.push_back(1);
+    std::int64_t begin = 0;
+    for (std::size_t axis = 0; axis < indices.size(); ++axis) begin = begin * array.shape()[axis] + indices[axis];
+    cr::Array out(cr::float64, rest);
+    for (std::int64_t i = 0; i < out.size(); ++i) out.set(i, array[begin * out.size() + i]);
+    return str(out);
+  };
+  beside(fmt::format("{}[{}]", name, fmt::join(indices, ",")), part(hand), part(own));
 }
 
 }  // namespace course

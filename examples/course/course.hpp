@@ -150,4 +150,12 @@ class CostPlot {
 // An array as NumPy's str() has it: 8 decimals, aligned columns, exponents where the numbers differ much in size.
 std::string str(const cr::Array& array);
 
+// What is by hand beside what is ours, line by line, with a name before it.
+void beside(std::string name, const std::string& hand, const std::string& own);
+// The mean over all elements.
+void beside_mean(const std::string& name, const cr::Array& hand, const cr::Array& own);
+// NumPy's a[i], a[i, j], ...; where that has one axis it stands there as a column.
+void beside_part(const std::string& name, const std::vector<std::int64_t>& indices, const cr::Array& hand,
+                 const cr::Array& own);
+
 }  // namespace course
