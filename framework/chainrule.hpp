@@ -46,6 +46,7 @@
 #include <chainrule/ops/random.hpp>
 #include <chainrule/ops/recurrent.hpp>
 #include <chainrule/ops/reduce.hpp>
+#include <chainrule/ops/sequence_loss.hpp>
 #include <chainrule/ops/softmax.hpp>
 #include <chainrule/ops/sorting.hpp>
 #include <chainrule/ops/weight_normalization.hpp>

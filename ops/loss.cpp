@@ -16,6 +16,7 @@
 #include <chainrule/ops/layout.hpp>
 #include <chainrule/ops/loss_parts.hpp>
 #include <chainrule/ops/math.hpp>
+#include <chainrule/ops/matmul.hpp>
 #include <chainrule/ops/reduce.hpp>
 
 CHAINRULE_OP_FAMILY(loss)
@@ -222,6 +223,28 @@ Value triplet_margin_loss(Value anchor, Value positive, Value negative, const Tr
     Value far = length(anchor - negative, along);
     if (options.swap) far = minimum(far, length(positive - negative, along));
     return detail::reduced(relu(near - far + options.margin), options.reduction, at);
+  });
+}
+
+Value info_nce(Value queries, Value keys, const InfoNceOptions& options, Location at) {
+  constexpr std::string_view op = "info_nce";
+  at = detail::scoped(at);
+  detail::require_alike(op, at, queries, keys);
+  if (queries.rank() != 2)
+    throw Error(at, op, fmt::format("requires vectors {{examples, width}}, got {}", to_string(queries.shape())));
+  require_finite_above(op, at, "temperature", options.temperature, 0);
+  return detail::attempt({queries, keys}, [&] {
+    const detail::LocationScope scope(at);
+    const auto vectors = [&](Value x) {
+      constexpr double least = 1e-8;
+      return options.normalize ? x / sqrt(clip(sum(square(x), 1, true), least * least, inf)) : x;
+    };
+    const Value logits = matmul(vectors(queries), transpose(vectors(keys))) / options.temperature;
+    const Value own = iota(queries.graph(), queries.shape()[0]);
+    const auto costs = [&](std::int64_t axis) {
+      return softmax_cross_entropy(logits, own, CrossEntropyOptions{.axis = axis, .reduction = options.reduction});
+    };
+    return options.symmetric ? 0.5 * (costs(1) + costs(0)) : costs(1);
   });
 }
 

@@ -101,6 +101,16 @@ struct TripletOptions {
 Value triplet_margin_loss(Value anchor, Value positive, Value negative, const TripletOptions& options = {},
                           Location at = Location::here());
 
+struct InfoNceOptions {
+  double temperature = 0.1;  // > 0
+  bool symmetric = false;    // the mean of the loss of queries among keys and of keys among queries (CLIP's)
+  bool normalize = true;     // to the length 1, so that products are cosines; the slope at a vector of 0 is finite
+  Reduction reduction = Reduction::mean;
+};
+// Of each query's key among all keys (van den Oord, Li and Vinyals 2018): softmax_cross_entropy, with class i for query
+// i, of the logits queries keys^T / temperature. queries and keys: floating {examples, width}, alike.
+Value info_nce(Value queries, Value keys, const InfoNceOptions& options = {}, Location at = Location::here());
+
 // ---- likelihoods
 
 // The divergence of Kullback and Leibler from a prediction to a target: the sum along an axis of

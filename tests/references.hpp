@@ -28,6 +28,7 @@
 #include <chainrule/framework/core/philox.hpp>
 #include <chainrule/framework/graph/attributes.hpp>
 
+#include "references_ctc.hpp"
 #include "references_images.hpp"
 #include "references_norms.hpp"
 
@@ -518,6 +519,34 @@ inline X dropout_mask(const X& step, const Attributes& a) {
   return xt::cast<double>(random_units(step, a) < a.number("keep"));
 }
 
+// ---- connectionist temporal classification
+
+// Of all examples: costs, or slopes.
+inline X ctc(const Inputs& x, const Attributes& a, bool slope) {
+  const std::size_t examples = x[0].shape()[0];
+  const std::size_t block = x[0].shape()[1] * x[0].shape()[2];
+  X out = xt::zeros<double>(slope ? shape_of(x[0]) : std::vector<std::size_t>{examples});
+  for (std::size_t e = 0; e < examples; ++e) {
+    const auto real = static_cast<std::size_t>(x[2](e)) * x[0].shape()[2];
+    std::vector<double> logits;
+    for (std::size_t i = 0; i < real; ++i) logits.push_back(x[0].flat(e * block + i));
+    std::vector<std::int64_t> labels;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(x[3](e)); ++i)
+      labels.push_back(static_cast<std::int64_t>(x[1](e, i)));
+    const CtcExample made =
+        ctc_by_enumeration(logits, static_cast<std::int64_t>(x[0].shape()[2]), labels, a.get<std::int64_t>("blank", 0));
+    for (std::size_t i = 0; slope && i < real; ++i) out.flat(e * block + i) = made.slope[i];
+    if (!slope) out(e) = made.cost;
+  }
+  return out;
+}
+
+inline Reference ctc_part(bool slope) {
+  Reference out{.value = [slope](const Inputs& x, const Attributes& a) { return ctc(x, a, slope); }, .ulps = 8};
+  if (slope) out.magnitude = [](const Inputs& x, const Attributes&) -> X { return xt::ones_like(x[0]); };
+  return out;
+}
+
 // ---- the table
 
 inline Reference centered_sums(bool centered, std::vector<Reference> further = {}) {
@@ -945,6 +974,12 @@ inline const std::map<std::string, Reference>& references() {
           return xt::abs(xt::expand_dims(x[2], axis)) * (softmax(x[0], axis) * softmax_terms(x[0], axis) + hot);
         },
         .further = {class_cost()}}},
+      {"ctc",
+       [] {
+         Reference cost = ctc_part(false);
+         cost.further = {ctc_part(true)};
+         return cost;
+       }()},
       {"huber", unsigned_zero({.value = [](const Inputs& x, const Attributes& a) -> X {
                   const double delta = a.number("delta");
                   const X size = xt::abs(x[0]);

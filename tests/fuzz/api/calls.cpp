@@ -117,6 +117,14 @@ void add_options(Call& c, Request& request, std::string& text) {
     text += fmt::format(", .plan_memory = {}", request.plan_memory);
   }
   if (c.random.chance(0.15)) {
+    request.draws = Draws::each_run;
+    text += ", .draws = cr::Draws::each_run";
+  }
+  if (c.random.chance(0.1)) {
+    request.noise_in_inference = true;
+    text += ", .noise_in_inference = true";
+  }
+  if (c.random.chance(0.15)) {
     const bool bad = c.bad();
     request.passes = {{"mine", bad ? without_results : softplus_for_relu}};
     text += fmt::format(", .passes = {{{{\"mine\", {}}}}}", bad ? "without_results" : "softplus_for_relu");
@@ -128,6 +136,237 @@ void add_options(Call& c, Request& request, std::string& text) {
   if (c.random.chance(0.15)) {
     request.check_finite = true;
     text += ", .check_finite = true";
+  }
+}
+
+constexpr std::int64_t units_of_recurrence = 2;
+constexpr std::int64_t gates_of_recurrence[] = {1, 4, 3};  // of an rnn, an lstm and a gru
+
+// A value for which this holds, if a few draws find one: a call makes no nodes but its own, since one that throws is
+// to leave the graph as it was.
+template <class F>
+Said<Value> value_where(Call& c, F holds) {
+  auto out = c.value();
+  for (int i = 0; i < 24 && !(out.it.defined() && holds(out.it)); ++i) out = c.value();
+  return out;
+}
+
+Said<Value> of_type(Call& c, DType dtype, const Shape& shape) {
+  return value_where(c, [&](Value v) { return v.dtype() == dtype && v.shape() == shape; });
+}
+
+Said<Value> whole_of(Call& c, const Shape& shape) {
+  return value_where(c, [&](Value v) { return is_integer(v.dtype()) && v.shape() == shape; });
+}
+
+// What the calls below look for: indices, lengths and weights that fit a value.
+void constants_that_fit(Call& c) {
+  const auto x = c.floating();
+  if (!x.it.defined() || x.it.rank() == 0 || c.world.values.size() > 250) return;
+  const Shape& shape = x.it.shape();
+  if (!std::all_of(shape.begin(), shape.end(), [](Dimension d) { return d.is_number(); })) return;
+  Graph graph = x.it.graph();
+  const auto kind = c.random.below(3);
+  const std::int64_t columns = units_of_recurrence * gates_of_recurrence[kind];
+  const std::vector<std::pair<DType, Shape>> types = {
+      {int64, {}},
+      {int64, {2}},
+      {int64, {shape[0]}},
+      {int64, shape},
+      {int64, shape.rank() > 1 ? Shape{shape[0], shape[1]} : shape},
+      {x.it.dtype(), {shape.back(), columns}},
+      {x.it.dtype(), {units_of_recurrence, columns}},
+      {x.it.dtype(), {shape[0], units_of_recurrence}},
+  };
+  c.say("// constants that fit {}", x);
+  for (const auto& [dtype, of] : types) c.keep(graph.constant(c.array_like(dtype, evaluate(of, Sizes())).it));
+}
+
+Said<RandomOptions> random_options(Call& c) {
+  RandomOptions options;
+  std::string text;
+  if (c.random.chance(0.3)) {
+    const auto dtype = c.dtype();
+    options.dtype = dtype.it;
+    text += fmt::format(".dtype = {}", dtype);
+  }
+  if (c.random.chance(0.2)) {
+    const auto counter = of_type(c, int64, {});
+    options.counter = counter.it;
+    text += fmt::format("{}.counter = {}", text.empty() ? "" : ", ", c.named(counter.it));
+  }
+  return {options, "{" + text + "}"};
+}
+
+void random_numbers(Call& c) {
+  const auto g = c.graph();
+  const auto shape = c.shape();
+  const auto options = random_options(c);
+  const auto a = c.number();
+  const auto b = c.number();
+  const auto low = c.whole(-3, 3);
+  const auto n = c.dimension();
+  const auto p = c.floating();
+  switch (c.random.below(9)) {
+    case 0:
+      c.say("cr::random_uniform({}, {}, {}, {}, {})", g, shape, a, b, options);
+      return c.keep(random_uniform(g.it, shape.it, a.it, b.it, options.it));
+    case 1:
+      c.say("cr::random_normal({}, {}, {}, {}, {})", g, shape, a, b, options);
+      return c.keep(random_normal(g.it, shape.it, a.it, b.it, options.it));
+    case 2:
+      c.say("cr::random_integers({}, {}, {}, 4, {})", g, shape, low, options);
+      return c.keep(random_integers(g.it, shape.it, low.it, 4, options.it));
+    case 3:
+      c.say("cr::random_bernoulli({}, {}, {}, {})", g, shape, a, options);
+      return c.keep(random_bernoulli(g.it, shape.it, a.it, options.it));
+    case 4: c.say("cr::random_bernoulli({}, {})", p, options); return c.keep(random_bernoulli(p.it, options.it));
+    case 5:
+      c.say("cr::random_gumbel({}, {}, {})", g, shape, options);
+      return c.keep(random_gumbel(g.it, shape.it, options.it));
+    case 6: c.say("cr::random_categorical({}, {})", p, options); return c.keep(random_categorical(p.it, options.it));
+    case 7:
+      c.say("cr::random_truncated_normal({}, {}, {}, 1, {}, 2, {})", g, shape, b, a, options);
+      return c.keep(random_truncated_normal(g.it, shape.it, b.it, 1, a.it, 2, options.it));
+    default:
+      c.say("cr::random_permutation({}, {}, {})", g, n, options);
+      return c.keep(random_permutation(g.it, n.it, options.it));
+  }
+}
+
+void rows(Call& c) {
+  const auto x = c.floating();
+  if (!x.it.defined()) return;
+  const auto axis = c.axis(x.it);
+  const auto indices = value_where(c, [](Value v) { return is_integer(v.dtype()); });
+  const auto count = c.dimension();
+  const auto padding = c.whole(-2, 2);
+  switch (c.random.below(4)) {
+    case 0: c.say("cr::take({}, {}, {})", x, indices, axis); return c.keep(take(x.it, indices.it, axis.it));
+    case 1: {
+      const auto of = c.like(x.it);
+      c.say("cr::scatter_add({}, {}, {}, {})", x, indices, of, axis);
+      return c.keep(scatter_add(x.it, indices.it, of.it, axis.it));
+    }
+    case 2:
+      c.say("cr::embedding({}, {}, {{.padding_idx = {}}})", x, indices, padding);
+      return c.keep(embedding(x.it, indices.it, {.padding_idx = padding.it}));
+    default: {
+      const auto segments = whole_of(c, x.it.rank() > 0 ? Shape{x.it.shape()[0]} : Shape{});
+      c.say("cr::segment_sum({}, {}, {})", x, segments, count);
+      return c.keep(segment_sum(x.it, segments.it, count.it));
+    }
+  }
+}
+
+void elements(Call& c) {
+  const auto x = c.floating();
+  if (!x.it.defined()) return;
+  const auto axis = c.axis(x.it);
+  const auto indices = whole_of(c, x.it.shape());
+  const auto like = c.like(x.it);
+  const auto updates = c.random.chance(0.7) ? Said<Operand>{like.it, like.text} : c.operand();
+  const auto extent = c.dimension();
+  switch (c.random.below(3)) {
+    case 0: {
+      const auto how = c.random.pick({Scatter::put, Scatter::add, Scatter::max, Scatter::min});
+      c.say("cr::scatter_along_axis({}, {}, {}, {}, cr::Scatter({}))", x, indices, updates, axis,
+            static_cast<int>(how));
+      return c.keep(scatter_along_axis(x.it, indices.it, updates.it, axis.it, how));
+    }
+    case 1:
+      c.say("cr::scatter_add_along_axis({}, {}, {}, {})", x, indices, extent, axis);
+      return c.keep(scatter_add_along_axis(x.it, indices.it, extent.it, axis.it));
+    default: {
+      const auto mask =
+          c.bad(0.3) ? c.value() : Said<Value>{greater(x.it, 0.0), fmt::format("cr::greater({}, 0.0)", x)};
+      c.say("cr::masked_fill({}, {}, {})", x, mask, updates);
+      return c.keep(masked_fill(x.it, mask.it, updates.it));
+    }
+  }
+}
+
+void attention(Call& c) {
+  const auto x = c.floating();
+  const auto y = c.like(x.it);
+  const auto z = c.like(x.it);
+  const auto lengths = whole_of(c, {2});
+  const auto places = c.dimension();
+  const auto width = c.whole(0, 4);
+  const auto g = c.graph();
+  const auto dtype = c.dtype();
+  switch (c.random.below(5)) {
+    case 0: {
+      const auto causal = c.flag();
+      const auto keep = c.number();
+      c.say("cr::scaled_dot_product_attention({}, {}, {}, {{.causal = {}, .keep = {}}})", x, y, z, causal, keep);
+      return c.keep(scaled_dot_product_attention(x.it, y.it, z.it, {.causal = causal.it, .keep = keep.it}));
+    }
+    case 1: c.say("cr::length_mask({}, {})", lengths, places); return c.keep(length_mask(lengths.it, places.it));
+    case 2: {
+      const auto interleaved = c.flag();
+      c.say("cr::rotary({}, {{.interleaved = {}}})", x, interleaved);
+      return c.keep(rotary(x.it, {.interleaved = interleaved.it}));
+    }
+    case 3:
+      c.say("cr::sinusoidal_positions({}, {}, {}, {})", g, places, width, dtype);
+      return c.keep(sinusoidal_positions(g.it, places.it, width.it, dtype.it));
+    default:
+      c.say("cr::alibi_bias({}, {}, {}, {}, {})", g, width, places, places, dtype);
+      return c.keep(alibi_bias(g.it, width.it, places.it, places.it, dtype.it));
+  }
+}
+
+void recurrence(Call& c) {
+  const auto x = value_where(c, [](Value v) { return is_floating(v.dtype()) && v.rank() > 1; });
+  const auto kind = c.random.below(3);
+  const std::int64_t columns = units_of_recurrence * gates_of_recurrence[kind];
+  if (!x.it.defined() || x.it.rank() == 0) return;
+  const auto input = of_type(c, x.it.dtype(), {x.it.shape().back(), columns});
+  const auto hidden = of_type(c, x.it.dtype(), {units_of_recurrence, columns});
+  const auto state = of_type(c, x.it.dtype(), {x.it.shape()[0], units_of_recurrence});
+  const RecurrentWeights weights{.input = input.it, .hidden = hidden.it};
+  const auto reverse = c.flag();
+  const std::string name = kind == 0 ? "rnn" : kind == 1 ? "lstm" : "gru";
+  if (x.it.rank() == 3) {
+    c.say("cr::{}({}, {{{}, {}}}, {{.reverse = {}}})", name, x, input, hidden, reverse);
+    const SequenceOptions options{.reverse = reverse.it};
+    return c.keep(kind == 0   ? rnn(x.it, weights, options).output
+                  : kind == 1 ? lstm(x.it, weights, options).output
+                              : gru(x.it, weights, options).output);
+  }
+  c.say("cr::{}_cell({}, {}, {{{}, {}}})", name, x, state, input, hidden);
+  c.keep(kind == 0   ? rnn_cell(x.it, state.it, weights)
+         : kind == 1 ? lstm_cell(x.it, {state.it, state.it}, weights).hidden
+                     : gru_cell(x.it, state.it, weights));
+}
+
+void sequence_losses(Call& c) {
+  const auto kind = c.random.below(3);
+  const std::size_t rank = kind == 2 ? 2 : 3;
+  const auto x = value_where(c, [&](Value v) { return is_floating(v.dtype()) && v.rank() == rank; });
+  const auto y = c.like(x.it);
+  const bool fits = x.it.defined() && x.it.rank() == 3 && !c.bad();
+  const Shape examples = fits ? Shape{x.it.shape()[0]} : Shape{2};
+  const Shape places = fits ? Shape{x.it.shape()[0], x.it.shape()[1]} : Shape{2, 2};
+  const auto labels = whole_of(c, places);
+  const auto lengths = whole_of(c, examples);
+  const auto target_lengths = whole_of(c, examples);
+  switch (kind) {
+    case 0: {
+      const auto blank = c.whole(0, 2);
+      c.say("cr::ctc_loss({}, {}, {}, {}, {{.blank = {}}})", x, labels, lengths, target_lengths, blank);
+      return c.keep(ctc_loss(x.it, labels.it, lengths.it, target_lengths.it, {.blank = blank.it}));
+    }
+    case 1:
+      c.say("cr::sequence_cross_entropy({}, {}, {})", x, labels, lengths);
+      return c.keep(sequence_cross_entropy(x.it, labels.it, lengths.it));
+    default: {
+      const auto temperature = c.number();
+      const auto symmetric = c.flag();
+      c.say("cr::info_nce({}, {}, {{.temperature = {}, .symmetric = {}}})", x, y, temperature, symmetric);
+      return c.keep(info_nce(x.it, y.it, {.temperature = temperature.it, .symmetric = symmetric.it}));
+    }
   }
 }
 
@@ -476,6 +715,13 @@ const std::vector<NamedCall>& calls() {
              c.keep(softmax_cross_entropy(a.it, b.it, axis.it));
          }
        }},
+      {"constants that fit", constants_that_fit},
+      {"random numbers", random_numbers},
+      {"rows by indices", rows},
+      {"elements by indices", elements},
+      {"attention", attention},
+      {"recurrence", recurrence},
+      {"losses of sequences", sequence_losses},
       {"one_hot",
        [](Call& c) {
          const auto x = c.value();
