@@ -760,6 +760,27 @@ TEST_CASE("layers for sequences refuse what they cannot take, at the caller's li
   refuse([&] { nn::learned_positions(flat, 4); }, __LINE__, "learned_positions: requires x {..., places, features}");
 }
 
+// ---- nothing
+
+TEST_CASE("no examples give nothing, and gradients of 0") {
+  Graph graph({.seed = 6});
+  const Value x = graph.input("x", {0, 3, 4});
+  const Value n = graph.input("n", {0}, int64);
+  const Value read = nn::gru(x, 4, {.layers = 2, .bidirectional = true, .keep = 0.9, .lengths = n});
+  const Value block = nn::transformer_block(x, 2, {.attention = {.causal = true, .lengths = n, .keep = 0.9}});
+  Values results = gradients(sum(square(read)) + sum(square(block)), graph.parameters());
+  const std::size_t of_parameters = results.size();
+  results.push_back(block);
+  results.push_back(read);
+  State state(graph);
+  Program program(state, {.outputs = results});
+  const Results got = program.run({{x, Array::full(float64, {0, 3, 4}, 1)}, {n, Array::full(int64, {0}, 0)}});
+  CHECK(got[block].shape() == Dims{0, 3, 4});
+  CHECK(got[read].shape() == Dims{0, 3, 8});
+  for (std::size_t i = 0; i < of_parameters; ++i)
+    for (std::int64_t k = 0; k < got[i].size(); ++k) REQUIRE(got[i][k] == 0);
+}
+
 // ---- memory
 
 namespace {

@@ -813,6 +813,49 @@ const std::vector<NamedCall>& calls() {
            c.keep(nn::mlp(x.it, {features, 2}));
          }
        }},
+      {"layers for sequences",
+       [](Call& c) {
+         const auto x = c.floating();
+         const auto lengths = c.value();
+         const auto units = c.whole(1, 3);
+         const auto layers = c.whole(1, 2);
+         const bool limited = c.random.chance(0.3);
+         if (units.it > 1000 || units.it < 0 || layers.it > 3 || layers.it < 0) return;  // no such weight could be made
+         const std::optional<Value> places = limited ? std::optional(lengths.it) : std::nullopt;
+         const std::string given = limited ? fmt::format(", .lengths = {}", lengths) : "";
+         const auto n = static_cast<std::size_t>(units.it);
+         // Recurrent layers are as long as their places are many.
+         const bool short_one = x.it.rank() == 3 && !(x.it.shape()[1].is_number() && x.it.shape()[1].extent() > 8);
+         switch (c.random.below(short_one ? 5 : 3)) {
+           case 0:
+             c.say("cr::nn::multi_head_attention({}, {}, {{.width = 2{}}})", x, units, given);
+             c.keep(nn::multi_head_attention(x.it, n, {.width = 2, .lengths = places}));
+             break;
+           case 1:
+             c.say("cr::nn::transformer_block({}, {}, {{.attention = {{.causal = true{}}}}})", x, units, given);
+             c.keep(nn::transformer_block(x.it, n, {.attention = {.causal = true, .lengths = places}}));
+             break;
+           case 2:
+             c.say("cr::nn::learned_positions({}, {})", x, units);
+             c.keep(nn::learned_positions(x.it, n));
+             break;
+           case 3:
+             c.say("cr::nn::lstm({}, {}, {{.layers = {}, .bidirectional = true{}}})", x, units, layers, given);
+             c.keep(nn::lstm(
+                 x.it, n, {.layers = static_cast<std::size_t>(layers.it), .bidirectional = true, .lengths = places}));
+             break;
+           default:
+             c.say("cr::nn::gru({}, {}, {{.layers = {}{}}})", x, units, layers, given);
+             c.keep(nn::gru(x.it, n, {.layers = static_cast<std::size_t>(layers.it), .lengths = places}));
+         }
+       }},
+      {"length_mask",
+       [](Call& c) {
+         const auto lengths = c.value();
+         const auto places = c.whole(0, 5);
+         c.say("cr::length_mask({}, {})", lengths, places);
+         c.keep(length_mask(lengths.it, places.it));
+       }},
       {"batch_norm",
        [](Call& c) {
          const auto x = c.floating();
