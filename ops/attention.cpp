@@ -31,22 +31,34 @@ constexpr double inf = std::numeric_limits<double>::infinity();
 constexpr std::string_view attention = "scaled_dot_product_attention";
 
 Forward weights_kernel() {
-  Forward forward = kernel([]<class T>(Tensor<const T> x, Tensor<T> y) {
-    kernels::attention_weights(kernels::Lines(x.shape, x.shape.rank() - 1), x.data, y.data);
-  });
+  Forward forward;
+  forward.kernel = [](KernelCall& call) -> KernelRun {
+    const Dims& shape = call.output.shape;
+    const kernels::Lines lines(shape, shape.rank() - 1);
+    const std::int64_t queries = shape[shape.rank() - 2];
+    const bool causal = call.attributes.get<bool>("causal");
+    return visit_floating(call.output.dtype, [&](auto t) -> KernelRun {
+      using T = decltype(t);
+      return [lines, queries, causal](const KernelBuffers& buffers) {
+        kernels::attention_weights(lines, queries, causal, static_cast<const T*>(buffers.inputs[0]),
+                                   static_cast<T*>(buffers.output));
+      };
+    });
+  };
   forward.adds_to = 0;  // in the memory of the scores
   return forward;
 }
 
 // Where a row is all -inf, softmax's rule is NaN. The gradient is that of softmax, in which such a row's weights of 0
-// make all of its gradients 0.
+// make all of its gradients 0, and so do those of what comes later where it is causal.
 CHAINRULE_EARLY const BuiltinOp attention_weights_op = register_op({
     .name = "attention_weights",
-    .doc = "softmax along the last axis; 0 where all of a row is -inf.",
+    .doc = "softmax along the last axis; 0 where all of a row is -inf. Causal: of the first i + 1 elements in row i.",
+    .attributes = {{"causal", false}},
     .shape = [](const OpCall& call) -> Type {
       call.require_inputs(1);
       call.require_floating(0);
-      if (call.shape(0).rank() == 0) call.fail("at least one axis", to_string(call.shape(0)));
+      if (call.shape(0).rank() < 2) call.fail("matrices", to_string(call.shape(0)));
       if (call.shape(0).back().is(0)) call.fail("at least one element along the last axis", to_string(call.shape(0)));
       return call.type(0);
     },
@@ -57,8 +69,15 @@ CHAINRULE_EARLY const BuiltinOp attention_weights_op = register_op({
     .samples = {{.inputs = {uniform({3, 4}, -3, 3)}},
                 {.inputs = {uniform({2, 3, 5}, -3, 3)}},
                 {.inputs = {uniform({4, 1}, -3, 3)}},
+                {.inputs = {uniform({2, 4, 4}, -3, 3)}, .attributes = {{"causal", true}}},
+                {.inputs = {uniform({2, 5, 3}, -3, 3)}, .attributes = {{"causal", true}}},
+                {.inputs = {uniform({3, 200, 200}, -9, 9)}, .attributes = {{"causal", true}}, .differentiate = false},
                 {.inputs = {Array({{-inf, -inf, -inf}, {-inf, 0.5, -0.25}, {1e4, -1e4, 0.0}})}, .differentiate = false},
-                {.inputs = {zeros({0, 3})}}},
+                {.inputs = {Array({{-inf, 2.0, 1.0}, {-inf, 0.5, inf}, {-inf, -inf, -inf}})},
+                 .attributes = {{"causal", true}},
+                 .differentiate = false},
+                {.inputs = {zeros({0, 3})}},
+                {.inputs = {zeros({2, 0, 3})}, .attributes = {{"causal", true}}}},
 });
 
 [[noreturn]] void fail(std::string_view op, Location at, std::string_view required, std::string_view got) {
@@ -143,11 +162,6 @@ Value masked(Value scores, const Value& mask, Location at) {
   return scores + mask;
 }
 
-// {queries, keys}: whether the key is not after the query.
-Value not_after(Graph graph, Dimension queries, Dimension keys) {
-  return iota(graph, keys) <= reshape(iota(graph, queries), {queries, 1});
-}
-
 // base^(-2 i / width) for i = 0, 1, ..., width / 2 - 1.
 Array frequencies(std::int64_t width, double base) {
   std::vector<double> out;
@@ -179,9 +193,8 @@ Value scaled_dot_product_attention(Value query, Value key, Value value, const At
     // Of the queries rather than of the scores, which are more.
     const Value rows = sizes.stacked(query * scale, sizes.width);
     Value scores = sizes.apart(matmul(rows, swapaxes(key, -1, -2)), sizes.keys);
-    if (options.causal) scores = where(not_after(graph, sizes.queries, sizes.keys), scores, -inf);
     if (options.mask) scores = masked(scores, *options.mask, at);
-    Value weights = apply(attention_weights_op, {scores});
+    Value weights = apply(attention_weights_op, {scores}, {{"causal", options.causal}});
     if (options.keep != 1) weights = dropout(weights, {.keep = options.keep});
     return sizes.apart(matmul(sizes.stacked(weights, sizes.keys), value), sizes.features);
   });

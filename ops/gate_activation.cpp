@@ -119,21 +119,41 @@ CHAINRULE_EARLY const BuiltinOp gelu_tanh_op = register_op({
 
 // ---- gelu: x P(x), with the normal distribution's P
 
-// exp(a^2 / 2) P(-a) for 0 <= a <= no_more_normal is (c[0] + c[1] t + ...) / (a + k), with t = (a - k) / (a + k): the
-// interpolating polynomial in the roots of Chebyshev's, right to 3e-16.
-constexpr double no_more_normal = 39;  // P(-39) is 0 in every dtype
-constexpr double mills_k = 4.5;
-constexpr double mills[] = {0x1.86c626e278bb4p-1,   -0x1.47cfdd7a97266p-1,  0x1.c92ad93fe22d3p-2,
-                            -0x1.03379aa027799p-2,  0x1.c8391e19e869p-4,    -0x1.157951c7bc37cp-5,
-                            0x1.14cc7938245ebp-8,   0x1.ca720a4319b4dp-10,  -0x1.e129d0a9e511fp-11,
-                            0x1.ac2f0f31d5f1bp-18,  0x1.d5ef5a7931cb4p-14,  -0x1.0b4466c88f7a8p-16,
-                            -0x1.dd80d8a581454p-17, 0x1.ab5b420703e78p-19,  0x1.1e0726b6082adp-19,
-                            -0x1.0847dd54c4d75p-21, -0x1.85132faf44919p-22, 0x1.e7c82ae0bdb87p-25,
-                            0x1.e0c8367d39462p-25,  -0x1.7392367aec7cbp-29, -0x1.424cb9579de63p-28};
+// exp(a^2 / 2) P(-a) for 0 <= a is (c[0] + c[1] t + ...) / (a + k), with t = (a - k) / (a + k). Each dtype has numbers
+// of its own: float32 does with less than half as many.
+struct Double {
+  static constexpr double no_more = 39;  // P(-39) is 0
+  // The interpolating polynomial in the roots of Chebyshev's, right to 3e-16.
+  static constexpr double k = 4.5;
+  static constexpr double mills[] = {0x1.86c626e278bb4p-1,   -0x1.47cfdd7a97266p-1,  0x1.c92ad93fe22d3p-2,
+                                     -0x1.03379aa027799p-2,  0x1.c8391e19e869p-4,    -0x1.157951c7bc37cp-5,
+                                     0x1.14cc7938245ebp-8,   0x1.ca720a4319b4dp-10,  -0x1.e129d0a9e511fp-11,
+                                     0x1.ac2f0f31d5f1bp-18,  0x1.d5ef5a7931cb4p-14,  -0x1.0b4466c88f7a8p-16,
+                                     -0x1.dd80d8a581454p-17, 0x1.ab5b420703e78p-19,  0x1.1e0726b6082adp-19,
+                                     -0x1.0847dd54c4d75p-21, -0x1.85132faf44919p-22, 0x1.e7c82ae0bdb87p-25,
+                                     0x1.e0c8367d39462p-25,  -0x1.7392367aec7cbp-29, -0x1.424cb9579de63p-28};
+  static auto exp_of_rest(auto x) { return simd::exp(x); }
+};
 
+struct Single {
+  static constexpr double no_more = 15;  // P(-15) is 0
+  // With the least relative error, 1.5e-8.
+  static constexpr double k = 3.75;
+  static constexpr double mills[] = {0.7502940742122988,    -0.5881882776588762,   0.3529396042054542,
+                                     -0.15152083514889242,  0.0374925068177496,    0.0012000738172314451,
+                                     -0.004169018763725385, 0.0005096282782285078, 0.0004434500532869978};
+  // For -0.23 <= x <= 0, as it is there; the same.
+  static auto exp_of_rest(auto x) {
+    return 1.0 +
+           x * (0.9999978934154274 + x * (0.49992727241980206 + x * (0.16577789346664176 + x * 0.03716667469235102)));
+  }
+};
+
+template <class Numbers>
 constexpr auto scaled_tail = [](auto a) {
-  const auto inverse = 1.0 / (a + mills_k);
-  const auto t = (a - mills_k) * inverse;
+  constexpr auto& mills = Numbers::mills;
+  const auto inverse = 1.0 / (a + Numbers::k);
+  const auto t = (a - Numbers::k) * inverse;
   auto p = t * mills[std::size(mills) - 1] + mills[std::size(mills) - 2];
   for (std::size_t i = std::size(mills) - 2; i-- > 0;) p = p * t + mills[i];
   return p * inverse;
@@ -141,26 +161,62 @@ constexpr auto scaled_tail = [](auto a) {
 
 // f exp(-a^2 / 2). The square would be rounded by more than the exponential can bear, so it is taken of a's leading
 // bits, exactly, and of the rest: a^2 = high^2 + (a - high) (a + high).
+template <class Numbers>
 constexpr auto times_normal = [](auto f, auto a) {
   const auto high = simd::floor(64.0 * a) * (1.0 / 64);
   const auto half = simd::exp(-0.25 * (high * high));
-  const auto rest = simd::exp(-0.5 * ((a - high) * (a + high)));
+  const auto rest = Numbers::exp_of_rest(-0.5 * ((a - high) * (a + high)));
   return (f * rest * half) * half;
 };
 
 constexpr double normal_scale = 0.39894228040143267793994605993438;  // 1 / sqrt(2 pi)
 
+template <class Numbers>
+constexpr auto gelu_slope_of = [](auto x) {
+  const auto a = simd::min(simd::abs(x), Numbers::no_more);
+  const auto tail = times_normal<Numbers>(scaled_tail<Numbers>(a) - normal_scale * a, a);
+  return simd::select(x < 0.0, tail, 1.0 - tail);
+};
+
+template <class Numbers>
+constexpr auto gelu_of = [](auto x) {
+  const auto a = simd::min(simd::abs(x), Numbers::no_more);
+  const auto tail = times_normal<Numbers>(a * scaled_tail<Numbers>(a), a);
+  return simd::select(x < 0.0, -tail, x - tail);  // x P(x) = x - x P(-x)
+};
+
+// What an op is in one dtype. It stands outside the registry.
+template <class F>
+Op in_one_dtype(const char* name, F f) {
+  Op op;
+  op.name = name;
+  op.shape = same_shape;
+  op.forward = elementwise(f);
+  return op;
+}
+
+// An elementwise op that has a formula for each dtype.
+template <class Single, class Double>
+Forward by_dtype(const char* name, Single single, Double twice) {
+  return expand([name, single, twice](const Node& node) -> Value {
+    static const Op ops[] = {in_one_dtype(name, single), in_one_dtype(name, twice)};
+    return apply(ops[node.dtype() == float32 ? 0 : 1], {node.input(0)});
+  });
+}
+
+Type floating_shape(const OpCall& call) {
+  call.require_inputs(1);
+  call.require_floating(0);
+  return call.type(0);
+}
+
 CHAINRULE_EARLY const BuiltinOp gelu_slope_op = register_op({
     .name = "gelu_slope",
     .doc = "P(x) + x p(x) with the standard normal distribution P and its density p, the slope of gelu.",
-    .shape = same_shape,
-    .forward = elementwise([](auto x) {
-      const auto a = simd::min(simd::abs(x), no_more_normal);
-      const auto tail = times_normal(scaled_tail(a) - normal_scale * a, a);
-      return simd::select(x < 0.0, tail, 1.0 - tail);
-    }),
+    .shape = floating_shape,
+    .forward = by_dtype("gelu_slope", gelu_slope_of<Single>, gelu_slope_of<Double>),
     .gradient = [](const Node& node, Value dy) -> Values {
-      const Value square_x = square(clip(node.input(0), -no_more_normal, no_more_normal));
+      const Value square_x = square(clip(node.input(0), -Double::no_more, Double::no_more));
       return {dy * (normal_scale * (2.0 - square_x) * exp(-0.5 * square_x))};
     },
     .samples = samples,
@@ -169,12 +225,8 @@ CHAINRULE_EARLY const BuiltinOp gelu_slope_op = register_op({
 CHAINRULE_EARLY const BuiltinOp gelu_op = register_op({
     .name = "gelu",
     .doc = "x P(x) with the standard normal distribution P, that is, x / 2 (1 + erf(x / sqrt(2))).",
-    .shape = same_shape,
-    .forward = elementwise([](auto x) {
-      const auto a = simd::min(simd::abs(x), no_more_normal);
-      const auto tail = times_normal(a * scaled_tail(a), a);
-      return simd::select(x < 0.0, -tail, x - tail);  // x P(x) = x - x P(-x)
-    }),
+    .shape = floating_shape,
+    .forward = by_dtype("gelu", gelu_of<Single>, gelu_of<Double>),
     .gradient = [](const Node& node, Value dy) -> Values { return {dy * apply(gelu_slope_op, {node.input(0)})}; },
     .samples = samples,
 });

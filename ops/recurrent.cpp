@@ -181,11 +181,13 @@ Sequence whole_sequence(const Layer& layer, const Step& step, Value x, const Seq
   Carried state{initial_state(layer, options.hidden, x, "options.hidden"), {}};
   if (has_cell) state.cell = initial_state(layer, options.cell, x, "options.cell");
   const Value lengths = options.lengths ? expand_dims(*options.lengths, 1) : Value{};
-  const Value of_input = layer.of_input(options.lengths ? without_padding(x, lengths) : x, !Step::adds_hidden_bias);
+  // Places first: what a step reads lies together.
+  const Value by_place = swapaxes(options.lengths ? without_padding(x, lengths) : x, 0, 1);
+  const Value of_input = layer.of_input(by_place, !Step::adds_hidden_bias);
   Values outputs(static_cast<std::size_t>(places));
   for (std::int64_t i = 0; i < places; ++i) {
     const std::int64_t place = options.reverse ? places - 1 - i : i;
-    Carried next = step(slice(of_input, {range(), place}), state);
+    Carried next = step(slice(of_input, {place}), state);
     Value& output = outputs[static_cast<std::size_t>(place)];
     output = next.hidden;
     if (options.lengths) {

@@ -385,6 +385,17 @@ inline X log_softmax(const X& x, std::size_t axis) {
   return shifted - xt::log(total(xt::exp(shifted), {axis}));
 }
 
+// Of causal attention's scores: -infinity behind the i-th element of row i.
+inline X seen(const X& x, const Attributes& attributes) {
+  if (!attributes.has("causal") || !attributes.get<bool>("causal")) return x;
+  X out = x;
+  const std::size_t columns = x.shape().back();
+  const std::size_t rows = x.shape()[x.dimension() - 2];
+  for (std::size_t i = 0; i < out.size(); ++i)
+    if (i % columns > i / columns % rows) out.flat(i) = -std::numeric_limits<double>::infinity();
+  return out;
+}
+
 // |x - max|, by which the rounding of the difference grows, and some for the sum.
 inline X softmax_terms(const X& x, std::size_t axis) { return 1 + xt::abs(x) + xt::abs(greatest(x, {axis})); }
 
@@ -907,17 +918,19 @@ inline const std::map<std::string, Reference>& references() {
           return softmax(x[0], axis) * softmax_terms(x[0], axis);
         }}},
       {"attention_weights",  // of all -inf: 0 / 1
-       {.value = [](const Inputs& x, const Attributes&) -> X {
+       {.value = [](const Inputs& x, const Attributes& a) -> X {
           const std::size_t axis = x[0].dimension() - 1;
-          const X e = xt::exp(x[0] - finite_or_zero(greatest(x[0], {axis})));
+          const X z = seen(x[0], a);
+          const X e = xt::exp(z - finite_or_zero(greatest(z, {axis})));
           const X all = total(e, {axis});
           return e / xt::where(xt::equal(all, 0.0), 1.0, all);
         },
-        .magnitude = [](const Inputs& x, const Attributes&) -> X {
+        .magnitude = [](const Inputs& x, const Attributes& a) -> X {
           const std::size_t axis = x[0].dimension() - 1;
-          const X e = xt::exp(x[0] - finite_or_zero(greatest(x[0], {axis})));
+          const X z = seen(x[0], a);
+          const X e = xt::exp(z - finite_or_zero(greatest(z, {axis})));
           const X all = total(e, {axis});
-          const X size = 1 + finite_or_zero(xt::abs(x[0])) + finite_or_zero(xt::abs(greatest(x[0], {axis})));
+          const X size = 1 + finite_or_zero(xt::abs(z)) + finite_or_zero(xt::abs(greatest(z, {axis})));
           return e / xt::where(xt::equal(all, 0.0), 1.0, all) * size;
         }}},
       {"softmax_gradient",

@@ -670,6 +670,105 @@ w = parameter  float64 {3}
 )");
 }
 
+TEST_CASE("join_parts makes an array of what is added to its parts") {
+  Graph graph;
+  Line line;
+  const auto n = graph.dimension("n");
+  const auto passed = [&](const Values& results) { return listing(join_parts({graph, results})); };
+  const auto x = graph.input("x", {n, 3}, Location{});
+  const auto y = graph.input("y", {n, 3}, Location{});
+  const auto z = graph.input("z", {n, 2}, Location{});
+  const auto w = graph.input("w", {2, n, 3}, Location{});
+  const auto part = [](std::int64_t start, std::int64_t size) {
+    return Attributes{{"axis", 1}, {"start", Shape{start}}, {"size", Shape{size}}};
+  };
+  line(1);
+  const auto scattered = raw("slice_scatter", {x}, part(2, 3).with("whole", Shape{8}));
+  const auto two = raw("slice_add", {scattered, y}, part(5, 3));
+  CHECK(passed({raw("slice_add", {two, z}, part(0, 2))}) == R"(
+z = input  float64 {n, 2}
+x = input  float64 {n, 3}
+y = input  float64 {n, 3}
+%3 = concat(z, x, y, axis=1)  float64 {n, 8}  net.cpp:1
+results: %3
+)");
+  // Left as they are: parts that lie over each other, leave something out, go backwards, or are read one by one.
+  const std::vector<Values> others = {{raw("slice_add", {two, z}, part(1, 2))},
+                                      {two},
+                                      {raw("slice_add", {two, z}, part(1, 2).with("step", -1))},
+                                      {raw("slice_add", {two, z}, part(0, 2)), two}};
+  for (const Values& results : others) CHECK(passed(results) == listing({graph, results}));
+
+  // What is stacked along one axis and wanted along another is stacked there, as rows.
+  line(2);
+  const auto stacked = stack({x, y}, 1);
+  CHECK(passed({swapaxes(stacked, 0, 1)}) == R"(
+x = input  float64 {n, 3}
+y = input  float64 {n, 3}
+%2 = concat(x, y, axis=0)  float64 {2*n, 3}  net.cpp:2
+%3 = reshape(%2, shape={2, n, 3})  float64 {2, n, 3}  net.cpp:2
+results: %3
+)");
+  // A part of a transposed array is cut out of the array.
+  line(3);
+  CHECK(passed({slice(swapaxes(w, 0, 1), {range(), 1})}) == R"(
+w = input  float64 {2, n, 3}
+%1 = slice(w, axis=0, start={1}, size={1}, step=1)  float64 {1, n, 3}  net.cpp:3
+%2 = reshape(%1, shape={n, 1, 3})  float64 {n, 1, 3}  net.cpp:3
+%3 = reshape(%2, shape={n, 3})  float64 {n, 3}  net.cpp:3
+results: %3
+)");
+  const Values whole = {swapaxes(w, 0, 1), slice(swapaxes(w, 0, 2), {range(1, 3)})};
+  for (const Value result : whole) CHECK(passed({result}) == listing({graph, {result}}));
+}
+
+TEST_CASE("join_products makes a sum of many products one") {
+  Graph graph;
+  Line line;
+  const auto n = graph.dimension("n");
+  const auto passed = [&](const Values& results) { return listing(join_products({graph, results})); };
+  Values a;
+  Values b;
+  for (int i = 0; i < 4; ++i) {
+    a.push_back(graph.input("a" + std::to_string(i), {n, 16}, Location{}));
+    b.push_back(graph.input("b" + std::to_string(i), {n, 64}, Location{}));
+  }
+  const auto w = graph.input("w", {16, 64}, Location{});
+  const auto product = [&](std::size_t i) {
+    return raw("matmul", {a[i], b[i]}, {{"transpose_a", true}, {"transpose_b", false}});
+  };
+  line(1);
+  CHECK(passed({product(3) + product(2) + w + (product(1) + product(0))}) == R"(
+a0 = input  float64 {n, 16}
+a1 = input  float64 {n, 16}
+a2 = input  float64 {n, 16}
+a3 = input  float64 {n, 16}
+%4 = concat(a0, a1, a2, a3, axis=0)  float64 {4*n, 16}  net.cpp:1
+b0 = input  float64 {n, 64}
+b1 = input  float64 {n, 64}
+b2 = input  float64 {n, 64}
+b3 = input  float64 {n, 64}
+%9 = concat(b0, b1, b2, b3, axis=0)  float64 {4*n, 64}  net.cpp:1
+%10 = matmul(%4, %9, transpose_a=true, transpose_b=false)  float64 {16, 64}  net.cpp:1
+w = input  float64 {16, 64}
+%12 = add(%10, w)  float64 {16, 64}  net.cpp:1
+results: %12
+)");
+  // Left as they are: few products; one that something else reads; long ones; a small sum.
+  const auto shared = product(0);
+  const auto all_of = [](auto of) { return of(0) + of(1) + of(2) + of(3); };
+  const auto big = graph.input("big", {13, 16}, Location{});
+  const auto wide = graph.input("wide", {13, 64}, Location{});
+  const auto narrow = graph.input("narrow", {n, 63}, Location{});
+  const std::vector<Values> others = {
+      {product(0) + product(1) + product(2)},
+      {shared + product(1) + product(2) + product(3), shared},
+      {all_of([&](double by) { return matmul(transpose(by * big), wide); })},
+      {all_of([&](double by) { return matmul(transpose(by * a[0]), narrow); })},
+  };
+  for (const Values& results : others) CHECK(passed(results) == listing({graph, results}));
+}
+
 TEST_CASE("accumulate_products adds products to what may be overwritten") {
   Graph graph;
   Line line;
@@ -849,8 +948,9 @@ TEST_CASE("optimize logs each pass in order") {
         CHECK(made.results.size() == 1);
       });
   CHECK(names.size() >= 8);
-  for (const char* pass : {"remove_dead", "expand_composites", "select_mode", "fold_transposes", "fold_constants",
-                           "simplify_algebra", "merge_common", "accumulate_products", "update_rows"})
+  for (const char* pass :
+       {"remove_dead", "expand_composites", "select_mode", "fold_transposes", "fold_constants", "simplify_algebra",
+        "merge_common", "join_parts", "join_products", "accumulate_products", "update_rows"})
     CHECK(std::find(names.begin(), names.end(), pass) != names.end());
 }
 

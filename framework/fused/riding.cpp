@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <utility>
 
 #include <fmt/core.h>
 
@@ -27,6 +28,7 @@ constexpr std::int64_t smallest_result = 262'144;
 constexpr std::int64_t largest_right_operand = 524'288;
 constexpr std::int64_t largest_block = 393'216;
 constexpr std::int64_t rows_wished = 32;
+constexpr std::int64_t rows_wished_of_packed = 128;  // so that packing anew for each block does not count
 constexpr std::int64_t fewest_blocks = 4;
 // Only for a program on more threads than this there is memory for all of the product.
 constexpr std::int64_t blocks_for_all_threads = 32;
@@ -95,17 +97,31 @@ class RidingStep {
     const std::int64_t elements = group_->elements_of_chunk();
     if (elements % p_.n == 0) {
       const std::int64_t rows_of_chunk = elements / p_.n;
-      chunks_of_block_ = (rows_wished + rows_of_chunk - 1) / rows_of_chunk;
-      const std::int64_t rows = chunks_of_block_ * rows_of_chunk;
-      if (rows * fewest_blocks <= p_.m && rows * p_.n * element_ <= largest_block && make_schemes(rows)) rows_ = rows;
+      if (take_blocks((rows_wished + rows_of_chunk - 1) / rows_of_chunk, rows_of_chunk) && block_->packs()) {
+        const std::int64_t most = std::min(
+            {rows_wished_of_packed, p_.m / fewest_blocks, largest_block / std::max<std::int64_t>(1, p_.n * element_)});
+        if (const std::int64_t chunks = most / rows_of_chunk; chunks > chunks_of_block_)
+          take_blocks(chunks, rows_of_chunk);
+      }
     }
     keeps_all_ = blocks() < blocks_for_all_threads;
   }
 
+  bool take_blocks(std::int64_t chunks, std::int64_t rows_of_chunk) {
+    const std::int64_t rows = chunks * rows_of_chunk;
+    if (rows * fewest_blocks > p_.m || rows * p_.n * element_ > largest_block || !make_schemes(rows)) return false;
+    rows_ = rows;
+    chunks_of_block_ = chunks;
+    return true;
+  }
+
   bool make_schemes(std::int64_t rows) {
     try {
-      block_ = scheme(rows);
-      if (p_.m % rows != 0) last_ = scheme(p_.m % rows);
+      products::Scheme block = scheme(rows);
+      std::optional<products::Scheme> last;
+      if (p_.m % rows != 0) last = scheme(p_.m % rows);
+      block_ = std::move(block);
+      last_ = std::move(last);
     } catch (const std::runtime_error&) {
       return false;
     }

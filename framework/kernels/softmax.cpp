@@ -122,16 +122,24 @@ void softmax(const Lines& lines, const T* x, T* y) {
 }
 
 template <class T>
-void attention_weights(const Lines& lines, const T* x, T* y) {
+void attention_weights(const Lines& lines, std::int64_t queries, bool causal, const T* x, T* y) {
   for_some_lines(lines, [=](const SomeLines& some) {
-    Sums<T> sums(some, x);
+    const T* scores = x;
+    for (std::int64_t i = 0; causal && i < some.count(); ++i) {
+      const std::int64_t seen = std::min((some.first() + i) % queries + 1, lines.n);
+      T* line = y + some.element(i, 0);
+      std::copy_n(x + some.element(i, 0), seen, line);
+      std::fill_n(line + seen, lines.n - seen, -std::numeric_limits<T>::infinity());
+      scores = y;
+    }
+    Sums<T> sums(some, scores);
     for (std::int64_t i = 0; i < some.count(); ++i) {
       sums.total[i] = T(1) / sums.total[i];
-      if (!some.is_nowhere(x, i)) continue;
+      if (!some.is_nowhere(scores, i)) continue;
       sums.greatest[i] = T(0);
       sums.total[i] = T(0);
     }
-    some.exp(x, sums.greatest, sums.total, y);
+    some.exp(scores, sums.greatest, sums.total, y);
   });
 }
 
@@ -169,8 +177,8 @@ void class_costs(const Lines& lines, const ClassCosts<T>& costs) {
 
 template void softmax(const Lines& lines, const float* x, float* y);
 template void softmax(const Lines& lines, const double* x, double* y);
-template void attention_weights(const Lines& lines, const float* x, float* y);
-template void attention_weights(const Lines& lines, const double* x, double* y);
+template void attention_weights(const Lines& lines, std::int64_t queries, bool causal, const float* x, float* y);
+template void attention_weights(const Lines& lines, std::int64_t queries, bool causal, const double* x, double* y);
 template void log_softmax(const Lines& lines, const float* x, float* y);
 template void log_softmax(const Lines& lines, const double* x, double* y);
 template void class_costs(const Lines& lines, const ClassCosts<float>& costs);

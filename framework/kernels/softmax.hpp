@@ -16,9 +16,10 @@ template <class T>
 void softmax(const Lines& lines, const T* x, T* y);
 template <class T>
 void log_softmax(const Lines& lines, const T* x, T* y);
-// As softmax, but 0 for lines that are all -inf. y may be x.
+// Softmax of lines that are the rows of matrices with `queries` rows; a line that is all -infinity becomes 0. Causal:
+// in row i the elements behind the i-th are taken for -infinity, whatever they are. y may be x.
 template <class T>
-void attention_weights(const Lines& lines, const T* x, T* y);
+void attention_weights(const Lines& lines, std::int64_t queries, bool causal, const T* x, T* y);
 
 // Lines in row-major order have a class each, an element of theirs.
 template <class T>

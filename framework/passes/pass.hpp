@@ -36,6 +36,8 @@ Computation fold_transposes(const Computation& c);         // a transposed opera
 Computation simplify_algebra(const Computation& c);        // x * 1, x + 0, --x, reshape of reshape, ...
 Computation fold_constants(const Computation& c);          // ops on constants only are computed now
 Computation merge_common(const Computation& c);            // equal nodes become one
+Computation join_parts(const Computation& c);              // gradients of slices become concats
+Computation join_products(const Computation& c);           // sums of many products become one product
 Computation costs_with_slopes(const Computation& c);       // a cross-entropy and its slope become one node
 Computation accumulate_products(const Computation& c);     // products that are added to something become one step
 Computation update_rows(const Computation& c);             // updates of tables touch only the rows that were taken

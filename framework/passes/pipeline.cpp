@@ -71,11 +71,16 @@ Computation optimize(const Computation& c, Mode mode, const Log& log, const std:
   p.after("fold_constants", fold_constants(p.now()));
   p.after("simplify_algebra", simplify_algebra(p.now()));
   p.after("merge_common", merge_common(p.now()));
+  p.after("join_parts", join_parts(p.now()));
   // Merging makes operands equal that were not, and folding uncovers both.
   const Graph merged = p.now().graph;
   p.after("simplify_algebra", simplify_algebra(p.now()));
   p.after("fold_constants", fold_constants(p.now()));
   p.after("merge_common", p.now().graph.data() == merged.data() ? p.now() : merge_common(p.now()));
+  // What products are joined from may have been joined for others.
+  const Graph separate = p.now().graph;
+  p.after("join_products", join_products(p.now()));
+  p.after("merge_common", p.now().graph.data() == separate.data() ? p.now() : merge_common(p.now()));
   p.after("costs_with_slopes", costs_with_slopes(p.now()));
   p.after("accumulate_products", accumulate_products(p.now()));
   p.after("update_rows", update_rows(p.now()));

@@ -37,7 +37,7 @@ constexpr std::int64_t rows_worth_packing = 48;
 constexpr std::int64_t far_rows = 2048;
 constexpr std::int64_t few_sets = 1024;
 constexpr std::int64_t large_product = 3'000'000;
-constexpr std::int64_t columns_worth_packing_far_a = 256;
+constexpr std::int64_t columns_worth_packing_far_a = 128;
 // The least terms of a panel that are packed at a time.
 constexpr std::int64_t least_packed_terms = 32;
 // Elements between the rows of A that are packed: some lines of the cache, so that they fall on different sets.

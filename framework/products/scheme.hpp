@@ -37,6 +37,8 @@ class Scheme {
   [[nodiscard]] std::size_t scratch() const;
   // Whether run() may use several threads.
   [[nodiscard]] bool may_be_cut() const { return may_be_cut_; }
+  // Whether each run copies an operand to where it is read fast.
+  [[nodiscard]] bool packs() const { return packs_a_ || packs_b_; }
   // "tiles of 13 x 32, B packed"
   [[nodiscard]] std::string describe() const;
 
