@@ -261,7 +261,8 @@ Value sinusoidal_positions(Graph graph, Dimension places, std::int64_t width, DT
 Value alibi_bias(Graph graph, std::int64_t heads, Dimension queries, Dimension keys, DType dtype, Location at) {
   constexpr std::string_view op = "alibi_bias";
   at = detail::scoped(at);
-  if (heads < 1) fail(op, at, "at least one head", fmt::format("{}", heads));
+  constexpr std::int64_t most = 1 << 20;
+  if (heads < 1 || heads > most) fail(op, at, fmt::format("1 to {} heads", most), fmt::format("{}", heads));
   if (!is_floating(dtype)) fail(op, at, "a floating dtype", name(dtype));
   std::vector<double> slopes;
   for (std::int64_t h = 1; h <= heads; ++h)

@@ -53,7 +53,7 @@ Value sinusoidal_positions(Graph graph, Dimension places, std::int64_t width, DT
 
 // {heads, queries, keys}: -slope |query - key|, a mask that favours what is near, with the slope 2^(-8 h / heads) for
 // heads h = 1, 2, ... (ALiBi: Press, Smith and Lewis 2021, who give that sequence for powers of 2; here for any
-// number).
+// number). Of 1 to 2^20 heads.
 Value alibi_bias(Graph graph, std::int64_t heads, Dimension queries, Dimension keys, DType dtype,
                  Location at = Location::here());
 

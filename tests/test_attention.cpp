@@ -280,5 +280,7 @@ TEST_CASE("sinusoidal positions and ALiBi's bias are the papers'") {
   for (int h = 1; h <= 8; ++h)
     for (const double distance : {0.0, 1.0, 2.0, 1.0, 0.0, 1.0}) expected.push_back(-distance * std::pow(0.5, h));
   check_close(results[1], expected);
+  CHECK_THAT(error_of([&] { alibi_bias(graph, std::int64_t{1} << 62, 2, 2, float64); }).what(),
+             Catch::Matchers::ContainsSubstring("alibi_bias: requires 1 to 1048576 heads, got 4611686018427387904"));
   CHECK(compute(graph, {sinusoidal_positions(graph, 2, 2, float32)})[0].dtype() == float32);
 }
