@@ -200,7 +200,7 @@ Schedule warm_up(LearningRate schedule, WarmUp o, Location at) {
   constexpr std::string_view name = "warm_up";
   require({{"length", o.length, true}}, name, at);
   require_share("begin", o.begin, name, at);
-  return [schedule = std::move(schedule), o, at](Graph graph) {
+  return [schedule = std::move(schedule), o, at, name](Graph graph) {
     const Value rate = schedule.in(graph, graph.dtype(), at, name);
     const auto share = of(o.per, [o](Value t) { return o.begin + (1 - o.begin) * progress(t, o.length); });
     return share(graph) * rate;
