@@ -314,7 +314,7 @@ TEST_CASE("passes know nodes of several outputs") {
     State state(graph);
     Program program(state, {.outputs = {sine * cosine}});
     const std::string text = program.explain();
-    CHECK(occurrences(listing(text, "after merge_common", "after simplify"), "test_sincos") == 1);
+    CHECK(occurrences(listing(text, "after merge_common", "after join_parts"), "test_sincos") == 1);
     CHECK_THAT(text, ContainsSubstring("%1, %2 = test_sincos(x)  float64 {4}, float64 {4}"));
   }
 }
