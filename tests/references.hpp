@@ -679,7 +679,7 @@ inline Reference slope(long double (*f)(long double), double ulps) {
 // Of a logistic gate of z = 2 sqrt(2 / pi) (x + 0.044715 x^3), of which exp(z) cannot be righter than z is.
 inline Reference steep(long double (*f)(long double)) {
   Reference out = slope(f, 4);
-  out.magnitude = [f, plain = out.magnitude](const Inputs& x, const Attributes& a) -> X {
+  out.magnitude = [plain = out.magnitude](const Inputs& x, const Attributes& a) -> X {
     const X z = xt::abs(x[0]) * (2 + 0.08 * xt::square(x[0]));
     const X size = plain(x, a);
     return size * xt::where(x[0] < 0.0, 1 + xt::minimum(z, 800.0), 1.0);

@@ -241,7 +241,7 @@ Model lstm() {
 
 Model gpt() {
   return text_model("W9", [](cr::Value x, cr::Value y, auto parameter) {
-    const auto [places, vocabulary, width, layers, heads] = text("W9");
+    const auto sizes = text("W9");
     const auto linear = [&](cr::Value input) {
       const auto w = parameter();
       return cr::matmul(input, w) + parameter();
@@ -251,11 +251,11 @@ Model gpt() {
       return cr::layer_norm(input, gamma, parameter(), {.epsilon = norm_epsilon});
     };
     const auto by_heads = [&](cr::Value v) {
-      return cr::swapaxes(cr::reshape(v, {v.shape()[0], places, heads, width / heads}), 1, 2);
+      return cr::swapaxes(cr::reshape(v, {v.shape()[0], sizes.places, sizes.heads, sizes.width / sizes.heads}), 1, 2);
     };
     const auto tokens = parameter();
     cr::Value h = cr::embedding(tokens, x) + parameter();
-    for (std::int64_t i = 0; i < layers; ++i) {
+    for (std::int64_t i = 0; i < sizes.layers; ++i) {
       const auto qkv = cr::split(linear(norm(h)), 3, -1);
       const auto attended =
           cr::scaled_dot_product_attention(by_heads(qkv[0]), by_heads(qkv[1]), by_heads(qkv[2]), {.causal = true});
