@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <numeric>
 
 #include <fmt/core.h>
 
@@ -295,8 +294,10 @@ CHAINRULE_EARLY const BuiltinOp split_op = register_op({
       const std::size_t axis = axis_of(call.attributes());
       const auto& extents = call.attribute<Axes>("extents");
       const Dimension whole = call.shape(0)[axis];
-      const std::int64_t sum = std::accumulate(extents.begin(), extents.end(), std::int64_t{0});
-      if (extents.empty() || *std::min_element(extents.begin(), extents.end()) < 0 || !whole.is(sum))
+      // What is left of it: their sum may not be a number of int64.
+      std::int64_t left = whole.is_number() ? whole.extent() : -1;
+      for (const std::int64_t extent : extents) left = extent >= 0 && extent <= left ? left - extent : -1;
+      if (extents.empty() || left != 0)
         call.fail(fmt::format("extents of 0 or more that add up to that of axis {}, {}", axis, whole.to_string()),
                   Attribute(extents).to_string());
       Types out(extents.size(), call.type(0));

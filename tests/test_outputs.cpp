@@ -499,6 +499,9 @@ TEST_CASE("split cuts along an axis") {
   CHECK_THAT(error_of([&] { split(x, 4, 1); }).what(),
              ContainsSubstring("requires an extent that 4 parts divide, got 6"));
   CHECK_THAT(error_of([&] { split(x, Axes{1, 2}, 1); }).what(), ContainsSubstring("add up to that of axis 1, 6"));
+  const std::int64_t most = std::numeric_limits<std::int64_t>::max();
+  for (const Axes& extents : {Axes{1, most}, Axes{most, most, 8}, Axes{7, -1}})
+    CHECK_THAT(error_of([&] { split(x, extents, 1); }).what(), ContainsSubstring("add up to that of axis 1, 6"));
 }
 
 TEST_CASE("moments are mean and variance, and have derivatives of every order") {
