@@ -28,19 +28,19 @@ struct Chain {
 Computation chain_updates(const Computation& c, const std::vector<Chain>& chains);
 
 // The passes, in the order in which a program is compiled (passes/pipeline.cpp).
-Computation remove_dead(const Computation& c);             // what no result needs
-Computation expand_composites(const Computation& c);       // ops without a kernel become the ops they are made of
+Computation remove_dead(const Computation& c);        // what no result needs
+Computation expand_composites(const Computation& c);  // ops without a kernel become the ops they are made of
 // by_mode becomes one of its inputs; one with the attribute "noise", where `noise` is asked for, the first.
 Computation select_mode(const Computation& c, Mode mode, bool noise = false);
-Computation fold_transposes(const Computation& c);         // a transposed operand becomes a flag of the product
-Computation simplify_algebra(const Computation& c);        // x * 1, x + 0, --x, reshape of reshape, ...
-Computation fold_constants(const Computation& c);          // ops on constants only are computed now
-Computation merge_common(const Computation& c);            // equal nodes become one
-Computation join_parts(const Computation& c);              // gradients of slices become concats
-Computation join_products(const Computation& c);           // sums of many products become one product
-Computation costs_with_slopes(const Computation& c);       // a cross-entropy and its slope become one node
-Computation accumulate_products(const Computation& c);     // products that are added to something become one step
-Computation update_rows(const Computation& c);             // updates of tables touch only the rows that were taken
+Computation fold_transposes(const Computation& c);      // a transposed operand becomes a flag of the product
+Computation simplify_algebra(const Computation& c);     // x * 1, x + 0, --x, reshape of reshape, ...
+Computation fold_constants(const Computation& c);       // ops on constants only are computed now
+Computation merge_common(const Computation& c);         // equal nodes become one
+Computation join_parts(const Computation& c);           // gradients of slices become concats
+Computation join_products(const Computation& c);        // sums of many products become one product
+Computation costs_with_slopes(const Computation& c);    // a cross-entropy and its slope become one node
+Computation accumulate_products(const Computation& c);  // products that are added to something become one step
+Computation update_rows(const Computation& c);          // updates of tables touch only the rows that were taken
 
 // Which fused group each node belongs to; 0: none. Elementwise nodes of one shape and dtype that feed each other run
 // as one step, tile by tile (passes/fuse_elementwise.cpp).

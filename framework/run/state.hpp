@@ -73,11 +73,11 @@ class State {
   // All numbers as they were when the State was made: initial values, step 0, epoch 0, no draws.
   void reset();
 
-  // A checkpoint: all parameters and variables by name, the step, the epoch and the draws, as a .safetensors file (numbers
-  // exactly; the counters as metadata). It is written beside `path` and renamed, so that an interrupted save leaves the
-  // old file, and nothing else. A file that is write-protected is not replaced. Training that goes on from it gives the
-  // same numbers, bit for bit, as if it had not been interrupted. (What feeds it, such as a generator that shuffles, is
-  // the program's own to restore: fit() does, from the epoch.)
+  // A checkpoint: all parameters and variables by name, the step, the epoch and the draws, as a .safetensors file
+  // (numbers exactly; the counters as metadata). It is written beside `path` and renamed, so that an interrupted save
+  // leaves the old file, and nothing else. A file that is write-protected is not replaced. Training that goes on from
+  // it gives the same numbers, bit for bit, as if it had not been interrupted. (What feeds it, such as a generator that
+  // shuffles, is the program's own to restore: fit() does, from the epoch.)
   void save(const std::string& path, Location at = Location::here()) const;
   // Throws Error, having changed nothing, for a file that is missing, truncated or damaged, and for one whose names,
   // kinds of numbers (LoadOptions::convert) and shapes are not those of the State. Without a step or epoch in the file
