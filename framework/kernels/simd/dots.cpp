@@ -8,6 +8,7 @@
 #include <utility>
 
 #include <chainrule/framework/kernels/simd/machine.hpp>
+#include <chainrule/framework/kernels/simd/unroll.hpp>
 
 namespace chainrule::kernels::CHAINRULE_ARCH {
 
@@ -29,23 +30,14 @@ Batch<T> load_chain(const T* p, std::size_t begin, std::size_t count) {
   return begin < count ? load_part(p + begin, count - begin, T(0)) : Batch<T>(T(0));
 }
 
-// f of 0, 1, ... count - 1, as constants: arrays that only such numbers index are kept in registers.
-template <std::size_t count, class F>
-inline __attribute__((always_inline)) void unrolled(F f) {
-  [&]<std::size_t... i>(std::index_sequence<i...>) __attribute__((always_inline)) {
-    (f(std::integral_constant<std::size_t, i>{}), ...);
-  }
-  (std::make_index_sequence<count>{});
-}
-
 // Adds the lanes of `count` vectors: the second half of the lanes to the first, as long as there are two. Of two
 // vectors in one, as long as there are two; so `count` is a power of two, and at most that of the lanes.
 template <class T, std::size_t count>
-inline __attribute__((always_inline)) void fold_lanes(Batch<T>* held, T* out) {
+CHAINRULE_INLINE inline void fold_lanes(Batch<T>* held, T* out) {
   constexpr std::size_t w = width<T>;
-  unrolled<std::bit_width(w) - 1>([&](auto level) __attribute__((always_inline)) {
+  unrolled<std::bit_width(w) - 1>([&](auto level) CHAINRULE_INLINE {
     constexpr std::size_t pairs = count >> (level + 1);
-    unrolled<pairs == 0 ? 1 : pairs>([&](auto k) __attribute__((always_inline)) {
+    unrolled<pairs == 0 ? 1 : pairs>([&](auto k) CHAINRULE_INLINE {
       const auto [low, high] = interleave<T>(held[k], held[k + pairs]);
       held[k] = low + high;
     });
@@ -60,7 +52,7 @@ inline __attribute__((always_inline)) void fold_lanes(Batch<T>* held, T* out) {
 }
 
 template <class T, std::size_t count>
-inline __attribute__((always_inline)) void fold_all(Batch<T>* held, T* out) {
+CHAINRULE_INLINE inline void fold_all(Batch<T>* held, T* out) {
   constexpr std::size_t several = std::min(std::bit_floor(count), width<T>);
   fold_lanes<T, several>(held, out);
   if constexpr (count > several) fold_all<T, count - several>(held + several, out + several);
@@ -78,26 +70,24 @@ void dots_of(const T* a, std::ptrdiff_t lda, const T* b, std::ptrdiff_t ldb, std
   constexpr std::size_t n = vectors<T>;
   Batch<T> sums[R * C][n];
   unrolled<R * C>([&](auto s) { unrolled<n>([&](auto v) { sums[s][v] = Batch<T>(T(0)); }); });
-  const auto add = [&](const auto& read) __attribute__((always_inline)) {
+  const auto add = [&](const auto& read) CHAINRULE_INLINE {
     Batch<T> y[C][n];
-    unrolled<C>([&](auto j) __attribute__((always_inline)) { read(b + static_cast<std::ptrdiff_t>(j) * ldb, y[j]); });
-    unrolled<R>([&](auto i) __attribute__((always_inline)) {
+    unrolled<C>([&](auto j) CHAINRULE_INLINE { read(b + static_cast<std::ptrdiff_t>(j) * ldb, y[j]); });
+    unrolled<R>([&](auto i) CHAINRULE_INLINE {
       Batch<T> x[n];
       read(a + static_cast<std::ptrdiff_t>(i) * lda, x);
-      unrolled<C>([&](auto j) __attribute__((always_inline)) {
-        unrolled<n>([&](auto v) __attribute__((always_inline)) {
-          sums[i * C + j][v] = Vectors<T>::fma(x[v], y[j][v], sums[i * C + j][v]);
-        });
+      unrolled<C>([&](auto j) CHAINRULE_INLINE {
+        unrolled<n>([&](auto v)
+                        CHAINRULE_INLINE { sums[i * C + j][v] = Vectors<T>::fma(x[v], y[j][v], sums[i * C + j][v]); });
       });
     });
   };
   for (; k >= chains<T>; k -= chains<T>, a += chains<T>, b += chains<T>)
-    add([](const T* p, Batch<T>* to) __attribute__((always_inline)) {
-      unrolled<n>([&](auto v) __attribute__((always_inline)) { to[v] = load(p + v * width<T>); });
-    });
+    add([](const T* p, Batch<T>* to)
+            CHAINRULE_INLINE { unrolled<n>([&](auto v) CHAINRULE_INLINE { to[v] = load(p + v * width<T>); }); });
   if (k > 0)
-    add([k](const T* p, Batch<T>* to) __attribute__((always_inline)) {
-      unrolled<n>([&](auto v) __attribute__((always_inline)) { to[v] = load_chain(p, v * width<T>, k); });
+    add([k](const T* p, Batch<T>* to) CHAINRULE_INLINE {
+      unrolled<n>([&](auto v) CHAINRULE_INLINE { to[v] = load_chain(p, v * width<T>, k); });
     });
   Batch<T> folded[R * C];
   unrolled<R * C>([&](auto s) {

@@ -4,28 +4,18 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <utility>
+#include <type_traits>
 
 #include <chainrule/framework/kernels/simd/batch.hpp>
 #include <chainrule/framework/kernels/simd/machine.hpp>
+#include <chainrule/framework/kernels/simd/unroll.hpp>
 
 namespace chainrule::kernels::CHAINRULE_ARCH {
 
 namespace {
 
-#define CHAINRULE_INLINE __attribute__((always_inline))
-
 template <int n>
-struct Index {
-  static constexpr int value = n;
-};
-
-// f(Index<0>()), f(Index<1>()), ...
-template <int n, class F>
-CHAINRULE_INLINE inline void for_each_index(F f) {
-  [&]<int... I>(std::integer_sequence<int, I...>) CHAINRULE_INLINE { (f(Index<I>()), ...); }
-  (std::make_integer_sequence<int, n>());
-}
+using Index = std::integral_constant<int, n>;
 
 #if defined(__SANITIZE_ADDRESS__)
 constexpr bool is_sanitized = true;
@@ -39,14 +29,14 @@ struct AnyIndex {
   int value;
 };
 
-// The same for places in arrays: what is kept in registers is an array only for the compiler's eyes. With sanitizers it
-// is one to them too, as their checks of each unrolled access take minutes to compile.
+// unrolled<n>(f) for places in arrays that registers hold. With sanitizers these are arrays to the compiler, too, as
+// their checks of each unrolled access take minutes to compile.
 template <int n, class F>
-CHAINRULE_INLINE inline void unrolled(F f) {
+CHAINRULE_INLINE inline void for_registers(F f) {
   if constexpr (is_sanitized) {
     for (int i = 0; i < n; ++i) f(AnyIndex{i});
   } else {
-    for_each_index<n>(f);
+    unrolled<n>(f);
   }
 }
 
@@ -148,13 +138,13 @@ template <class T, int rows, int vectors, Layout layout, bool part>
 CHAINRULE_INLINE inline void sums_at(const SumsOfProducts<T>& call, std::int64_t q, std::size_t count) {
   constexpr std::int64_t w = lanes_of_vector<T>;
   Batch<T> sums[rows][vectors];
-  unrolled<rows>([&](auto i) CHAINRULE_INLINE {
-    unrolled<vectors>([&](auto v) CHAINRULE_INLINE { sums[i.value][v.value] = Batch<T>(T(0)); });
+  for_registers<rows>([&](auto i) CHAINRULE_INLINE {
+    for_registers<vectors>([&](auto v) CHAINRULE_INLINE { sums[i.value][v.value] = Batch<T>(T(0)); });
   });
   const T* a = call.a;
   using Place = PlaceOfVector<T, layout>;
   Place places[vectors];
-  unrolled<vectors>([&](auto v) CHAINRULE_INLINE {
+  for_registers<vectors>([&](auto v) CHAINRULE_INLINE {
     // Halves of a last vector are not known to be two.
     if constexpr (!part) places[v.value] = Place(call.b_segments, q + v.value * w);
   });
@@ -162,18 +152,18 @@ CHAINRULE_INLINE inline void sums_at(const SumsOfProducts<T>& call, std::int64_t
   for (std::int64_t p = 0; p < call.terms; ++p, a += rows) {
     const T* const row = call.b + call.b_offsets[p];
     Batch<T> x[vectors];
-    unrolled<vectors>(
+    for_registers<vectors>(
         [&](auto v) CHAINRULE_INLINE { x[v.value] = part ? place.load_first(row, count) : places[v.value].load(row); });
-    unrolled<rows>([&](auto i) CHAINRULE_INLINE {
+    for_registers<rows>([&](auto i) CHAINRULE_INLINE {
       const Batch<T> factor(a[i.value]);
-      unrolled<vectors>([&](auto v) CHAINRULE_INLINE {
+      for_registers<vectors>([&](auto v) CHAINRULE_INLINE {
         sums[i.value][v.value] = multiply_add<T>(factor, x[v.value], sums[i.value][v.value]);
       });
     });
   }
-  unrolled<rows>([&](auto i) CHAINRULE_INLINE {
+  for_registers<rows>([&](auto i) CHAINRULE_INLINE {
     T* const to = call.c + call.c_offsets[i.value] + q;
-    unrolled<vectors>([&](auto v) CHAINRULE_INLINE {
+    for_registers<vectors>([&](auto v) CHAINRULE_INLINE {
       Batch<T> sum = sums[i.value][v.value];
       if constexpr (part) {
         if (call.adds) sum = load_part(to, count, T(0)) + sum;
@@ -213,20 +203,21 @@ CHAINRULE_INLINE inline void lanes_in(const LanesOfProducts<T>& call) {
   constexpr std::int64_t lanes = WindowTable<T>::lanes;
   for (std::int64_t part = 0; part < lanes; part += w) {  // where vectors are shorter than the lanes
     Batch<T> sums[rows][columns];
-    unrolled<rows>([&](auto i) CHAINRULE_INLINE {
-      unrolled<columns>([&](auto j) CHAINRULE_INLINE { sums[i.value][j.value] = Batch<T>(T(0)); });
+    for_registers<rows>([&](auto i) CHAINRULE_INLINE {
+      for_registers<columns>([&](auto j) CHAINRULE_INLINE { sums[i.value][j.value] = Batch<T>(T(0)); });
     });
     const T* b_rows[columns];
-    unrolled<columns>([&](auto j) CHAINRULE_INLINE { b_rows[j.value] = call.b + call.b_offsets[j.value]; });
+    for_registers<columns>([&](auto j) CHAINRULE_INLINE { b_rows[j.value] = call.b + call.b_offsets[j.value]; });
     const T* a_image = call.a + part;
     for (std::int64_t image = 0; image < call.images; ++image, a_image += call.a_image) {
       const std::int64_t b_image = image * call.b_image;
       const auto add = [&](std::int64_t q, auto load_a, auto load_b) CHAINRULE_INLINE {
         Batch<T> x[columns];
-        unrolled<columns>([&](auto j) CHAINRULE_INLINE { x[j.value] = held<T>(load_b(b_rows[j.value] + b_image)); });
-        unrolled<rows>([&](auto i) CHAINRULE_INLINE {
+        for_registers<columns>([&](auto j)
+                                   CHAINRULE_INLINE { x[j.value] = held<T>(load_b(b_rows[j.value] + b_image)); });
+        for_registers<rows>([&](auto i) CHAINRULE_INLINE {
           const Batch<T> factor = held<T>(load_a(a_image + i.value * call.a_row + q));
-          unrolled<columns>([&](auto j) CHAINRULE_INLINE {
+          for_registers<columns>([&](auto j) CHAINRULE_INLINE {
             sums[i.value][j.value] = multiply_add<T>(factor, x[j.value], sums[i.value][j.value]);
           });
         });
@@ -246,8 +237,8 @@ CHAINRULE_INLINE inline void lanes_in(const LanesOfProducts<T>& call) {
             [&](const T* p) CHAINRULE_INLINE { return place.load_first(p, count); });
       }
     }
-    unrolled<rows>([&](auto i) CHAINRULE_INLINE {
-      unrolled<columns>([&](auto j) CHAINRULE_INLINE {
+    for_registers<rows>([&](auto i) CHAINRULE_INLINE {
+      for_registers<columns>([&](auto j) CHAINRULE_INLINE {
         T* const to = call.sums + (i.value * call.sums_row + j.value) * lanes + part;
         (load(to) + sums[i.value][j.value]).store_unaligned(to);
       });
@@ -270,27 +261,27 @@ void sums_of_places(const SumsOfPlaces<T>& by_reference) {
   constexpr std::int64_t w = lanes_of_vector<T>;
   Batch<T> sums[rows][vectors];
   const T* a[rows];
-  unrolled<rows>([&](auto i) CHAINRULE_INLINE {
+  for_registers<rows>([&](auto i) CHAINRULE_INLINE {
     a[i.value] = call.a + call.a_offsets[i.value];
-    unrolled<vectors>([&](auto v) CHAINRULE_INLINE { sums[i.value][v.value] = Batch<T>(T(0)); });
+    for_registers<vectors>([&](auto v) CHAINRULE_INLINE { sums[i.value][v.value] = Batch<T>(T(0)); });
   });
   const T* b = call.b;
   for (std::int64_t line = 0; line < call.lines; ++line) {
     const std::int64_t begin = line * call.a_line;
     for (std::int64_t p = begin; p < begin + call.terms; ++p, b += call.b_row) {
       Batch<T> x[vectors];
-      unrolled<vectors>([&](auto v) CHAINRULE_INLINE { x[v.value] = held<T>(load(b + v.value * w)); });
-      unrolled<rows>([&](auto i) CHAINRULE_INLINE {
+      for_registers<vectors>([&](auto v) CHAINRULE_INLINE { x[v.value] = held<T>(load(b + v.value * w)); });
+      for_registers<rows>([&](auto i) CHAINRULE_INLINE {
         const Batch<T> factor(a[i.value][p]);
-        unrolled<vectors>([&](auto v) CHAINRULE_INLINE {
+        for_registers<vectors>([&](auto v) CHAINRULE_INLINE {
           sums[i.value][v.value] = multiply_add<T>(factor, x[v.value], sums[i.value][v.value]);
         });
       });
     }
   }
-  unrolled<rows>([&](auto i) CHAINRULE_INLINE {
+  for_registers<rows>([&](auto i) CHAINRULE_INLINE {
     T* const to = call.c + i.value * call.c_row;
-    unrolled<vectors>([&](auto v) CHAINRULE_INLINE {
+    for_registers<vectors>([&](auto v) CHAINRULE_INLINE {
       (load(to + v.value * w) + sums[i.value][v.value]).store_unaligned(to + v.value * w);
     });
   });
@@ -882,13 +873,13 @@ template <class T>
 void fill_windows(VectorTable<T>& table) {
   WindowTable<T>& windows = table.windows;
   windows.rows = most_rows;
-  for_each_index<most_rows>([&](auto i) {
+  unrolled<most_rows>([&](auto i) {
     constexpr int rows = decltype(i)::value + 1;
     windows.sums[rows] = sums_of_products<T, rows>;
     windows.columns[rows] = vectors_of(rows) * lanes_of_vector<T>;
   });
   windows.lane_rows = most_lane_rows;
-  for_each_index<most_lane_rows>([&](auto i) {
+  unrolled<most_lane_rows>([&](auto i) {
     constexpr int rows = decltype(i)::value + 1;
     windows.lane_sums[rows][1] = lanes_of_products<T, rows, 1>;
     windows.lane_sums[rows][2] = lanes_of_products<T, rows, 2>;
@@ -897,8 +888,8 @@ void fill_windows(VectorTable<T>& table) {
   windows.place_rows = most_place_rows;
   windows.place_vectors = most_place_vectors;
   windows.vector = lanes_of_vector<T>;
-  for_each_index<most_place_rows>([&](auto i) {
-    for_each_index<most_place_vectors>([&](auto v) {
+  unrolled<most_place_rows>([&](auto i) {
+    unrolled<most_place_vectors>([&](auto v) {
       constexpr int rows = decltype(i)::value + 1;
       constexpr int vectors = decltype(v)::value + 1;
       windows.places[rows][vectors] = sums_of_places<T, rows, vectors>;
