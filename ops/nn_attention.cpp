@@ -9,6 +9,7 @@
 #include <chainrule/ops/layout.hpp>
 #include <chainrule/ops/nn_parts.hpp>
 #include <chainrule/ops/nn_sequences.hpp>
+#include <chainrule/ops/padding.hpp>
 
 CHAINRULE_OP_FAMILY(nn_attention)
 
@@ -21,11 +22,6 @@ constexpr std::string_view block = "transformer_block";
 constexpr double inf = std::numeric_limits<double>::infinity();
 
 Dimension places_of(Value x) { return x.shape()[x.rank() - 2]; }
-
-// 0 where no place is, so that nothing depends on what is there, be it NaN.
-Value without_padding(Value x, Value lengths) {
-  return where(expand_dims(length_mask(lengths, places_of(x)), -1), x, 0.0);
-}
 
 void require_places(Value x, std::string_view kind, std::string_view what, Location at) {
   require_value(x, kind, at);
@@ -125,7 +121,7 @@ MultiHeadAttention multi_head(Value x, std::size_t heads, const MultiHeadOptions
   Graph graph = x.graph();
   detail::Attempt attempt(x.data());
   const NameScope scope = network_scope(graph, options.name, layer, at);
-  if (options.lengths && !finite) memory = without_padding(memory, *options.lengths);
+  if (options.lengths && !finite) memory = detail::without_padding(memory, *options.lengths);
   const MultiHeadAttention out = attend(options.memory ? x : memory, memory, sizes, options, at);
   attempt.succeed();
   return out;
@@ -157,7 +153,7 @@ TransformerBlock transformer_block(Value x, std::size_t heads, const Transformer
                                                               : rms_norm(h, norm, {.name = name}, at));
     return out.norms.back().output;
   };
-  Value h = options.attention.lengths ? without_padding(x, *options.attention.lengths) : x;
+  Value h = options.attention.lengths ? detail::without_padding(x, *options.attention.lengths) : x;
   const auto add = [&](const char* norm, const auto& part) {
     Value y = part(options.norm_after ? h : normalized(h, norm));
     if (options.keep != 1) y = dropout(y, {.keep = options.keep}, at);

@@ -15,6 +15,7 @@
 #include <chainrule/ops/layout.hpp>
 #include <chainrule/ops/math.hpp>
 #include <chainrule/ops/matmul.hpp>
+#include <chainrule/ops/padding.hpp>
 
 CHAINRULE_OP_FAMILY(recurrent)
 
@@ -165,11 +166,6 @@ Value initial_state(const Layer& layer, const std::optional<Value>& given, Value
   return broadcast_to(x.graph().constant(0, x.dtype()), {x.shape()[0], layer.units()});
 }
 
-// 0 where no example is, so that nothing depends on what is there, be it NaN.
-Value without_padding(Value x, Value lengths) {
-  return where(expand_dims(iota(x.graph(), x.shape()[1]) < lengths, 2), x, 0.0);
-}
-
 template <class Step>
 Sequence whole_sequence(const Layer& layer, const Step& step, Value x, const SequenceOptions& options, bool has_cell) {
   if (x.rank() != 3) layer.fail("x {examples, places, inputs}", to_string(x.shape()));
@@ -182,7 +178,7 @@ Sequence whole_sequence(const Layer& layer, const Step& step, Value x, const Seq
   if (has_cell) state.cell = initial_state(layer, options.cell, x, "options.cell");
   const Value lengths = options.lengths ? expand_dims(*options.lengths, 1) : Value{};
   // Places first: what a step reads lies together.
-  const Value by_place = swapaxes(options.lengths ? without_padding(x, lengths) : x, 0, 1);
+  const Value by_place = swapaxes(options.lengths ? detail::without_padding(x, *options.lengths) : x, 0, 1);
   const Value of_input = layer.of_input(by_place, !Step::adds_hidden_bias);
   Values outputs(static_cast<std::size_t>(places));
   for (std::int64_t i = 0; i < places; ++i) {
