@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <string_view>
 #include <utility>
 
 #include <fmt/core.h>
@@ -316,6 +318,45 @@ double accuracy(Program& program, const data::Dataset& dataset, const AccuracyOp
     }
   }
   return static_cast<double>(right) / static_cast<double>(all);
+}
+
+Array predict(Program& program, const data::Dataset& dataset, const PredictOptions& options, Location at) {
+  constexpr std::string_view function = "predict";
+  if (program.outputs().empty()) throw Error(at, function, "requires a program with an output, got one without");
+  const std::size_t rank = program.outputs()[0].rank();
+  const std::size_t axis = options.axis.value_or(dataset.axis < rank ? dataset.axis : 0);
+  if (axis >= rank)
+    throw Error(at, function,
+                fmt::format("requires an output with an axis of examples, number {}, got {}", axis,
+                            program.outputs()[0].describe()));
+  Array out;
+  std::int64_t done = 0;
+  for (const auto& batch : data::batches(dataset, options.batch, at)) {
+    const Array& part = run(program, options.inputs, batch, at)[0];
+    if (part.shape()[axis] != batch.size())
+      throw Error(at, function,
+                  fmt::format("requires an output with an entry for each of {} examples, got {}", batch.size(),
+                              to_string(part.shape())));
+    if (done == 0) {
+      Dims dims = part.shape();
+      dims[axis] = dataset.size();
+      out = Array(part.dtype(), dims);
+    }
+    // Rows of all that lies behind the axis.
+    std::size_t inner = size_of(part.dtype());
+    std::size_t outer = 1;
+    for (std::size_t i = 0; i < rank; ++i)
+      (i < axis ? outer : inner) *= i == axis ? 1 : static_cast<std::size_t>(part.shape()[i]);
+    const std::size_t rows = inner * static_cast<std::size_t>(batch.size());
+    const std::size_t all_rows = inner * static_cast<std::size_t>(dataset.size());
+    const std::size_t begin = inner * static_cast<std::size_t>(done);
+    if (rows > 0)
+      for (std::size_t o = 0; o < outer; ++o)
+        std::memcpy(static_cast<std::byte*>(out.raw()) + o * all_rows + begin,
+                    static_cast<const std::byte*>(part.raw()) + o * rows, rows);
+    done += batch.size();
+  }
+  return out;
 }
 
 }  // namespace chainrule

@@ -1,4 +1,4 @@
-// The usual training loop, and the usual question after it.
+// The usual training loop, and the usual questions after it.
 #pragma once
 
 #include <cstdint>
@@ -125,5 +125,17 @@ struct AccuracyOptions {
 // of 1. Throws Error for what data::batches and Program::run refuse, and where the shapes differ.
 double accuracy(Program& program, const data::Dataset& dataset, const AccuracyOptions& options,
                 Location at = Location::here());
+
+struct PredictOptions {
+  DatasetInputs inputs;
+  std::int64_t batch = 1024;  // examples at a time
+  // The axis of the output that has one entry per example: the data set's, or 0 where the output has no such axis.
+  std::optional<std::size_t> axis = std::nullopt;
+};
+
+// A program's first output for all examples of a data set, in their order: what its runs over batches give, joined.
+// Throws Error for what data::batches and Program::run refuse, and for an output without an entry for each example.
+Array predict(Program& program, const data::Dataset& dataset, const PredictOptions& options,
+              Location at = Location::here());
 
 }  // namespace chainrule

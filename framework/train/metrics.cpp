@@ -2,57 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <numeric>
 #include <string_view>
 
 #include <fmt/core.h>
 
-namespace chainrule {
-
-Array predict(Program& program, const data::Dataset& dataset, const PredictOptions& options, Location at) {
-  constexpr std::string_view function = "predict";
-  if (program.outputs().empty()) throw Error(at, function, "requires a program with an output, got one without");
-  const std::size_t rank = program.outputs()[0].rank();
-  const std::size_t axis = options.axis.value_or(dataset.axis < rank ? dataset.axis : 0);
-  if (axis >= rank)
-    throw Error(at, function,
-                fmt::format("requires an output with an axis of examples, number {}, got {}", axis,
-                            program.outputs()[0].describe()));
-  Array out;
-  std::int64_t done = 0;
-  for (const auto& batch : data::batches(dataset, options.batch, at)) {
-    const Results results = options.inputs.y.defined()
-                                ? program.run({{options.inputs.x, batch.x}, {options.inputs.y, batch.y}}, at)
-                                : program.run({{options.inputs.x, batch.x}}, at);
-    const Array& part = results[0];
-    if (part.shape()[axis] != batch.size())
-      throw Error(at, function,
-                  fmt::format("requires an output with an entry for each of {} examples, got {}", batch.size(),
-                              to_string(part.shape())));
-    if (done == 0) {
-      Dims dims = part.shape();
-      dims[axis] = dataset.size();
-      out = Array(part.dtype(), dims);
-    }
-    // Rows of all that lies behind the axis.
-    std::size_t inner = size_of(part.dtype());
-    std::size_t outer = 1;
-    for (std::size_t i = 0; i < rank; ++i)
-      (i < axis ? outer : inner) *= i == axis ? 1 : static_cast<std::size_t>(part.shape()[i]);
-    const std::size_t rows = inner * static_cast<std::size_t>(batch.size());
-    const std::size_t all_rows = inner * static_cast<std::size_t>(dataset.size());
-    const std::size_t begin = inner * static_cast<std::size_t>(done);
-    if (rows > 0)
-      for (std::size_t o = 0; o < outer; ++o)
-        std::memcpy(static_cast<std::byte*>(out.raw()) + o * all_rows + begin,
-                    static_cast<const std::byte*>(part.raw()) + o * rows, rows);
-    done += batch.size();
-  }
-  return out;
-}
-
-namespace metrics {
+namespace chainrule::metrics {
 
 namespace {
 
@@ -197,6 +152,4 @@ double r2(const Array& predicted, const Array& y, Location at) {
 
 double perplexity(double cross_entropy) { return std::exp(cross_entropy); }
 
-}  // namespace metrics
-
-}  // namespace chainrule
+}  // namespace chainrule::metrics

@@ -1,4 +1,4 @@
-// How well predictions fit what is true: functions of arrays, as they come from a program, for examples all at once.
+// How well predictions fit what is true: functions of arrays, as predict() gives them, for examples all at once.
 // (Within a graph, and averaged over batches by fit(), a metric that is a mean is an output of a program:
 // mean(equal(argmax(logits, 1), labels)).)
 //
@@ -6,28 +6,12 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <vector>
 
 #include <chainrule/framework/core/array.hpp>
 #include <chainrule/framework/core/error.hpp>
-#include <chainrule/framework/train/fit.hpp>
 
-namespace chainrule {
-
-struct PredictOptions {
-  DatasetInputs inputs;
-  std::int64_t batch = 1024;  // examples at a time
-  // The axis of the output that has one entry per example: the data set's, or 0 where the output has no such axis.
-  std::optional<std::size_t> axis = std::nullopt;
-};
-
-// A program's first output for all examples of a data set, in their order: what its runs over batches give, joined.
-// Throws Error for what data::batches and Program::run refuse, and for an output without an entry for each example.
-Array predict(Program& program, const data::Dataset& dataset, const PredictOptions& options,
-              Location at = Location::here());
-
-namespace metrics {
+namespace chainrule::metrics {
 
 // int64 {classes, classes}: how many examples of the class of the row were taken for that of the column. `predicted`
 // and `labels` are whole numbers of 0 to classes - 1, of any equal shape.
@@ -67,6 +51,4 @@ double r2(const Array& predicted, const Array& y, Location at = Location::here()
 // exp(mean of -log of the probability of what was true): of a cross-entropy in nats per token.
 double perplexity(double cross_entropy);
 
-}  // namespace metrics
-
-}  // namespace chainrule
+}  // namespace chainrule::metrics
