@@ -130,9 +130,7 @@ class Accumulator {
   [[nodiscard]] bool is_product(NodeId id, NodeId sum) const {
     const NodeData& node = graph_.node(id);
     if (node.op != ops_.matmul || readers_[id] != 1 || !(node.type == graph_.node(sum).type)) return false;
-    const Shape& shape = node.type.shape;
-    return shape.rank() == 2 && shape[0].is_number() && shape[1].is_number() && shape[0].extent() >= fewest_rows &&
-           shape[1].extent() >= fewest_columns;
+    return pays_to_accumulate(node.type.shape);
   }
 
   [[nodiscard]] bool may_be_overwritten(NodeId id, NodeId sum) const {
@@ -150,6 +148,11 @@ class Accumulator {
 };
 
 }  // namespace
+
+bool pays_to_accumulate(const Shape& product) {
+  return product.rank() == 2 && product[0].is_number() && product[1].is_number() &&
+         product[0].extent() >= fewest_rows && product[1].extent() >= fewest_columns;
+}
 
 Computation accumulate_products(const Computation& c) {
   Accumulator accumulator(c);

@@ -44,15 +44,11 @@ struct Collected {
 class Chains {
  public:
   explicit Chains(const Computation& c, const Ops& ops)
-      : graph_(*c.graph.data()), ops_(ops), readers_(graph_.nodes.size(), 0), continued_(graph_.nodes.size(), 0) {
+      : graph_(*c.graph.data()), ops_(ops), continued_(graph_.nodes.size(), 0) {
     const std::vector<char> needed = needed_nodes(c);
-    for (NodeId id = 0; id < needed.size(); ++id) {
-      if (!needed[id]) continue;
-      const NodeData& node = graph_.node(id);
-      for (const NodeId input : node.inputs) ++readers_[input];
-      if (node.op == ops_.add) continued_[node.inputs[0]] = 1;
-    }
-    for (const Value result : c.results) ++readers_[result.id()];
+    readers_ = count_readers(c, needed);
+    for (NodeId id = 0; id < needed.size(); ++id)
+      if (const NodeData& node = graph_.node(id); needed[id] && node.op == ops_.add) continued_[node.inputs[0]] = 1;
   }
 
   // In the order of the graph.

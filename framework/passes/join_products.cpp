@@ -17,8 +17,6 @@ using detail::NodeId;
 
 // Fewer are added one to another (accumulate_products.cpp).
 constexpr std::size_t fewest_products = 4;
-constexpr std::int64_t fewest_rows = 16;
-constexpr std::int64_t fewest_columns = 64;
 
 struct Sum {
   NodeId root;                                // the sum
@@ -40,7 +38,7 @@ class Sums {
   [[nodiscard]] std::vector<Sum> find() {
     std::vector<Sum> out;
     for (auto id = static_cast<NodeId>(graph_.nodes.size()); id-- > 0;) {
-      if (graph_.node(id).op != add_ || inner_[id] || !large(id)) continue;
+      if (graph_.node(id).op != add_ || inner_[id] || !pays_to_accumulate(graph_.node(id).type.shape)) continue;
       if (Sum sum = with_root(id); !sum.products.empty()) out.push_back(std::move(sum));
     }
     std::reverse(out.begin(), out.end());
@@ -48,12 +46,6 @@ class Sums {
   }
 
  private:
-  [[nodiscard]] bool large(NodeId id) const {
-    const Shape& shape = graph_.node(id).type.shape;
-    return shape.rank() == 2 && shape[0].is_number() && shape[1].is_number() && shape[0].extent() >= fewest_rows &&
-           shape[1].extent() >= fewest_columns;
-  }
-
   [[nodiscard]] Sum with_root(NodeId root) {
     Sum out{root, {}, {}, std::vector<std::vector<NodeId>>(4)};
     const auto& type = graph_.node(root).type;

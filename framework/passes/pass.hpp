@@ -1,6 +1,7 @@
 // A pass: a graph in, an equivalent and better graph out. Not installed.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
@@ -16,6 +17,12 @@ bool uses(const Computation& c, const Op* op);
 
 // Which nodes the results need, by id.
 std::vector<char> needed_nodes(const Computation& c);
+// How many of these read each node; a result counts as one more.
+std::vector<std::uint32_t> count_readers(const Computation& c, const std::vector<char>& needed);
+
+// Whether a product is large enough for what is gained where it is added to something as it is made: one of a few rows
+// or columns is faster made and added then.
+bool pays_to_accumulate(const Shape& product);
 
 // Several expressions for one variable, to be applied one after the other: graph.update_with().
 struct Chain {

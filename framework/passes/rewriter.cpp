@@ -34,6 +34,16 @@ std::vector<char> needed_nodes(const Computation& c) {
   return needed;
 }
 
+std::vector<std::uint32_t> count_readers(const Computation& c, const std::vector<char>& needed) {
+  const GraphData& graph = *c.graph.data();
+  std::vector<std::uint32_t> readers(graph.nodes.size(), 0);
+  for (NodeId id = 0; id < needed.size(); ++id)
+    if (needed[id])
+      for (const NodeId input : graph.node(id).inputs) ++readers[input];
+  for (const Value result : c.results) ++readers[result.id()];
+  return readers;
+}
+
 Rewriter::Rewriter(const Computation& from)
     : from_(from), to_(std::make_shared<GraphData>()), needed_(needed_nodes(from)) {
   const GraphData& old = *from.graph.data();

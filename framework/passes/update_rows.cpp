@@ -50,15 +50,8 @@ struct RowUpdate {
 class Finder {
  public:
   explicit Finder(const Computation& c)
-      : graph_(*c.graph.data()), readers_(graph_.nodes.size(), 0), is_result_(graph_.nodes.size(), 0) {
-    const std::vector<char> needed = needed_nodes(c);
-    for (NodeId id = 0; id < needed.size(); ++id)
-      if (needed[id])
-        for (const NodeId input : graph_.node(id).inputs) ++readers_[input];
-    for (const Value result : c.results) {
-      ++readers_[result.id()];
-      is_result_[result.id()] = 1;
-    }
+      : graph_(*c.graph.data()), readers_(count_readers(c, needed_nodes(c))), is_result_(graph_.nodes.size(), 0) {
+    for (const Value result : c.results) is_result_[result.id()] = 1;
   }
 
   // In the order of the graph.
