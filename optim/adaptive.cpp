@@ -13,6 +13,7 @@ namespace chainrule::optim {
 using parts::average;
 using parts::bias;
 using parts::each;
+using parts::moving_average;
 using parts::slot;
 using parts::Step;
 
@@ -29,11 +30,9 @@ Updates Adagrad::apply(const Values& parameters, const Values& gradients, Locati
 Updates Adadelta::apply(const Values& parameters, const Values& gradients, Location at) const {
   return each(*this, parameters, gradients, "adadelta", at, {average("beta", beta), {"epsilon", epsilon}},
               [this](Updates& updates, const Step& step) {
-                const Value s = slot(step.w, "adadelta/gradients");
+                const Value s = moving_average(updates, step.w, "adadelta/gradients", beta, square(step.g));
                 const Value u = slot(step.w, "adadelta/steps");
-                const Value next_s = beta * s + (1 - beta) * square(step.g);
-                const Value way = step.g * (sqrt(u + epsilon) / sqrt(next_s + epsilon));
-                updates.push_back({s, next_s});
+                const Value way = step.g * (sqrt(u + epsilon) / sqrt(s + epsilon));
                 updates.push_back({u, beta * u + (1 - beta) * square(way)});
                 updates.push_back({step.w, step.kept - step.rate * way});
               });
@@ -45,14 +44,12 @@ Updates Adamax::apply(const Values& parameters, const Values& gradients, Locatio
                          {average("beta1", beta1), average("beta2", beta2), {"epsilon", epsilon}},
                          [&](Updates& out, const Step& step) {
                            const Value t = count.next(step.w.graph());
-                           const Value v = slot(step.w, "adamax/v");
+                           const Value v = moving_average(out, step.w, "adamax/v", beta1, step.g);
                            const Value u = slot(step.w, "adamax/u");
-                           const Value next_v = beta1 * v + (1 - beta1) * step.g;
                            const Value next_u = maximum(beta2 * u, abs(step.g) + epsilon);
-                           out.push_back({v, next_v});
                            out.push_back({u, next_u});
                            const Value rate = step.rate / bias(beta1, t, step.w.dtype());
-                           out.push_back({step.w, step.kept - rate * next_v / next_u});
+                           out.push_back({step.w, step.kept - rate * v / next_u});
                          });
   count.update(updates);
   return updates;
@@ -84,14 +81,10 @@ Updates NAdam::apply(const Values& parameters, const Values& gradients, Location
                now = (1.0 - m) / (1.0 - next_product);
                ahead = m_ahead / (1.0 - next_product * m_ahead);
              }
-             const Value v = slot(step.w, "nadam/v");
-             const Value s = slot(step.w, "nadam/s");
-             const Value next_v = beta1 * v + (1 - beta1) * step.g;
-             const Value next_s = beta2 * s + (1 - beta2) * square(step.g);
-             out.push_back({v, next_v});
-             out.push_back({s, next_s});
-             const Value root = sqrt(next_s * (1.0 / bias(beta2, t, dtype))) + epsilon;
-             const Value way = (step.rate * cast(now, dtype)) * step.g + (step.rate * cast(ahead, dtype)) * next_v;
+             const Value v = moving_average(out, step.w, "nadam/v", beta1, step.g);
+             const Value s = moving_average(out, step.w, "nadam/s", beta2, square(step.g));
+             const Value root = sqrt(s * (1.0 / bias(beta2, t, dtype))) + epsilon;
+             const Value way = (step.rate * cast(now, dtype)) * step.g + (step.rate * cast(ahead, dtype)) * v;
              out.push_back({step.w, step.kept - way / root});
            });
   count.update(updates);
@@ -107,12 +100,8 @@ Updates RAdam::apply(const Values& parameters, const Values& gradients, Location
                          [&](Updates& out, const Step& step) {
                            const DType dtype = step.w.dtype();
                            const Value t = count.next(step.w.graph());
-                           const Value v = slot(step.w, "radam/v");
-                           const Value s = slot(step.w, "radam/s");
-                           const Value next_v = beta1 * v + (1 - beta1) * step.g;
-                           const Value next_s = beta2 * s + (1 - beta2) * square(step.g);
-                           out.push_back({v, next_v});
-                           out.push_back({s, next_s});
+                           const Value v = moving_average(out, step.w, "radam/v", beta1, step.g);
+                           const Value s = moving_average(out, step.w, "radam/s", beta2, square(step.g));
                            const Value time = cast(t, float64);
                            const Value made_up = bias(beta2, t, float64);
                            const Value p_t = p - 2.0 * time * (1.0 - made_up) / made_up;
@@ -121,9 +110,9 @@ Updates RAdam::apply(const Values& parameters, const Values& gradients, Location
                            const Value q = where(is_known, p_t, 5.0);
                            const Value r = sqrt((q - 4.0) * (q - 2.0) / q * (p / ((p - 4) * (p - 2))));
                            const Value v_rate = step.rate / bias(beta1, t, dtype);
-                           const Value root = sqrt(next_s * cast(1.0 / made_up, dtype)) + epsilon;
+                           const Value root = sqrt(s * cast(1.0 / made_up, dtype)) + epsilon;
                            const Value factor = where(is_known, cast(r, dtype) / root, 1.0);
-                           out.push_back({step.w, step.kept - v_rate * next_v * factor});
+                           out.push_back({step.w, step.kept - v_rate * v * factor});
                          });
   count.update(updates);
   return updates;

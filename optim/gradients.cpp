@@ -65,10 +65,6 @@ Value norm_of(const Values& values) {
   return sqrt(squares);
 }
 
-Value count_variable(Graph graph, std::string_view name) {
-  return graph.variable(graph.unique_name(name), Initial(Array(std::int64_t{0})));
-}
-
 // The updates where the condition holds.
 Updates only_if(Value condition, const Updates& updates) {
   Updates out;
@@ -145,7 +141,7 @@ Guarded skip_unless_finite(const Updates& updates, const Values& gradients, Loca
     }
     const Value is_finite = equal(others, 0.0);
     const detail::RootScope root(gradients[0].data());
-    const Value skipped = count_variable(gradients[0].graph(), "skipped");
+    const Value skipped = parts::count_variable(gradients[0].graph(), "skipped");
     Guarded out{.updates = only_if(is_finite, updates), .skipped = skipped};
     out.updates.push_back({skipped, skipped + cast(logical_not(is_finite), int64)});
     return out;
@@ -161,7 +157,7 @@ Updates accumulate(std::int64_t batches, const Values& parameters, const Values&
   return built(gradients, function, at, [&] {
     Graph graph = gradients[0].graph();
     const detail::RootScope root(gradients[0].data());
-    const Value count = count_variable(graph, "accumulated");
+    const Value count = parts::count_variable(graph, "accumulated");
     const Value is_due = equal(count, batches - 1);
     Updates out;
     Values means;
@@ -196,11 +192,11 @@ Averages averages(const Updates& updates, const Values& parameters, const Averag
   return built(parameters, function, at, [&] {
     Graph graph = parameters[0].graph();
     const detail::RootScope root(parameters[0].data());
-    const Value counted = count_variable(graph, "averages/counted");
+    const Value counted = parts::count_variable(graph, "averages/counted");
     Value is_due;
     Averages out;
     if (options.begin > 0 || options.every > 1) {
-      const Value t = count_variable(graph, "averages/t");
+      const Value t = parts::count_variable(graph, "averages/t");
       const Value since = cast(t - options.begin, float64);
       const auto every = static_cast<double>(options.every);
       is_due = logical_and(greater_equal(since, 0.0), equal(since, every * floor(since / every)));

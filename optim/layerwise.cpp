@@ -19,6 +19,7 @@ using parts::average;
 using parts::bias;
 using parts::Decay;
 using parts::each;
+using parts::moving_average;
 using parts::slot;
 using parts::Step;
 
@@ -61,14 +62,10 @@ Updates LAMB::apply(const Values& parameters, const Values& gradients, Location 
       [&](Updates& out, const Step& step) {
         const DType dtype = step.w.dtype();
         const Value t = count.next(step.w.graph());
-        const Value v = slot(step.w, "lamb/v");
-        const Value s = slot(step.w, "lamb/s");
-        const Value next_v = beta1 * v + (1 - beta1) * step.g;
-        const Value next_s = beta2 * s + (1 - beta2) * square(step.g);
-        out.push_back({v, next_v});
-        out.push_back({s, next_s});
-        const Value root = sqrt(next_s * (1.0 / bias(beta2, t, dtype))) + epsilon;
-        Value d = (1.0 / bias(beta1, t, dtype)) * next_v / root;
+        const Value v = moving_average(out, step.w, "lamb/v", beta1, step.g);
+        const Value s = moving_average(out, step.w, "lamb/s", beta2, square(step.g));
+        const Value root = sqrt(s * (1.0 / bias(beta2, t, dtype))) + epsilon;
+        Value d = (1.0 / bias(beta1, t, dtype)) * v / root;
         if (step.decay != 0) d = d + step.decay * step.w;
         const Value q = ratio(length(step.w), length(d));
         out.push_back({step.w, step.w - (step.rate * cast(q, dtype)) * d});

@@ -76,6 +76,17 @@ Value slot(Value parameter, std::string_view name, const Shape& shape) {
                         parameter.dtype());
 }
 
+Value count_variable(Graph graph, std::string_view name) {
+  return graph.variable(graph.unique_name(name), Initial(Array(std::int64_t{0})));
+}
+
+Value moving_average(Updates& updates, Value parameter, std::string_view name, double beta, Value x) {
+  const Value average = slot(parameter, name);
+  const Value next = beta * average + (1 - beta) * x;
+  updates.push_back({average, next});
+  return next;
+}
+
 GroupOptions options_of(Value parameter, double weight_decay, const ParameterGroups& groups) {
   GroupOptions out{.rate = 1, .weight_decay = weight_decay};
   for (const ParameterGroup& group : groups) {
@@ -103,7 +114,7 @@ Value bias(double beta, Value t, DType dtype) { return cast(-expm1(std::log(beta
 
 Value Count::next(Graph graph) {
   if (!count_.defined()) {
-    count_ = graph.variable(graph.unique_name(fmt::format("{}/t", optimizer_)), Initial(Array(std::int64_t{0})));
+    count_ = count_variable(graph, fmt::format("{}/t", optimizer_));
     next_ = count_ + 1;
   }
   return next_;

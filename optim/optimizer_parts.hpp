@@ -35,6 +35,13 @@ Values parameters_below(Value loss, std::string_view optimizer, Location at);
 Value slot(Value parameter, std::string_view name, double begin = 0);
 Value slot(Value parameter, std::string_view name, const Shape& shape);
 
+// A variable that counts from 0.
+Value count_variable(Graph graph, std::string_view name);
+
+// A moving average of x, kept in a slot of the parameter that begins as zeros: what becomes of it, beta a + (1 - beta)
+// x, is appended to the updates and returned.
+Value moving_average(Updates& updates, Value parameter, std::string_view name, double beta, Value x);
+
 // A parameter's own rate and decay.
 GroupOptions options_of(Value parameter, double weight_decay, const ParameterGroups& groups);
 

@@ -16,6 +16,7 @@ namespace chainrule::optim {
 using parts::average;
 using parts::bias;
 using parts::each;
+using parts::moving_average;
 using parts::slot;
 using parts::Step;
 
@@ -28,9 +29,7 @@ Updates GradientDescent::apply(const Values& parameters, const Values& gradients
 Updates Momentum::apply(const Values& parameters, const Values& gradients, Location at) const {
   return each(*this, parameters, gradients, "momentum", at, {average("beta", beta)},
               [this](Updates& updates, const Step& step) {
-                const Value v = slot(step.w, "momentum");
-                const Value next = beta * v + (1 - beta) * step.g;
-                updates.push_back({v, next});
+                const Value next = moving_average(updates, step.w, "momentum", beta, step.g);
                 updates.push_back({step.w, step.kept - step.rate * next});
               });
 }
@@ -52,15 +51,10 @@ Updates RMSProp::apply(const Values& parameters, const Values& gradients, Locati
               {average("beta", beta), {"epsilon", epsilon}, average("momentum", momentum)},
               [this](Updates& updates, const Step& step) {
                 const Value g = step.g;
-                const Value s = slot(step.w, "rmsprop");
-                const Value next = beta * s + (1 - beta) * square(g);
-                updates.push_back({s, next});
-                Value size = next;
+                Value size = moving_average(updates, step.w, "rmsprop", beta, square(g));
                 if (centered) {
-                  const Value m = slot(step.w, "rmsprop/mean");
-                  const Value mean = beta * m + (1 - beta) * g;
-                  updates.push_back({m, mean});
-                  size = maximum(next - square(mean), 0.0);  // which rounding may make negative
+                  const Value mean = moving_average(updates, step.w, "rmsprop/mean", beta, g);
+                  size = maximum(size - square(mean), 0.0);  // which rounding may make negative
                 }
                 const Value root = epsilon_inside_root ? sqrt(size + epsilon) : sqrt(size) + epsilon;
                 if (momentum == 0) {
@@ -86,16 +80,11 @@ Updates adam(const Optimizer& o, std::string_view name, const Values& parameters
                          {average("beta1", o.beta1), average("beta2", o.beta2), {"epsilon", o.epsilon}},
                          [&](Updates& out, const Step& step) {
                            const Value t = count.next(step.w.graph());
-                           const Value v = slot(step.w, named("v"));
-                           const Value s = slot(step.w, named("s"));
-                           const Value next_v = o.beta1 * v + (1 - o.beta1) * step.g;
-                           const Value next_s = o.beta2 * s + (1 - o.beta2) * square(step.g);
-                           out.push_back({v, next_v});
-                           out.push_back({s, next_s});
-                           Value size = next_s;
+                           const Value next_v = moving_average(out, step.w, named("v"), o.beta1, step.g);
+                           Value size = moving_average(out, step.w, named("s"), o.beta2, square(step.g));
                            if (o.amsgrad) {
                              const Value greatest = slot(step.w, named("greatest"));
-                             size = maximum(greatest, next_s);
+                             size = maximum(greatest, size);
                              out.push_back({greatest, size});
                            }
                            // The corrections of the moments' bias are scalars: a division each, not one an element.

@@ -71,7 +71,8 @@ class Cost {
     Values outputs = {loss};
     Values with_hessian;
     // What is built is of use to these programs only, but cannot be taken from the graph again.
-    detail::attempt(loss, [&] {
+    {
+      detail::Attempt attempt(loss.data());
       const detail::LocationScope scope(at);
       const detail::RootScope root(loss.data());
       const Values g = detail::training_gradients(loss, parameters, name, at);
@@ -84,8 +85,8 @@ class Cost {
               graph.input(graph.unique_name(fmt::format("{}/{}", p.name(), name)), p.shape(), p.dtype()));
         with_hessian = hvp(loss, parameters, directions_, at);
       }
-      return 0;
-    });
+      attempt.succeed();
+    }
     costs_.emplace(state, Request{.outputs = outputs, .mode = options.mode}, at);
     if (with_products) products_.emplace(state, Request{.outputs = with_hessian, .mode = options.mode}, at);
     for (const Value p : parameters) arrays_.emplace_back(p.dtype(), state.get(p, at).shape());

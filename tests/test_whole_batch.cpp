@@ -144,6 +144,7 @@ TEST_CASE("what minimizers refuse leaves the graph and the State") {
   const Value loss = rosenbrock(x);
   const Value other = sum(input);
   State state(graph);
+  const std::string before = graph.to_string();
   const auto refuse = [](const std::function<void()>& f, int line, const std::string& message) {
     const Error error = error_of(f);
     CHECK_THAT(error.what(), ContainsSubstring(message));
@@ -161,6 +162,7 @@ TEST_CASE("what minimizers refuse leaves the graph and the State") {
          "lbfgs: requires 0 < decrease < curvature < 1, got 0.0001 and 1");
   refuse([&] { lbfgs(state, loss, {x}, {}, {.history = 0}); }, __LINE__,
          "lbfgs: requires a history of at least one step, got 0");
+  CHECK(graph.to_string() == before);
   // In the middle of a search, too, the State gets back what it had.
   const Value fed = loss + 0.0 * other;
   refuse([&] { lbfgs(state, fed, {x}); }, __LINE__, "requires a feed for input 'input'");
