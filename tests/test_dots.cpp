@@ -36,6 +36,28 @@ T by_rule(const Product& p, const T* a, const T* b) {
   return sum;
 }
 
+// That a batch {items, rows, 40} by the transpose of {columns, 40} has the bits of each of its matrices by it.
+void check_batch(std::int64_t items, std::int64_t rows, std::int64_t columns) {
+  Graph graph;
+  const auto a = graph.input("a", {items, rows, 40});
+  const auto one = graph.input("one", {rows, 40});
+  const auto b = graph.input("b", {columns, 40});
+  State state(graph);
+  Program many(state, {.outputs = {matmul(a, transpose(b))}});
+  Program single(state, {.outputs = {matmul(one, transpose(b))}});
+  const auto numbers_a = random_numbers<double>(items * rows * 40, 4);
+  const auto numbers_b = random_numbers<double>(columns * 40, 5);
+  const Array fed_b = Array::from(numbers_b.data(), {columns, 40});
+  const Array all = many.run({{a, Array::from(numbers_a.data(), {items, rows, 40})}, {b, fed_b}})[0];
+  for (std::int64_t item = 0; item < items; ++item) {
+    const Array fed_one = Array::from(numbers_a.data() + item * rows * 40, {rows, 40});
+    const Array made = single.run({{one, fed_one}, {b, fed_b}})[0];
+    std::int64_t different = 0;
+    for (std::int64_t e = 0; e < rows * columns; ++e) different += made[e] != all[item * rows * columns + e] ? 1 : 0;
+    CHECK(different == 0);
+  }
+}
+
 }  // namespace
 
 TEMPLATE_TEST_CASE("dots are computed by their rule", "", float, double) {
@@ -154,28 +176,11 @@ TEST_CASE("which products are dots follows from one matrix, whatever the batch")
   p.n = 2;
   CHECK_FALSE(Dots::serves(p));
 
-  // {6, 2, 40} by the transpose of {5, 40}: as one product of 12 rows, or six of two.
-  Graph graph;
-  const auto a = graph.input("a", {6, 2, 40});
-  const auto one = graph.input("one", {2, 40});
-  const auto b = graph.input("b", {5, 40});
-  State state(graph);
-  Program many(state, {.outputs = {matmul(a, transpose(b))}});
-  Program single(state, {.outputs = {matmul(one, transpose(b))}});
-  const auto numbers_a = random_numbers<double>(6 * 2 * 40, 4);
-  const auto numbers_b = random_numbers<double>(5 * 40, 5);
-  Array fed_a(float64, {6, 2, 40});
-  std::copy(numbers_a.begin(), numbers_a.end(), fed_a.data<double>());
-  Array fed_b(float64, {5, 40});
-  std::copy(numbers_b.begin(), numbers_b.end(), fed_b.data<double>());
-  const Array all = many.run({{a, fed_a}, {b, fed_b}})[0];
-  for (std::int64_t item = 0; item < 6; ++item) {
-    Array fed_one(float64, {2, 40});
-    std::copy_n(numbers_a.begin() + item * 80, 80, fed_one.data<double>());
-    const Array made = single.run({{one, fed_one}, {b, fed_b}})[0];
-    for (std::int64_t e = 0; e < 10; ++e) CHECK(made.data<double>()[e] == all.data<double>()[item * 10 + e]);
-  }
+  // As one product of 12 rows, or six of two.
+  check_batch(6, 2, 5);
 }
+
+TEST_CASE("a batch of vectors by one transposed matrix has each vector's bits") { check_batch(7, 1, 300); }
 
 TEMPLATE_TEST_CASE("dots: NaN and infinity of operands reach the result, and nothing beyond them", "", float, double) {
   using T = TestType;
@@ -201,24 +206,4 @@ TEMPLATE_TEST_CASE("dots: NaN and infinity of operands reach the result, and not
   CHECK(c[0] == 20);
   CHECK(std::isnan(c[4]));
   CHECK(c[5] == std::numeric_limits<T>::infinity());
-}
-
-TEST_CASE("a batch of vectors by one transposed matrix has each vector's bits") {
-  Graph graph;
-  const auto a = graph.input("a", {7, 1, 40});
-  const auto one = graph.input("one", {1, 40});
-  const auto b = graph.input("b", {300, 40});
-  State state(graph);
-  Program many(state, {.outputs = {matmul(a, transpose(b))}});
-  Program single(state, {.outputs = {matmul(one, transpose(b))}});
-  const auto numbers_a = random_numbers<double>(7 * 40, 4);
-  const auto numbers_b = random_numbers<double>(300 * 40, 5);
-  const Array fed_b = Array::from(numbers_b.data(), {300, 40});
-  const Array all = many.run({{a, Array::from(numbers_a.data(), {7, 1, 40})}, {b, fed_b}})[0];
-  for (std::int64_t item = 0; item < 7; ++item) {
-    const Array made = single.run({{one, Array::from(numbers_a.data() + item * 40, {1, 40})}, {b, fed_b}})[0];
-    std::int64_t different = 0;
-    for (std::int64_t e = 0; e < 300; ++e) different += made[e] != all[item * 300 + e] ? 1 : 0;
-    CHECK(different == 0);
-  }
 }
