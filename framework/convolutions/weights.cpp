@@ -23,7 +23,7 @@ constexpr std::int64_t lanes_of = kernels::WindowTable<T>::lanes;
 template <class T>
 WeightGradient<T>::WeightGradient(const Geometry& geometry) : g_(geometry), windows_(geometry, 0, 0, segment<T>) {
   const std::int64_t taps = g_.taps();
-  // With one vector of features loads would be what is scarce, so there lanes are as good.
+  // Of fewer features than a vector has lanes most of it would be left unused.
   if (g_.channels * taps >= 36 && g_.features >= lanes_of<T>) {
     places_ = g_.features / lanes_of<T> * lanes_of<T>;
     // A vector that is mostly full.
